@@ -1,0 +1,17 @@
+# A Hugging Face Docker Space, or any machine: docker run -p 7860:7860 -v espalier:/data IMAGE
+FROM python:3.11-slim
+
+# The user that Spaces run as; /data is the one directory that keeps anything, mount a volume there.
+RUN useradd --create-home --uid 1000 espalier && install -d -o 1000 /data
+ENV ESPALIER_HOME=/data/espalier \
+    HF_HOME=/data/huggingface \
+    PYTHONUNBUFFERED=1
+WORKDIR /home/espalier/app
+
+COPY requirements.txt .
+RUN pip install --no-cache-dir -r requirements.txt
+
+COPY --chown=1000 . .
+USER 1000
+EXPOSE 7860
+CMD ["python", "app.py", "--host", "0.0.0.0", "--port", "7860", "--no-browser"]

@@ -1,0 +1,86 @@
+"""Every error that a person can meet.
+
+    EspalierError
+    ├── InputError            something the person gave is wrong: a file, a field, a value
+    │   ├── FormatError       a file is damaged or not what it claims to be; names the place
+    │   ├── MismatchError     two things do not belong together: a map for another model, an imatrix of another shape
+    │   └── UnsupportedError  an architecture, type or feature that Espalier does not know, by name
+    ├── OutputExistsError     a result of that name is there already
+    ├── ResourceError         too little disk or memory, known before the work starts or met in the middle
+    ├── ProcessError          a child process (converter, model server, job) failed; carries its last log lines
+    └── Cancelled             the person stopped the work; not a failure
+
+Each says what was wrong and what to do about it. Only the outermost layer (the command line, the page) renders them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class EspalierError(Exception):
+    """Base of all errors here.
+
+    `what` is one plain sentence naming the file, tensor, field or value; `remedy` says what the person can do.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.remedy}".strip()
+
+
+class InputError(EspalierError):
+    """Something the person gave is wrong."""
+
+
+class FormatError(InputError):
+    """A file is damaged or not what it claims to be.
+
+    `place` is where in the file: a byte offset, a line, a tensor or a JSON path.
+    """
+
+    def __init__(self, path: Path | str, place: str, problem: str, remedy: str = "") -> None:
+        where = f"{path}, {place}" if place else f"{path}"
+        super().__init__(f"{where}: {problem}.", remedy)
+        self.path = Path(path)
+        self.place = place
+        self.problem = problem
+
+
+class MismatchError(InputError):
+    """Two things that the person brought together do not belong together."""
+
+
+class UnsupportedError(InputError):
+    """An architecture, tensor type or feature that Espalier does not know; the message names it."""
+
+
+class OutputExistsError(EspalierError):
+    """A result of that name exists and nobody said to replace it."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(f"{path} exists already.", "Choose another name, or say --overwrite to replace it.")
+        self.path = Path(path)
+
+
+class ResourceError(EspalierError):
+    """Too little disk or memory."""
+
+
+class ProcessError(EspalierError):
+    """A child process failed; `log_tail` holds its last lines."""
+
+    def __init__(self, what: str, remedy: str = "", log_tail: str = "") -> None:
+        super().__init__(what, remedy)
+        self.log_tail = log_tail
+
+
+class Cancelled(EspalierError):
+    """The person stopped the work."""
+
+    def __init__(self, what: str = "Cancelled.") -> None:
+        super().__init__(what)

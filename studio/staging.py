@@ -1,0 +1,119 @@
+"""Results that appear under their name only when complete.
+
+A file or folder is written beside its final name as `.NAME.partial-PID`, flushed to disk, then renamed. Whatever a killed
+process left behind is removed when the same name is staged again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from studio.errors import EspalierError, OutputExistsError, ResourceError
+
+
+def partial_path(final: Path) -> Path:
+    """Where this process writes before the result is complete; on the same file system as `final`."""
+    return final.with_name(f".{final.name}.partial-{os.getpid()}")
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sweep_partials(folder: Path, name: str = "*") -> None:
+    """Remove what dead processes left of `name` (a glob) in `folder`."""
+    for leftover in folder.glob(f".{name}.partial-*"):
+        pid = leftover.name.rpartition("-")[2]
+        if not pid.isdigit() or int(pid) == os.getpid() or not psutil.pid_exists(int(pid)):
+            remove(leftover)
+
+
+def require_disk(folder: Path, needed: int) -> None:
+    """Raise `ResourceError` unless `folder`'s file system has `needed` free bytes."""
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ResourceError(
+            f"{folder} has {free / 2**30:.2f} GiB free, and this needs {needed / 2**30:.2f} GiB.",
+            "Free some space, or choose a folder on another disk.",
+        )
+
+
+@contextmanager
+def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> Iterator[Path]:
+    """Give a path to write a file or folder at; on success it becomes `final`, on any failure it vanishes.
+
+    Raises `OutputExistsError` when `final` exists and `overwrite` is false, `ResourceError` when the disk has fewer than
+    `needed_bytes` free or fills up in the middle.
+    """
+    if final.exists() and not overwrite:
+        raise OutputExistsError(final)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    sweep_partials(final.parent, final.name)
+    require_disk(final.parent, needed_bytes)
+    partial = partial_path(final)
+    try:
+        yield partial
+        _flush(partial)
+        if final.is_dir() and not final.is_symlink():
+            _replace_folder(partial, final)
+        else:
+            os.replace(partial, final)
+        _flush(final.parent)
+    except OSError as error:
+        remove(partial)
+        if error.errno in _DISK_FULL:
+            raise ResourceError(
+                f"The disk of {final.parent} filled up while writing {final.name}; nothing was kept of it.",
+                "Free some space and start again.",
+            ) from error
+        raise
+    except BaseException:
+        remove(partial)
+        raise
+
+
+_DISK_FULL = {28, 122}  # ENOSPC, EDQUOT
+
+
+def _replace_folder(partial: Path, final: Path) -> None:
+    """Rename cannot replace a folder that has something in it: move the old one aside first."""
+    old = final.with_name(f".{final.name}.partial-{os.getpid()}.old")
+    os.rename(final, old)
+    try:
+        os.rename(partial, final)
+    except OSError:
+        os.rename(old, final)
+        raise
+    remove(old)
+
+
+def _flush(path: Path) -> None:
+    """fsync a file, or a folder's entries and everything in it."""
+    if path.is_dir():
+        for child in path.iterdir():
+            if child.is_file():
+                _fsync(child)
+    elif not path.exists():
+        raise EspalierError(f"Nothing was written to {path}.")
+    _fsync(path)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,110 @@
+"""Results appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from studio.errors import OutputExistsError, ResourceError
+from studio.staging import partial_path, require_disk, staged
+
+
+def test_a_result_appears_only_when_complete(tmp_path: Path) -> None:
+    final = tmp_path / "model.gguf"
+    with staged(final) as partial:
+        partial.write_bytes(b"weights")
+        assert not final.exists()
+    assert final.read_bytes() == b"weights"
+    assert os.listdir(tmp_path) == ["model.gguf"]
+
+
+def test_a_folder_is_replaced_only_when_told_to(tmp_path: Path) -> None:
+    final = tmp_path / "model"
+    for content in ("first", "second"):
+        with staged(final, overwrite=content == "second") as partial:
+            partial.mkdir()
+            (partial / "config.json").write_text(content)
+    assert (final / "config.json").read_text() == "second"
+    with pytest.raises(OutputExistsError, match="--overwrite"), staged(final):
+        pass
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_a_failure_leaves_nothing_and_keeps_the_old_result(tmp_path: Path) -> None:
+    final = tmp_path / "model.gguf"
+    final.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), staged(final, overwrite=True) as partial:
+        partial.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert final.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model.gguf"]
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next_one(tmp_path: Path) -> None:
+    final = tmp_path / "model.gguf"
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(f"""
+                import time
+                from pathlib import Path
+                from studio.staging import staged
+                with staged(Path({str(final)!r})) as partial:
+                    partial.write_bytes(b"half")
+                    time.sleep(60)
+            """),
+        ],
+    )
+    deadline = time.monotonic() + 30
+    while not list(tmp_path.glob(".*partial*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert not final.exists()
+    with staged(final) as partial:
+        partial.write_bytes(b"whole")
+    assert os.listdir(tmp_path) == ["model.gguf"]
+
+
+def test_another_living_process_keeps_its_partial(tmp_path: Path) -> None:
+    final = tmp_path / "model.gguf"
+    theirs = tmp_path / f".model.gguf.partial-{os.getppid()}"
+    theirs.write_bytes(b"theirs")
+    with staged(final) as partial:
+        partial.write_bytes(b"ours")
+    assert theirs.exists()
+    assert partial_path(final) != theirs
+
+
+def test_too_little_disk_is_said_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="GiB free"):
+        require_disk(tmp_path / "not" / "yet" / "there", 2**60)
+
+
+def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(small_disk: Path) -> None:
+    with pytest.raises(ResourceError, match="filled up"), staged(small_disk / "model.gguf") as partial:
+        partial.write_bytes(bytes(8 * 2**20))
+    assert not [path for path in small_disk.iterdir() if path.name != "lost+found"]
+
+
+def test_the_limit_of_file_size_is_no_full_disk(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"), staged(tmp_path / "model.gguf") as partial:
+            partial.write_bytes(bytes(4096))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, old)
+    assert not list(tmp_path.iterdir())
