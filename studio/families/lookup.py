@@ -12,6 +12,10 @@ from studio.families.gemma4 import GEMMA4
 FAMILIES: tuple[Family, ...] = (GEMMA4,)
 
 
+_CREDIBLE = 1_000_000
+"""Largest layer count, expert count or size that is believed: a header that lies must not fill the memory."""
+
+
 def family_named(name: str) -> Family:
     """The family called `name`; `UnsupportedError` when there is none."""
     for family in FAMILIES:
@@ -84,6 +88,8 @@ def shape_of_gguf(metadata: Mapping[str, Any]) -> MoeShape:
 def _positive(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
         raise InputError(f"{where} is {value!r}, and has to be a positive whole number.", "Is this a MoE model?")
+    if value > _CREDIBLE:
+        raise InputError(f"{where} is {value}, more than any model has.", "Is the file damaged?")
     return value
 
 
