@@ -6,6 +6,8 @@ process left behind is removed when the same name is staged again.
 
 from __future__ import annotations
 
+import errno
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -30,9 +32,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sweep_partials(folder: Path, name: str = "*") -> None:
-    """Remove what dead processes left of `name` (a glob) in `folder`."""
-    for leftover in folder.glob(f".{name}.partial-*"):
+def sweep_partials(folder: Path, name: str) -> None:
+    """Remove what dead processes left of the result `name` in `folder`."""
+    for leftover in folder.glob(f".{glob.escape(name)}.partial-*"):
         pid = leftover.name.rpartition("-")[2]
         if not pid.isdigit() or int(pid) == os.getpid() or not psutil.pid_exists(int(pid)):
             remove(leftover)
@@ -71,21 +73,23 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> It
             _replace_folder(partial, final)
         else:
             os.replace(partial, final)
-        _flush(final.parent)
+        _fsync(final.parent)
     except OSError as error:
         remove(partial)
-        if error.errno in _DISK_FULL:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
                 f"The disk of {final.parent} filled up while writing {final.name}; nothing was kept of it.",
                 "Free some space and start again.",
+            ) from error
+        if error.errno == errno.EFBIG:
+            raise ResourceError(
+                f"{final.parent} takes no file as large as {final.name}; nothing was kept of it.",
+                "Choose a folder on another disk.",
             ) from error
         raise
     except BaseException:
         remove(partial)
         raise
-
-
-_DISK_FULL = {28, 122}  # ENOSPC, EDQUOT
 
 
 def _replace_folder(partial: Path, final: Path) -> None:
@@ -101,13 +105,11 @@ def _replace_folder(partial: Path, final: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """fsync a file, or a folder's entries and everything in it."""
-    if path.is_dir():
-        for child in path.iterdir():
-            if child.is_file():
-                _fsync(child)
-    elif not path.exists():
+    """fsync a file, or a folder with everything in it."""
+    if not path.exists():
         raise EspalierError(f"Nothing was written to {path}.")
+    for child in path.rglob("*") if path.is_dir() else ():
+        _fsync(child)
     _fsync(path)
 
 

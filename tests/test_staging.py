@@ -97,12 +97,12 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(small_disk: Path) -> 
     assert not [path for path in small_disk.iterdir() if path.name != "lost+found"]
 
 
-def test_the_limit_of_file_size_is_no_full_disk(tmp_path: Path) -> None:
+def test_a_file_that_the_disk_does_not_take_is_said_so(tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
     try:
-        with pytest.raises(OSError, match="File too large"), staged(tmp_path / "model.gguf") as partial:
+        with pytest.raises(ResourceError, match="no file as large"), staged(tmp_path / "model.gguf") as partial:
             partial.write_bytes(bytes(4096))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

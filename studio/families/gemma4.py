@@ -26,9 +26,8 @@ GEMMA4 = Family(
         ExpertTensor(re.compile(_LAYER + r"router\.per_expert_scale")),  # [E]
     ),
     gguf_tensors=(
-        re.compile(r"blk\.(\d+)\.ffn_gate_up_exps\.weight"),
-        re.compile(r"blk\.(\d+)\.ffn_down_exps\.weight"),
-        re.compile(r"blk\.(\d+)\.ffn_down_exps\.scale"),
+        # Converters write gate and up as one tensor; llama.cpp also reads them apart, and scales per expert beside each.
+        re.compile(r"blk\.(\d+)\.ffn_(?:gate_up|gate|up|down)_exps\.(?:weight|scale|input_scale)"),
         re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight"),
     ),
 )

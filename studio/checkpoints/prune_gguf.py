@@ -1,0 +1,126 @@
+"""Pruning a GGUF file of any tensor types: experts are cut out as bytes, nothing is quantized again.
+
+Every type quantizes within rows, and experts are whole rows, so cutting an expert out of a quantized tensor gives what
+quantizing the smaller tensor would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gguf.constants import GGML_QUANT_SIZES
+
+from studio.checkpoints.experts import check_layers, refuse_unknown_experts
+from studio.checkpoints.gguf_header import GgufHeader, GgufTensor, aligned, header_bytes, laid_out, read_header
+from studio.checkpoints.reference import reference_of_gguf
+from studio.checkpoints.slicing import Piece, copy_pieces, expert_pieces
+from studio.checkpoints.story import Steps, reference_record, refuse_inside
+from studio.errors import FormatError
+from studio.families import MoeShape, family_named, shape_of_gguf
+from studio.progress import Progress, silent
+from studio.publish import manifest
+from studio.recipes.dropmap import DropMap
+from studio.staging import staged
+
+MANIFEST_KEY = "espalier.manifest"
+"""Header key of the manifest: the file carries its own story."""
+
+
+@dataclass(frozen=True)
+class GgufPlan:
+    """The tensors of the pruned file, and for each the pieces of the source that it consists of.
+
+    Targets of pieces count from where the weights begin.
+    """
+
+    tensors: tuple[GgufTensor, ...] = field(repr=False)
+    pieces: tuple[Piece, ...] = field(repr=False)
+    data_bytes: int
+
+
+def prune_gguf(
+    reference: Path,
+    drop: DropMap,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the GGUF file `reference` without the experts that `drop` names to the file `out`.
+
+    The header keeps all its keys; the expert count changes, and `espalier.manifest` comes last. The same input gives
+    the same bytes. `provenance` is that of `prune_safetensors`.
+
+    Raises `MismatchError` for a map of another model, `OutputExistsError`, `ResourceError` for a full disk, and what
+    `read_header` raises.
+    """
+    known = dict(provenance or {})
+    header = read_header(reference)
+    opened = reference_of_gguf(header)
+    drop.check(opened.shape)
+    refuse_inside(reference, out)
+    plan = plan_gguf(header, drop)
+    with staged(out, overwrite=overwrite, needed_bytes=header.data_start + plan.data_bytes) as partial:
+        steps = Steps(progress, plan.data_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
+        story = manifest.describe(reference_record(opened, known, steps), drop, provenance=known)
+        replace = {f"{header.architecture}.expert_count": drop.kept_count, MANIFEST_KEY: story.to_json()}
+        start = header_bytes(header, replace=replace, tensors=plan.tensors)
+        pieces = (Piece(piece.source, len(start) + piece.target, piece.length) for piece in plan.pieces)
+        with partial.open("wb", buffering=0) as file:
+            file.write(start)
+            file.truncate(len(start) + plan.data_bytes)  # so that padding reads as zeros
+            copy_pieces(header.path, file.fileno(), pieces, lambda count: steps.advance(count, f"Writing {out.name}"))
+    return out
+
+
+def plan_gguf(header: GgufHeader, drop: DropMap) -> GgufPlan:
+    """What becomes of each tensor, before anything is written.
+
+    Raises `UnsupportedError` for experts laid out in a way the family does not know, `FormatError` for tensors that
+    contradict the header.
+    """
+    shape = shape_of_gguf(header.values)
+    layers = expert_layers(header, shape)
+    after = laid_out(
+        (
+            (tensor.name, (*tensor.shape[:-1], drop.kept_count) if tensor.name in layers else tensor.shape, tensor.type)
+            for tensor in header.tensors
+        ),
+        header.alignment,
+    )
+    pieces: list[Piece] = []
+    for before, now in zip(header.tensors, after, strict=True):
+        source = header.data_start + before.offset
+        if before.name in layers:
+            kept = drop.kept_in_layer(layers[before.name])
+            pieces += expert_pieces(source, now.offset, before.size, drop.experts, kept)
+        else:
+            pieces.append(Piece(source, now.offset, before.size))
+    end = after[-1].offset + after[-1].size
+    return GgufPlan(after, tuple(pieces), aligned(end, header.alignment))
+
+
+def expert_layers(header: GgufHeader, shape: MoeShape) -> dict[str, int]:
+    """Layer of every tensor with an expert axis (the last of ne), by name; raises as `plan_gguf` does."""
+    family = family_named(shape.family)
+    found = {tensor.name: family.gguf_layer(tensor.name) for tensor in header.tensors}
+    layers = {name: layer for name, layer in found.items() if layer is not None}
+    check_layers(header.path, shape, layers)
+    others = [tensor.name for tensor in header.tensors if tensor.name not in layers]
+    refuse_unknown_experts(header.path, family, others, marker="_exps.")
+    for tensor in header.tensors:
+        if tensor.name in layers:
+            _check_expert_axis(header.path, tensor, shape.experts)
+    return layers
+
+
+def _check_expert_axis(path: Path, tensor: GgufTensor, experts: int) -> None:
+    place = f"tensor {tensor.name!r}"
+    if not tensor.shape or tensor.shape[-1] != experts:
+        raise FormatError(path, place, f"its shape {list(tensor.shape)} does not end in {experts} experts")
+    if len(tensor.shape) == 1 and GGML_QUANT_SIZES[tensor.type][0] > 1:
+        raise FormatError(path, place, f"type {tensor.type.name} packs several experts into one block")

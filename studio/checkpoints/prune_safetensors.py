@@ -1,0 +1,194 @@
+"""Pruning a safetensors checkpoint: the kept experts' bytes and everything else as it is, copied once."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from studio.checkpoints.experts import check_layers, refuse_unknown_experts
+from studio.checkpoints.model_folder import CONFIG, INDEX, ModelFolder, open_model_folder
+from studio.checkpoints.reference import Reference, reference_of_folder
+from studio.checkpoints.safetensors_header import SafeTensor, SafetensorsHeader, header_bytes, nbytes
+from studio.checkpoints.slicing import Piece, copy_pieces, expert_pieces
+from studio.checkpoints.story import Steps, reference_record, refuse_inside
+from studio.errors import FormatError, UnsupportedError
+from studio.families import Family, family_named
+from studio.progress import Progress, silent
+from studio.publish import manifest
+from studio.recipes.dropmap import DropMap
+from studio.staging import staged
+
+METADATA = "expert_drop_metadata.json"
+DROP_MAP = "drop_map.json"
+_OWN_FILES = {METADATA, DROP_MAP, manifest.FILE_NAME}
+"""Written anew; those of a reference that was pruned itself tell another story."""
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What one weight file becomes."""
+
+    source: Path
+    tensors: tuple[SafeTensor, ...] = field(repr=False)
+    header: bytes = field(repr=False)
+    pieces: tuple[Piece, ...] = field(repr=False)
+    bytes: int
+
+
+def prune_safetensors(
+    reference: Path,
+    drop: DropMap,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress = silent,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the checkpoint in the folder `reference` without the experts that `drop` names to the folder `out`.
+
+    Names, order and bytes of all other tensors stay. Beside the weights lie `expert_drop_metadata.json` and
+    `drop_map.json` in their published shapes and Espalier's manifest; the same input gives the same bytes. `provenance`
+    adds to the map's own (see `studio.publish.manifest.describe`); `reference_hash` there saves reading the reference
+    once more, and `base_model` says what to call it.
+
+    Raises `MismatchError` for a map of another model, `OutputExistsError`, `ResourceError` for a full disk, and what
+    `open_model_folder` raises.
+    """
+    known = dict(provenance or {})
+    folder = open_model_folder(reference)
+    opened = reference_of_folder(folder)
+    drop.check(opened.shape)
+    refuse_inside(reference, out)
+    plans = plan_shards(folder, opened, drop)
+    companions = {name: file for name, file in folder.companions.items() if name not in _OWN_FILES}
+    weight_bytes = sum(plan.bytes for plan in plans.values())
+    needed = weight_bytes + sum(file.stat().st_size for file in companions.values())
+    with staged(out, overwrite=overwrite, needed_bytes=needed) as partial:
+        partial.mkdir()
+        steps = Steps(progress, weight_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
+        record = reference_record(opened, known, steps)
+        _copy_companions(companions, partial)
+        for name, plan in plans.items():
+            _write_shard(plan, partial / name, steps)
+        family = family_named(opened.shape.family)
+        _write_text(partial / CONFIG, with_expert_count(folder.config_text, family, drop.kept_count))
+        if folder.index is not None:
+            _write_text(partial / INDEX, _rewritten_index(folder.index, plans))
+        _write_text(partial / METADATA, _json(drop.to_metadata(record.name)))
+        _write_text(partial / DROP_MAP, drop.to_json())
+        manifest.describe(record, drop, provenance=known).write(partial / manifest.FILE_NAME)
+    return out
+
+
+def plan_shards(folder: ModelFolder, reference: Reference, drop: DropMap) -> dict[str, ShardPlan]:
+    """What each weight file becomes, by name, before anything is written.
+
+    Raises `UnsupportedError` for experts laid out in a way the family does not know, `FormatError` for weights that
+    contradict the config.
+    """
+    shape, family = reference.shape, family_named(reference.shape.family)
+    found = [tensor.name for header in folder.shards.values() for tensor in header.tensors]
+    layers = {name: place[0] for name in found if (place := family.checkpoint_layer(name))}
+    check_layers(folder.path, shape, layers)
+    refuse_unknown_experts(folder.path, family, [name for name in found if name not in layers], marker=".experts.")
+    return {name: _plan_shard(header, family, drop) for name, header in folder.shards.items()}
+
+
+def with_expert_count(config_text: str, family: Family, kept: int) -> str:
+    """`config.json` with another number of experts and not a character changed beside it, where that can be done."""
+    expected = json.loads(config_text)
+    part = expected.get(family.text_config_key)
+    (part if isinstance(part, dict) else expected)[family.experts_key] = kept
+    for match in re.finditer(rf'("{re.escape(family.experts_key)}"\s*:\s*)\d+', config_text):
+        candidate = f"{config_text[: match.start()]}{match[1]}{kept}{config_text[match.end() :]}"
+        if json.loads(candidate) == expected:
+            return candidate
+    return _json(expected)
+
+
+def _plan_shard(header: SafetensorsHeader, family: Family, drop: DropMap) -> ShardPlan:
+    after = {tensor.name: _pruned(header.path, tensor, family, drop) for tensor in header.tensors}
+    order = sorted(header.tensors, key=lambda tensor: tensor.start)
+    placed = _placed([after[tensor.name] for tensor in order])
+    tensors = tuple(placed[tensor.name] for tensor in header.tensors)
+    written = header_bytes(tensors, header.metadata)
+    pieces: list[Piece] = []
+    for tensor in order:
+        source, target = header.data_start + tensor.start, len(written) + placed[tensor.name].start
+        if place := family.checkpoint_layer(tensor.name):
+            layer, axis = place
+            blocks = math.prod(tensor.shape[:axis])
+            kept = drop.kept_in_layer(layer)
+            pieces += expert_pieces(source, target, tensor.size, drop.experts, kept, blocks=blocks)
+        else:
+            pieces.append(Piece(source, target, tensor.size))
+    data_bytes = sum(tensor.size for tensor in tensors)
+    return ShardPlan(header.path, tensors, written, tuple(pieces), len(written) + data_bytes)
+
+
+def _pruned(path: Path, tensor: SafeTensor, family: Family, drop: DropMap) -> SafeTensor:
+    """`tensor` with its new shape, still at its old place."""
+    place = family.checkpoint_layer(tensor.name)
+    if place is None:
+        return tensor
+    axis = place[1]
+    if len(tensor.shape) <= axis or tensor.shape[axis] != drop.experts:
+        raise FormatError(
+            path,
+            f"tensor {tensor.name!r}",
+            f"its shape {list(tensor.shape)} has not {drop.experts} experts at axis {axis}",
+        )
+    shape = (*tensor.shape[:axis], drop.kept_count, *tensor.shape[axis + 1 :])
+    one_expert = nbytes(tensor.dtype, tensor.shape[axis + 1 :])
+    if one_expert is None:
+        raise UnsupportedError(f"{path}, tensor {tensor.name!r}: one expert of type {tensor.dtype} is no whole bytes.")
+    size = one_expert * math.prod(shape[: axis + 1])
+    return SafeTensor(tensor.name, tensor.dtype, shape, tensor.start, tensor.start + size)
+
+
+def _placed(tensors: list[SafeTensor]) -> dict[str, SafeTensor]:
+    """The tensors one after the other, by name."""
+    placed: dict[str, SafeTensor] = {}
+    start = 0
+    for one in tensors:
+        placed[one.name] = SafeTensor(one.name, one.dtype, one.shape, start, start + one.size)
+        start += one.size
+    return placed
+
+
+def _write_shard(plan: ShardPlan, path: Path, steps: Steps) -> None:
+    with path.open("wb", buffering=0) as file:
+        file.write(plan.header)
+        steps.advance(len(plan.header), f"Writing {path.name}")
+        copy_pieces(plan.source, file.fileno(), plan.pieces, lambda count: steps.advance(count, f"Writing {path.name}"))
+
+
+def _copy_companions(companions: Mapping[str, Path], folder: Path) -> None:
+    for name, file in companions.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def _rewritten_index(index: Mapping[str, Any], plans: Mapping[str, ShardPlan]) -> str:
+    """The index of the pruned checkpoint: the same tensors in the same files, and their new sizes."""
+    tensors = [tensor for plan in plans.values() for tensor in plan.tensors]
+    metadata = dict(index.get("metadata") or {})
+    metadata["total_size"] = sum(tensor.size for tensor in tensors)
+    if "total_parameters" in metadata:
+        metadata["total_parameters"] = sum(tensor.elements for tensor in tensors)
+    return _json({**index, "metadata": metadata})
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="")
