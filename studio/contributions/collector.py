@@ -1,0 +1,132 @@
+"""Collecting `Contributions` from a loaded model: one observed forward pass per question, nothing computed twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from studio.contributions.model import SUMS, Array, Contributions, Question
+from studio.contributions.observer import Observer, observing, question_of_token
+from studio.contributions.prompts import Prompt
+from studio.contributions.sequences import TokenSequence, continue_greedily, plan_batches, tokenize
+from studio.errors import InputError
+from studio.families.base import MoeShape
+from studio.progress import Progress, silent
+
+MAX_TOKENS = 4096
+CONTINUATION_TOKENS = 128
+BATCH_TOKENS = 4096
+
+_log = logging.getLogger(__name__)
+
+
+def collect(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    *,
+    shape: MoeShape,
+    max_tokens: int = MAX_TOKENS,
+    continuation_tokens: int = CONTINUATION_TOKENS,
+    batch_tokens: int = BATCH_TOKENS,
+    thinking: bool = False,
+    progress: Progress = silent,
+    model_name: str = "",
+) -> Contributions:
+    """Observe `model` (transformers, any dtype) on `prompts`: the six sums of each question, in fp64.
+
+    A question with an answer is observed on prompt and answer together, cut to `max_tokens`. One without is cut to
+    `max_tokens` and continued greedily by the model itself, by at most `continuation_tokens`, and then observed on
+    both. Questions of similar length share a pass of at most `batch_tokens` tokens; the result does not depend on it
+    beyond rounding. Tokens whose hidden state is not finite before or after a layer's experts are left out there and
+    counted in `Question.skipped_tokens`. What was cut and skipped is said in the questions and in `source`.
+
+    Raises `InputError` for no prompts or one that the chat template refuses, `MismatchError` or `UnsupportedError` for
+    a model that is not of `shape`.
+    """
+    if not prompts:
+        raise InputError("There is no prompt to analyze the model on.")
+    sequences = [tokenize(tokenizer, prompt, max_tokens=max_tokens, thinking=thinking) for prompt in prompts]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            pad_token = tokenizer.pad_token_id or 0
+            steps = _Steps(progress, len(sequences) + sum(sequence.open for sequence in sequences))
+            for index, sequence in continue_greedily(model, sequences, continuation_tokens, pad_token):
+                sequences[index] = sequence
+                steps.advance(1, "letting the model answer")
+            sums, skipped = _observe(
+                model, sequences, shape, batch_tokens=batch_tokens, pad_token=pad_token, steps=steps
+            )
+    finally:
+        model.train(was_training)
+    questions = tuple(
+        Question(prompt.id, prompt.klass, truncated=sequence.truncated, skipped_tokens=int(count))
+        for prompt, sequence, count in zip(prompts, sequences, skipped, strict=True)
+    )
+    return Contributions(
+        shape=shape,
+        model=model_name or str(getattr(model.config, "_name_or_path", "")),
+        questions=questions,
+        sums=dict(zip(SUMS, sums, strict=True)),
+        source=_source(questions, sum(len(sequence.tokens) for sequence in sequences), max_tokens, model),
+    )
+
+
+class _Steps:
+    """Progress over questions: each is observed once, and before that perhaps answered."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+
+    def advance(self, steps: int, message: str) -> None:
+        self._done += steps
+        self._progress(self._done, self._total, "questions", message)
+
+
+def _observe(
+    model: Any,
+    sequences: Sequence[TokenSequence],
+    shape: MoeShape,
+    *,
+    batch_tokens: int,
+    pad_token: int,
+    steps: _Steps,
+) -> tuple[Array, npt.NDArray[np.int64]]:
+    """Sums `[6, Q, L, E]` and skipped tokens `[Q]`."""
+    sums = np.zeros((len(SUMS), len(sequences), shape.layers, shape.experts))
+    skipped = np.zeros(len(sequences), dtype=np.int64)
+    with observing(model, shape) as observer:
+        for batch in plan_batches([len(sequence.tokens) for sequence in sequences], batch_tokens):
+            _forward(model, observer, [sequences[i].tokens for i in batch], pad_token)
+            sums[:, batch], skipped[batch] = observer.totals()
+            steps.advance(len(batch), "observing the experts")
+    return sums, skipped
+
+
+def _forward(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> None:
+    """One pass over `batch`, padded on the right."""
+    width = max(len(tokens) for tokens in batch)
+    inputs = torch.tensor([[*tokens, *[pad_token] * (width - len(tokens))] for tokens in batch], device=model.device)
+    question = question_of_token([len(tokens) for tokens in batch], width, model.device)
+    observer.expect(question, len(batch))
+    mask = (question >= 0).to(torch.int64).view(len(batch), width)
+    # Logits are not needed, and with a vocabulary of 262,144 they would be the largest tensor by far.
+    model(input_ids=inputs, attention_mask=mask, use_cache=False, logits_to_keep=1)
+
+
+def _source(questions: Sequence[Question], tokens: int, max_tokens: int, model: Any) -> str:
+    text = f"observed by Espalier on {len(questions)} questions, {tokens} tokens, {str(model.dtype).rpartition('.')[2]}"
+    if cut := sum(question.truncated for question in questions):
+        text += f"; {cut} questions were cut to {max_tokens} tokens"
+    if skipped := sum(question.skipped_tokens for question in questions):
+        text += f"; {skipped} tokens were skipped because their hidden state was not finite"
+    if cut or skipped:
+        _log.warning("%s", text)
+    return text

@@ -1,0 +1,182 @@
+"""Observing every routed token of a running model, through transformers' registry of experts implementations.
+
+The registry hands an implementation the experts module, the hidden states and the routing, in every family that uses
+it. The one registered here computes each expert output once, as transformers' `grouped_mm` does, takes its norm while
+it is not yet weighted, and then weights and sums it. What the model returns is the same up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _grouped_linear
+
+from studio.contributions.model import SUMS, Array
+from studio.contributions.modules import modules_by_layer
+from studio.errors import MismatchError, UnsupportedError
+from studio.families.base import MoeShape
+from studio.families.lookup import family_named
+
+# Between these a norm computed in fp32 is right to fp32's precision. Above, squares overflow (at 1.8e19). Below,
+# squares may be subnormal and lost: at 1e-13 they are less than 1e-6 of the sum, even over 2^20 neurons.
+_SMALLEST_FP32_NORM = 1e-13
+_LARGEST_FP32_NORM = 1e19
+
+
+class Observer:
+    """The six sums of one batch of questions, collected while the model runs on it.
+
+    Call `expect` before each forward pass and `totals` after it.
+    """
+
+    def __init__(self, model: Any, shape: MoeShape) -> None:
+        modules = modules_by_layer(model, family_named(shape.family).experts_module, shape)
+        for layer, module in zip(shape.layer_ids, modules, strict=True):
+            _check_module(module, layer, shape)
+        self._row = {id(module): row for row, module in enumerate(modules)}
+        self._shape = shape
+        self._question = torch.empty(0, dtype=torch.int64)
+        self._questions = 0
+        self._sums: list[torch.Tensor | None] = [None] * shape.layers
+        self._skipped: list[torch.Tensor] = []
+
+    def expect(self, question: torch.Tensor, questions: int) -> None:
+        """Announce a batch: `question` `[T]` is each token's question, in 0 … `questions` - 1, or -1 for padding."""
+        self._question = question
+        self._questions = questions
+        self._sums = [None] * self._shape.layers
+        self._skipped = []
+
+    def totals(self) -> tuple[Array, npt.NDArray[np.int64]]:
+        """Sums `[6, Q, L, E]` in the order of `SUMS`, and tokens skipped in any layer `[Q]`, of the last pass."""
+        layers = [layer for layer in self._sums if layer is not None]
+        if len(layers) < self._shape.layers:
+            raise UnsupportedError(
+                f"Only {len(layers)} of {self._shape.layers} layers asked transformers' registry for their experts.",
+                f"The family {self._shape.family} cannot be observed with this version of transformers.",
+            )
+        cells = (self._questions, self._shape.experts)
+        sums = torch.stack([layer[:, :-1].cpu() for layer in layers], dim=1)  # the last cell is what was skipped
+        sums = sums.reshape(len(SUMS), self._shape.layers, *cells).transpose(1, 2)
+        skipped = torch.stack([layer.cpu() for layer in self._skipped]).any(0)
+        counted = torch.bincount(self._question.cpu()[skipped], minlength=self._questions)
+        return sums.numpy(), counted.numpy()
+
+    def forward(
+        self, module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """The experts implementation: what `module` returns for `hidden_states` `[T, H]`, routing `[T, K]`.
+
+        Synchronises with the device at most once.
+        """
+        outputs = _expert_outputs(module, hidden_states, top_k_index)  # (T, K, H)
+        # The weights are often fp32 in a bf16 model; products and sums then happen in fp32, as in transformers.
+        wide = torch.promote_types(torch.promote_types(outputs.dtype, top_k_weights.dtype), torch.float32)
+        outputs = outputs.to(wide)
+        self._record(self._row[id(module)], hidden_states, top_k_index, top_k_weights, _norms(outputs))
+        weighted = torch.bmm(top_k_weights.to(wide).unsqueeze(1), outputs).squeeze(1)  # (T, H)
+        return weighted.to(hidden_states.dtype)
+
+    def _record(
+        self,
+        row: int,
+        hidden_states: torch.Tensor,
+        top_k_index: torch.Tensor,
+        top_k_weights: torch.Tensor,
+        norms: torch.Tensor,
+    ) -> None:
+        """Add one layer's tokens to its questions' cells: `norms` is ‖f‖ in fp64, `[T, K]`."""
+        question = self._question.to(norms.device)
+        gate = top_k_weights.to(torch.float64)
+        weighted = gate.abs() * norms  # ‖g·f‖
+        # A zero times anything finite is zero, and NaN otherwise: cheaper than asking for every element. An expert's
+        # output may overflow where its input did not, and then the token's next hidden state is not finite either.
+        finite = torch.isfinite(hidden_states.mul(0).sum(-1)) & torch.isfinite(weighted.sum(-1))  # (T,)
+        counted = finite & (question >= 0)
+        cells = self._questions * self._shape.experts
+        cell = question.unsqueeze(-1) * self._shape.experts + top_k_index
+        cell = torch.where(counted.unsqueeze(-1), cell, cells).reshape(-1)
+        values = torch.stack([torch.ones_like(norms), gate, norms, norms**2, weighted, weighted**2])  # SUMS' order
+        sums = norms.new_zeros(len(SUMS), cells + 1)
+        self._sums[row] = sums.scatter_add_(1, cell.expand(len(SUMS), -1), values.reshape(len(SUMS), -1))
+        self._skipped.append(~finite & (question >= 0))
+
+
+@contextmanager
+def observing(model: Any, shape: MoeShape) -> Iterator[Observer]:
+    """Let an `Observer` compute the experts of `model` (a transformers model of `shape`); afterwards all is as before.
+
+    Raises `UnsupportedError` or `MismatchError` when the model's experts are not those that `shape` describes.
+    """
+    observer = Observer(model, shape)
+    name = f"espalier_observer_{id(observer)}"
+    before = model.get_experts_implementation()
+    ALL_EXPERTS_FUNCTIONS[name] = observer.forward
+    try:
+        model.set_experts_implementation(name)
+        yield observer
+    finally:
+        model.set_experts_implementation(before)
+        ALL_EXPERTS_FUNCTIONS.pop(name)
+
+
+def _check_module(module: Any, layer: int, shape: MoeShape) -> None:
+    experts = getattr(module, "num_experts", None)
+    if experts != shape.experts:
+        raise MismatchError(f"Layer {layer} of the model has {experts} experts, and the shape says {shape.experts}.")
+    if getattr(module, "_is_expert_parallel", False):
+        raise UnsupportedError(
+            f"The experts of layer {layer} are spread over several processes.",
+            "Load the model without expert parallelism to analyze it.",
+        )
+
+
+def _expert_outputs(module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor) -> torch.Tensor:
+    """f: the output of each of a token's experts before weighting, `[T, K, H]`, in the weights' dtype.
+
+    Reads the attributes that transformers' `use_experts_implementation` promises of every experts module.
+    """
+    tokens, top_k = top_k_index.shape
+    experts, order = torch.sort(top_k_index.reshape(-1))  # (T·K,): one expert's tokens lie together
+    following = torch.arange(1, module.num_experts + 1, device=experts.device)
+    ends = torch.searchsorted(experts, following).to(torch.int32)  # where each expert's tokens end
+
+    def linear(inputs: torch.Tensor, name: str) -> torch.Tensor:
+        bias = getattr(module, f"{name}_bias")[experts] if module.has_bias else None
+        weight: torch.Tensor = getattr(module, name)
+        result: torch.Tensor = _grouped_linear(inputs, weight, ends, bias=bias, is_transposed=module.is_transposed)
+        return result
+
+    neurons = linear(hidden_states[order // top_k], "gate_up_proj" if module.has_gate else "up_proj")
+    neurons = module._apply_gate(neurons) if module.has_gate else module.act_fn(neurons)
+    outputs = linear(neurons, "down_proj")
+    if module.has_post_expert_norm:
+        outputs = module.post_expert_norm(outputs)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(order.numel(), device=order.device)
+    return outputs.index_select(0, place).view(tokens, top_k, outputs.shape[-1])
+
+
+def _norms(outputs: torch.Tensor) -> torch.Tensor:
+    """‖f‖ along the last dimension of `outputs` (fp32 or fp64), in fp64 and right for every finite value."""
+    norms: torch.Tensor = torch.linalg.vector_norm(outputs, dim=-1).to(torch.float64)
+    if outputs.dtype == torch.float64:
+        return norms
+    doubtful = ~((norms >= _SMALLEST_FP32_NORM) & (norms <= _LARGEST_FP32_NORM))
+    where = torch.nonzero(doubtful, as_tuple=True)  # the one synchronisation with the device
+    if where[0].numel():
+        norms[where] = torch.linalg.vector_norm(outputs[where].to(torch.float64), dim=-1)
+    return norms
+
+
+def question_of_token(lengths: Sequence[int], width: int, device: torch.device) -> torch.Tensor:
+    """For a batch padded on the right to `width`: each token's question, or -1 for padding, flattened `[Q · width]`."""
+    position = torch.arange(width, device=device)
+    length = torch.tensor(lengths, device=device).unsqueeze(1)
+    question = torch.arange(len(lengths), device=device).unsqueeze(1)
+    return torch.where(position < length, question, -1).reshape(-1)

@@ -1,0 +1,116 @@
+"""From prompts to the token sequences that a model is observed on: chat template, answers, the model's own words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from studio.contributions.prompts import Prompt
+from studio.errors import InputError
+
+GENERATION_BATCH = 8
+"""Questions continued at once. Fixed, so that continuations never depend on how the observed pass is batched."""
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """The tokens of one question."""
+
+    tokens: tuple[int, ...]
+    truncated: bool
+    """Whether it was cut to the limit."""
+    open: bool
+    """Whether the model is to continue it: there was no answer."""
+
+
+def tokenize(tokenizer: Any, prompt: Prompt, *, max_tokens: int, thinking: bool = False) -> TokenSequence:
+    """The prompt in the tokenizer's chat template, then the answer when there is one, at most `max_tokens` in all.
+
+    Raises `InputError` naming the prompt when the template refuses it.
+    """
+    if not tokenizer.chat_template:
+        raise InputError(
+            "The tokenizer of this model has no chat template.", "Analyze an instruction-tuned model, or add one."
+        )
+    try:
+        text = tokenizer.apply_chat_template(
+            list(prompt.messages), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        )
+    except Exception as error:  # jinja2's, and whatever a template raises
+        raise InputError(f"The chat template refuses the prompt {prompt.id!r}: {error}.") from error
+    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if prompt.answer is not None:
+        tokens = tokens + tokenizer(prompt.answer, add_special_tokens=False)["input_ids"]
+    if not tokens:
+        raise InputError(f"The prompt {prompt.id!r} has no tokens.")
+    return TokenSequence(tuple(tokens[:max_tokens]), len(tokens) > max_tokens, prompt.answer is None)
+
+
+def continue_greedily(
+    model: Any, sequences: Sequence[TokenSequence], new_tokens: int, pad_token: int
+) -> Iterator[tuple[int, TokenSequence]]:
+    """Each open one of `sequences` with the model's own greedy continuation, and its index, as they are finished.
+
+    A continuation has at most `new_tokens` tokens and ends before an end-of-sequence token.
+    """
+    waiting = sorted(
+        (i for i, sequence in enumerate(sequences) if sequence.open), key=lambda i: len(sequences[i].tokens)
+    )
+    ends = _end_tokens(model)
+    for start in range(0, len(waiting), GENERATION_BATCH):
+        batch = waiting[start : start + GENERATION_BATCH]
+        continuations = _generate(model, [sequences[i].tokens for i in batch], new_tokens, pad_token, ends)
+        for index, continuation in zip(batch, continuations, strict=True):
+            until = next((place for place, token in enumerate(continuation) if token in ends), len(continuation))
+            tokens = sequences[index].tokens + tuple(continuation[:until])
+            yield index, replace(sequences[index], tokens=tokens, open=False)
+
+
+def _generate(
+    model: Any, prompts: Sequence[tuple[int, ...]], new_tokens: int, pad_token: int, ends: Sequence[int]
+) -> list[list[int]]:
+    from transformers import GenerationConfig
+
+    width = max(len(tokens) for tokens in prompts)
+    inputs = torch.full((len(prompts), width), pad_token, dtype=torch.int64)
+    mask = torch.zeros_like(inputs)
+    for row, tokens in enumerate(prompts):  # padded on the left, so that all continue at the same place
+        inputs[row, width - len(tokens) :] = torch.tensor(tokens)
+        mask[row, width - len(tokens) :] = 1
+    greedy = GenerationConfig.from_dict(
+        {
+            "do_sample": False,
+            "max_new_tokens": new_tokens,
+            "eos_token_id": list(ends) or None,
+            "pad_token_id": pad_token,
+        }
+    )
+    generated = model.generate(
+        input_ids=inputs.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
+    )
+    continuations: list[list[int]] = generated[:, width:].tolist()
+    return continuations
+
+
+def _end_tokens(model: Any) -> tuple[int, ...]:
+    ends = model.generation_config.eos_token_id
+    if ends is None:
+        return ()
+    return tuple(ends) if isinstance(ends, list | tuple) else (int(ends),)
+
+
+def plan_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Indices of `lengths` in batches of similar length: at most `budget` tokens each with padding, but at least one.
+
+    Longest first, so that a batch that does not fit in memory shows at once.
+    """
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
