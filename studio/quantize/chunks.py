@@ -1,0 +1,161 @@
+"""Some rows of a tensor on their way from the source into every file that wants them.
+
+A chunk is read once, converted once for each distinct type that is wanted, and written straight to its place, so it
+does not matter which thread takes which chunk, or when. Memory is three small buffers per thread, however large the
+tensor.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from gguf.constants import GGMLQuantizationType as Type
+
+from studio.errors import InputError
+from studio.quantize import ggml
+
+CHUNK_VALUES = 1 << 18
+"""Values in a chunk (or one row, where that is longer): 1 MiB as float32 stays in a core's cache, and even the slowest
+types are done with it soon enough for a job that is cancelled."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor begins in one of the new files."""
+
+    descriptor: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Journey:
+    """One tensor, from the source to all new files."""
+
+    name: str
+    type: Type
+    columns: int
+    offset: int
+    """Byte of the source at which it begins."""
+    runs: tuple[tuple[int, int], ...]
+    """The rows that are kept: (first, how many), ascending."""
+    places: Mapping[Type, tuple[Place, ...]]
+    """Type wanted → where it goes as that."""
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes that are read."""
+        return sum(count for _, count in self.runs) * ggml.row_bytes(self.type, self.columns)
+
+    def chunks(self) -> Iterator[Chunk]:
+        """All kept rows, a few at a time."""
+        at_once = max(1, CHUNK_VALUES // self.columns)
+        target = 0
+        for first, count in self.runs:
+            for row in range(first, first + count, at_once):
+                rows = min(at_once, first + count - row)
+                yield Chunk(self, row, target, rows)
+                target += rows
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`rows` rows of a tensor: from `row` on in the source, from `target` on in the new files."""
+
+    journey: Journey
+    row: int
+    target: int
+    rows: int
+
+    @property
+    def source_bytes(self) -> int:
+        """Bytes that are read."""
+        return self.rows * ggml.row_bytes(self.journey.type, self.journey.columns)
+
+
+class Converter:
+    """Moves chunks; may be called by several threads at once."""
+
+    def __init__(self, source: int) -> None:
+        """`source` is a descriptor of the file to read."""
+        self._source = source
+        self._buffers = threading.local()
+
+    def convert(self, chunk: Chunk) -> int:
+        """Read, convert and write `chunk`; gives the bytes read.
+
+        Raises `InputError` where a weight is NaN or infinite, or becomes so.
+        """
+        journey = chunk.journey
+        raw = self._buffer("raw", chunk.source_bytes)
+        _read(self._source, raw, journey.offset + chunk.row * ggml.row_bytes(journey.type, journey.columns))
+        if not ggml.is_finite(journey.type, raw):
+            raise InputError(
+                f"Tensor {journey.name} holds NaN or infinity.",
+                "The file is damaged, or was saved from a run that diverged: make it again.",
+            )
+        values: ggml.Floats | None = None
+        for kind, places in journey.places.items():
+            if kind is journey.type:
+                data = raw
+            else:
+                if values is None:
+                    values = self._values(chunk, raw)
+                data = self._quantized(chunk, values, kind)
+            for place in places:
+                write(place.descriptor, data.data, place.offset + chunk.target * ggml.row_bytes(kind, journey.columns))
+        return chunk.source_bytes
+
+    def _values(self, chunk: Chunk, raw: ggml.Raw) -> ggml.Floats:
+        columns = chunk.journey.columns
+        if chunk.journey.type is Type.F32:
+            return raw.view(np.float32).reshape(chunk.rows, columns)
+        values = self._buffer("values", chunk.rows * columns * 4).view(np.float32)
+        ggml.to_float(chunk.journey.type, raw, values)
+        return values.reshape(chunk.rows, columns)
+
+    def _quantized(self, chunk: Chunk, values: ggml.Floats, kind: Type) -> ggml.Raw:
+        size = ggml.row_bytes(kind, chunk.journey.columns)
+        out = self._buffer("quantized", chunk.rows * size)
+        ggml.quantize_chunk(kind, values, out=out.reshape(chunk.rows, size))
+        if not ggml.is_finite(kind, out):
+            raise InputError(
+                f"Tensor {chunk.journey.name} has weights too large for {kind.name}.",
+                "Choose a tier that keeps it wider, such as BF16.",
+            )
+        return out
+
+    def _buffer(self, purpose: str, size: int) -> ggml.Raw:
+        """`size` bytes that belong to this thread, the same memory every time."""
+        buffer: ggml.Raw | None = getattr(self._buffers, purpose, None)
+        if buffer is None or buffer.size < size:
+            buffer = np.empty(size, dtype=np.uint8)
+            setattr(self._buffers, purpose, buffer)
+        return buffer[:size]
+
+
+def all_chunks(journeys: Iterable[Journey]) -> Iterator[Chunk]:
+    """The chunks of all tensors, one tensor after the other."""
+    for journey in journeys:
+        yield from journey.chunks()
+
+
+def write(descriptor: int, data: memoryview | bytes, offset: int) -> None:
+    """Write all of `data` at `offset`."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _read(descriptor: int, out: ggml.Raw, offset: int) -> None:
+    """Fill `out` from `offset` on."""
+    view = out.data
+    while view:
+        count = os.preadv(descriptor, [view], offset)
+        if not count:
+            raise InputError(f"The source ended at byte {offset} while it was read.", "Did something replace it?")
+        view, offset = view[count:], offset + count
