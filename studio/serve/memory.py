@@ -1,0 +1,165 @@
+"""Whether models fit in memory, known from their headers before anything is loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import psutil
+
+from studio.checkpoints.gguf_header import GgufHeader, read_header
+from studio.errors import InputError, UnsupportedError
+
+MEMORY_VARIABLE = "ESPALIER_MODEL_MEMORY"
+"""Environment variable: bytes that chat may use for models, instead of what the system has free."""
+
+KV_BYTES = 2  # keys and values are kept in f16
+UBATCH = 512  # llama.cpp's default: tokens of a prompt that are computed together
+PROCESS_BYTES = 128 << 20  # Python and llama.cpp with all that is neither weights, keys and values nor logits
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class ModelNeed:
+    """What serving one file takes."""
+
+    context: int
+    """Tokens of one conversation: the model's own context, or less where less was asked for."""
+    memory: int
+    """Bytes, for all conversations together."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Whether models can be in memory at the same time, and a sentence that says so."""
+
+    together: bool
+    reason: str
+
+
+def file_signature(path: Path) -> tuple[int, int]:
+    """(modification time in ns, bytes) of a model file: one that was built again is another model.
+
+    Raises `InputError` when it cannot be read.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.", "Build it, or choose another model.") from None
+    return status.st_mtime_ns, status.st_size
+
+
+def model_need(path: Path, context: int, slots: int) -> ModelNeed:
+    """What serving the GGUF at `path` takes, for `slots` conversations of at most `context` tokens each.
+
+    An estimate from above. Raises `FormatError` for a damaged file, `UnsupportedError` for one that holds no language
+    model.
+    """
+    return _model_need(path, file_signature(path), context, slots)
+
+
+@lru_cache(maxsize=256)  # asked for at every question, and the header of a large vocabulary takes a third of a second
+def _model_need(path: Path, _signature: tuple[int, int], context: int, slots: int) -> ModelNeed:
+    header = read_header(path)
+    context = min(context, int(header.values.get(f"{_architecture(header)}.context_length", context)))
+    weights = sum(tensor.size for tensor in header.tensors)
+    vocabulary = next((tensor.shape[-1] for tensor in header.tensors if tensor.name == "token_embd.weight"), 0)
+    logits = UBATCH * vocabulary * 4  # the largest of the compute buffers, in f32
+    return ModelNeed(context, weights + slots * kv_bytes(header, context) + logits + PROCESS_BYTES)
+
+
+def kv_bytes(header: GgufHeader, context: int) -> int:
+    """Bytes of keys and values of one conversation of `context` tokens.
+
+    Sliding layers keep their window and one batch, rounded up to 256 tokens (llama.cpp, llama-kv-cache-iswa.cpp), and
+    that twice: one checkpoint lets a conversation go on where it stopped.
+    """
+    architecture = _architecture(header)
+
+    def number(key: str, default: int = 0) -> int:
+        return int(header.values.get(f"{architecture}.{key}", default))
+
+    def per_layer(key: str, default: int) -> list[int]:
+        value = header.values.get(f"{architecture}.{key}", default)
+        return list(value) if isinstance(value, list) else [int(value)] * layers
+
+    try:
+        layers = number("block_count")
+        heads = max(per_layer("attention.head_count", 1))
+        kv_heads = per_layer("attention.head_count_kv", heads)
+        key = number("attention.key_length", number("embedding_length") // heads)
+        value = number("attention.value_length", key)
+        per_token = key + value
+        per_token_sliding = number("attention.key_length_swa", key) + number("attention.value_length_swa", value)
+        window = number("attention.sliding_window")
+        sliding = per_layer("attention.sliding_window_pattern", 0) if window else [0] * layers
+        kept = min(context, -(-(window + UBATCH) // 256) * 256)
+        return sum(
+            KV_BYTES * kv_heads[layer] * (2 * kept * per_token_sliding if sliding[layer] else context * per_token)
+            for layer in range(layers - number("attention.shared_kv_layers"))
+        )
+    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise InputError(f"{header.path} describes its attention wrongly: {error}.", "Convert it again.") from None
+
+
+def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0) -> Fit:
+    """Whether the models of `paths` can be in memory at the same time.
+
+    `held` is memory that model servers of this process have now and would give back. Raises as `model_need` does.
+    """
+    needs = [model_need(path, context, slots).memory for path in paths]
+    free = free_bytes(held)
+    if sum(needs) <= free:
+        share = f"{sum(needs) / GIB:.1f} of {free / GIB:.1f} GiB"
+        return Fit(True, f"Both fit in memory ({share}) and answer at the same time.")
+    parts = " and ".join(f"{need / GIB:.1f}" for need in needs)
+    return Fit(
+        False,
+        f"They need {parts} GiB of memory and {free / GIB:.1f} GiB is free: they answer in turn, and each is loaded "
+        "when its turn comes.",
+    )
+
+
+def free_bytes(held: int = 0) -> int:
+    """Memory for models: what `MEMORY_VARIABLE` allows, else what system and container have free, plus `held`."""
+    allowed = os.environ.get(MEMORY_VARIABLE)
+    if allowed:
+        if not allowed.isdigit():
+            raise InputError(f"{MEMORY_VARIABLE} is {allowed!r}, and has to be a number of bytes.")
+        return int(allowed)
+    free = int(psutil.virtual_memory().available)
+    container = container_free_bytes()
+    return (free if container is None else min(free, container)) + held
+
+
+def container_free_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container's memory limit leaves (cgroup v2); None where there is no limit.
+
+    The file cache counts as free: it makes room when memory is asked for.
+    """
+    try:
+        limit, used = (cgroup / "memory.max").read_text(), (cgroup / "memory.current").read_text()
+        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        cache = int(statistics.get("active_file", 0)) + int(statistics.get("inactive_file", 0))
+        return max(0, int(limit) - int(used) + cache)  # "max" is no limit, and no number
+    except (OSError, ValueError):
+        return None
+
+
+def private_bytes(pid: int) -> int:
+    """Memory that comes back when process `pid` ends: without the pages of mapped files, which count as free anyway."""
+    try:
+        memory = psutil.Process(pid).memory_info()
+        return int(memory.rss) - int(getattr(memory, "shared", 0))
+    except psutil.Error:
+        return 0
+
+
+def _architecture(header: GgufHeader) -> str:
+    architecture = header.values.get("general.architecture")
+    if not isinstance(architecture, str) or f"{architecture}.block_count" not in header.values:
+        raise UnsupportedError(f"{header.path} holds no language model.", "Choose the GGUF of a model that chats.")
+    return architecture

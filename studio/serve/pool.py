@@ -1,0 +1,197 @@
+"""The model servers of this process: started when asked for, shared, and ended when memory or the limit says so."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import psutil
+
+from studio.errors import Cancelled, ResourceError
+from studio.serve import memory
+from studio.serve.memory import GIB, Fit, ModelNeed
+from studio.serve.server import CONTEXT, SLOTS, ModelServer
+
+KEEP = 3
+"""Servers kept when nobody is asking: a reference and two candidates."""
+IDLE_S = 900.0
+"""After this many seconds without a question a server gives its memory back."""
+
+
+@dataclass
+class _Place:
+    """One model file, its server, and who is using it."""
+
+    path: Path
+    signature: tuple[int, int]
+    threads: int
+    need: ModelNeed
+    users: int = 0
+    used_at: float = 0.0
+    starting: threading.Lock = field(default_factory=threading.Lock)
+    server: ModelServer | None = None
+
+    def stop(self) -> None:
+        if self.server:
+            self.server.stop()
+            self.server = None
+
+
+class ServerPool:
+    """One server per model file, shared by everyone who asks; safe to use from many threads.
+
+    `logs` is the folder for the servers' logs; `context` is the longest conversation, in tokens.
+    """
+
+    def __init__(
+        self, logs: Path, *, context: int = CONTEXT, slots: int = SLOTS, keep: int = KEEP, idle_s: float = IDLE_S
+    ) -> None:
+        self.logs = logs
+        self.context = context
+        self.slots = slots
+        self.keep = keep
+        self.idle_s = idle_s
+        self._places: dict[Path, _Place] = {}
+        self._closed = False
+        self._reaper: threading.Timer | None = None
+        self._changed = threading.Condition()
+        _sweep_logs(logs)
+
+    @contextmanager
+    def lease(self, path: Path, threads: int) -> Iterator[ModelServer]:
+        """The server of `path`, started if need be, for as long as the block lasts.
+
+        Waits while other models that are answering fill the memory. A server that is in use keeps the number of threads
+        it was started with. Raises `FormatError` or `UnsupportedError` for a file that holds no model, `ResourceError`
+        for one that does not fit in memory by itself, `ProcessError` for one that llama.cpp cannot load.
+        """
+        path = path.resolve()
+        with self._changed:
+            place = self._admit(path, threads)
+            place.users += 1
+        try:
+            yield self._started(place)
+        finally:
+            with self._changed:
+                place.users -= 1
+                place.used_at = time.monotonic()
+                self._watch_idleness()
+                self._changed.notify_all()
+
+    def fit(self, paths: Sequence[Path]) -> Fit:
+        """Whether the models of `paths` can answer at the same time."""
+        with self._changed:
+            held = self._held()
+        return memory.can_run_together([path.resolve() for path in paths], self.context, self.slots, held)
+
+    def loaded(self, path: Path) -> bool:
+        """Whether the model of `path` can answer at once."""
+        place = self._places.get(path.resolve())
+        server = place.server if place else None
+        return server is not None and server.alive
+
+    def stop(self, path: Path) -> None:
+        """End the server of `path`, whoever is using it; the next lease starts it anew."""
+        with self._changed:
+            place = self._places.get(path.resolve())
+            if place:
+                place.stop()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End all servers, those that are still loading as soon as they have loaded."""
+        with self._changed:
+            self._closed = True
+            if self._reaper:
+                self._reaper.cancel()
+            for place in self._places.values():
+                place.stop()
+            self._places.clear()
+
+    def _admit(self, path: Path, threads: int) -> _Place:
+        """The place of `path`, made when there is room for it. Called, and returns, with the lock held."""
+        signature = memory.file_signature(path)
+        need = memory.model_need(path, self.context, self.slots)
+        while True:
+            place = self._places.get(path)
+            if place and place.signature == signature and (place.users or place.threads == threads):
+                return place
+            if place and place.users:  # the file was built again while the old one answers
+                self._changed.wait()
+                continue
+            if place:
+                self._evict(place)
+            free = memory.free_bytes(self._held())
+            crowded = sum(other.need.memory for other in self._places.values()) + need.memory > free
+            idle = [other for other in self._places.values() if not other.users]
+            if not crowded and (len(self._places) < self.keep or not idle):
+                self._places[path] = _Place(path, signature, threads, need)
+                return self._places[path]
+            if idle:
+                self._evict(min(idle, key=lambda other: other.used_at))
+            elif self._places:
+                self._changed.wait()
+            else:
+                raise ResourceError(
+                    f"{path.name} needs {need.memory / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB is free.",
+                    f"Choose a smaller tier, or set {memory.MEMORY_VARIABLE} to the bytes that models may use.",
+                )
+
+    def _started(self, place: _Place) -> ModelServer:
+        with place.starting:  # whoever comes second waits for the first one's start
+            if place.server is None or not place.server.alive:
+                place.stop()
+                server = ModelServer.start(
+                    place.path,
+                    log=self._log(place.path),
+                    context=place.need.context,
+                    slots=self.slots,
+                    threads=place.threads,
+                )
+                with self._changed:
+                    if self._closed:
+                        server.stop()
+                        raise Cancelled("The app is closing.")
+                    place.server = server
+            return place.server
+
+    def _log(self, path: Path) -> Path:
+        """Two models may have one name; two apps may have one folder of logs."""
+        return self.logs / f"{path.stem}-{sha256(str(path).encode()).hexdigest()[:8]}.{os.getpid()}.log"
+
+    def _watch_idleness(self) -> None:
+        """Have an alarm set while there are servers. Called with the lock held."""
+        if self._reaper is None and self._places:
+            self._reaper = threading.Timer(self.idle_s, self._end_idle)
+            self._reaper.daemon = True
+            self._reaper.start()
+
+    def _end_idle(self) -> None:
+        with self._changed:
+            self._reaper = None
+            for place in list(self._places.values()):
+                if not place.users and time.monotonic() - place.used_at >= self.idle_s:
+                    self._evict(place)
+            self._watch_idleness()
+
+    def _evict(self, place: _Place) -> None:
+        place.stop()
+        del self._places[place.path]
+
+    def _held(self) -> int:
+        """Memory that comes back when all servers end."""
+        return sum(memory.private_bytes(place.server.pid) for place in self._places.values() if place.server)
+
+
+def _sweep_logs(logs: Path) -> None:
+    """Remove the logs of processes that are gone."""
+    for log in logs.glob("*.*.log"):
+        pid = log.suffixes[-2][1:]
+        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+            log.unlink(missing_ok=True)

@@ -1,0 +1,75 @@
+"""The child process that holds one model: `python -m studio.serve.worker`.
+
+Its parent writes one JSON line of settings to its stdin and keeps that pipe open; the child answers with one JSON line
+on its stdout when the model is loaded. All that llama.cpp says goes to stderr, which the parent points at a log file.
+
+The child never outlives its parent. On Linux the kernel kills it when the thread that started it ends. Everywhere, a
+thread waits for the end of stdin, which comes when the parent is gone, however it went; while a model loads it has to
+wait, because loading holds Python's lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def main() -> None:
+    _die_with_parent()
+    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what C code prints belongs into the log
+    settings = json.loads(sys.stdin.readline())
+    threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
+    try:
+        server = _serve(settings)
+    except RuntimeError as error:  # llama.cpp has said before what is wrong
+        sys.exit(str(error))
+    answer.write(json.dumps({"port": urlsplit(server.listening_address).port}) + "\n")
+    answer.flush()
+    threading.Event().wait()
+
+
+def _serve(settings: Mapping[str, Any]) -> Any:
+    import xllamacpp
+
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = settings["model"]
+    parameters.hostnames = ["127.0.0.1"]
+    parameters.port = 0  # the system chooses a free one
+    parameters.api_keys = [settings["api_key"]]
+    parameters.ui = False
+    parameters.n_parallel = settings["slots"]
+    parameters.n_ctx = settings["context"] * settings["slots"]  # llama.cpp shares it out between the slots
+    parameters.cpuparams.n_threads = settings["threads"]
+    parameters.cache_ram_mib = 0  # by default it may take 8 GiB for the prompts of conversations gone by
+    parameters.cache_idle_slots = False
+    parameters.n_ctx_checkpoints = 1  # of sliding layers, 32 by default; one takes up a conversation where it stopped
+    parameters.use_jinja = True
+    parameters.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_DEEPSEEK
+    return xllamacpp.Server(parameters)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+
+def _exit_at_end_of_stdin() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Chat through our client and both sides of a pair, against bare HTTP requests to the same two servers.
+
+The model is tiny and random: it gives more tokens per second than any that people talk to, so that whatever we add to a
+token weighs most here. Answers are long and of one length; the two ways take turns, and the medians are compared.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from studio.serve.client import Delta, Sampler
+from studio.serve.pair import SIDES, Pair, Side, threads_for
+from studio.serve.pool import ServerPool
+from studio.serve.server import ModelServer
+from tests.serve.serve_models import tiny_gguf_once
+
+BUDGET = 0.95
+ROUNDS = 7
+TOKENS = 1500
+QUESTION = [{"role": "user", "content": "Tell me about pear trees."}]
+
+
+def benchmarks() -> dict[str, Callable[[], dict[str, Any]]]:
+    return {"chat_vs_bare": chat_vs_bare}
+
+
+def chat_vs_bare() -> dict[str, Any]:
+    """Tokens per second of both sides together: ours over bare."""
+    with tempfile.TemporaryDirectory() as folder:
+        reference = tiny_gguf_once()
+        pool = ServerPool(Path(folder) / "logs")
+        pair = Pair(pool, reference, Path(shutil.copy(reference, Path(folder) / "candidate.gguf")))
+        try:
+            _ours(pair)  # loads both
+            rates = [(_ours(pair), _bare(pair)) for _ in range(ROUNDS)]
+        finally:
+            pool.close()
+    ours, bare = (statistics.median(column) for column in zip(*rates, strict=True))
+    return {
+        "value": round(ours / bare, 3),
+        "budget": BUDGET,
+        "met": ours / bare >= BUDGET,
+        "sizes": {
+            "sides": 2,
+            "tokens": TOKENS,
+            "rounds": ROUNDS,
+            "ours_tokens_per_s": round(ours),
+            "bare_tokens_per_s": round(bare),
+        },
+    }
+
+
+def _ours(pair: Pair) -> float:
+    """Tokens per second through `Pair`."""
+    started = time.monotonic()
+    last: dict[Side, Delta] = {}
+    for side, event in pair.stream(dict.fromkeys(SIDES, QUESTION), Sampler(max_tokens=TOKENS, temperature=0)):
+        if isinstance(event, Exception):
+            raise event
+        if isinstance(event, Delta) and event.done:
+            last[side] = event
+    tokens = sum(delta.timing.tokens for delta in last.values() if delta.timing)
+    return tokens / (time.monotonic() - started)
+
+
+def _bare(pair: Pair) -> float:
+    """Tokens per second of plain streamed requests, one thread per server, which only wait for the end."""
+    counts: list[int] = []
+
+    def ask(server: ModelServer) -> None:
+        body = {"messages": QUESTION, "stream": True, "max_tokens": TOKENS, "temperature": 0, "cache_prompt": False}
+        headers = {"Authorization": f"Bearer {server._api_key}"}
+        url = f"http://127.0.0.1:{server.port}/v1/chat/completions"
+        end = b""
+        with httpx.Client(timeout=600) as client, client.stream("POST", url, json=body, headers=headers) as response:
+            for piece in response.iter_raw():
+                end = (end + piece)[-4096:]
+        events = [line for line in end.split(b"\n\n") if line.startswith(b"data: {")]
+        counts.append(json.loads(events[-1][len(b"data: ") :])["timings"]["predicted_n"])
+
+    with (
+        pair.pool.lease(pair.paths["reference"], threads_for(2)) as left,
+        pair.pool.lease(pair.paths["candidate"], threads_for(2)) as right,
+    ):
+        threads = [threading.Thread(target=ask, args=(server,)) for server in (left, right)]
+        started = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return sum(counts) / (time.monotonic() - started)

@@ -1,0 +1,106 @@
+"""The estimate of memory: never below the truth, near it, and read from the header alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import psutil
+import pytest
+
+from studio.checkpoints.gguf_header import read_header
+from studio.errors import InputError
+from studio.serve import memory
+from studio.serve.client import Sampler
+from studio.serve.server import ModelServer
+
+
+def header_of(folder: Path, **values: Any) -> Any:
+    """A GGUF that is all header."""
+    path = folder / "model.gguf"
+    writer = gguf.GGUFWriter(path, "gemma4")
+    for key, value in values.items():
+        name = f"gemma4.{key.replace('__', '.')}"
+        if isinstance(value, list):
+            writer.add_array(name, value)
+        else:
+            writer.add_uint32(name, value)
+    writer.add_tensor("token_embd.weight", np.zeros((64, 32), np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return read_header(path)
+
+
+GEMMA_26B = {
+    "block_count": 30,
+    "embedding_length": 2816,
+    "attention__head_count": 16,
+    "attention__head_count_kv": [8, 8, 8, 8, 8, 2] * 5,
+    "attention__key_length": 512,
+    "attention__value_length": 512,
+    "attention__key_length_swa": 256,
+    "attention__value_length_swa": 256,
+    "attention__sliding_window": 1024,
+    "attention__sliding_window_pattern": [True, True, True, True, True, False] * 5,
+}
+
+
+def test_keys_and_values_of_gemma_4_26b_are_counted_layer_by_layer(tmp_path: Path) -> None:
+    full = 5 * 2 * (512 + 512) * 2 * 4096
+    sliding = 25 * 8 * (256 + 256) * 2 * (1024 + 512)
+    assert memory.kv_bytes(header_of(tmp_path, **GEMMA_26B), 4096) == full + 2 * sliding
+
+
+def test_a_plain_model_keeps_keys_and_values_of_every_head(tmp_path: Path) -> None:
+    header = header_of(tmp_path, block_count=4, embedding_length=256, attention__head_count=8)
+    assert memory.kv_bytes(header, 1000) == 4 * 8 * (32 + 32) * 2 * 1000
+
+
+@pytest.mark.parametrize("wrong", [{"attention__head_count_kv": [8, 8]}, {"attention__head_count": 0}])
+def test_a_header_whose_attention_makes_no_sense_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="describes its attention wrongly"):
+        memory.kv_bytes(header_of(tmp_path, **GEMMA_26B | wrong), 4096)
+
+
+def test_a_conversation_is_no_longer_than_the_model_allows(tiny_gguf: Path) -> None:
+    assert memory.model_need(tiny_gguf, 4096, 2).context == 2048
+    assert memory.model_need(tiny_gguf, 512, 2).context == 512
+
+
+def test_the_estimate_lies_above_what_a_server_takes_and_not_far(tiny_gguf: Path, tmp_path: Path) -> None:
+    need = memory.model_need(tiny_gguf, 4096, 2)
+    server = ModelServer.start(tiny_gguf, log=tmp_path / "log", context=need.context, threads=1)
+    try:
+        question = [{"role": "user", "content": "word " * 300}]
+        list(server.stream(question, Sampler(max_tokens=20)))
+        taken = psutil.Process(server.pid).memory_info().rss
+        assert memory.private_bytes(server.pid) < taken < need.memory < taken + (160 << 20)
+    finally:
+        server.stop()
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
+    for name, text in {
+        "memory.max": "1000\n",
+        "memory.current": "700\n",
+        "memory.stat": "anon 300\nactive_file 100\ninactive_file 250\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    assert memory.container_free_bytes(tmp_path) == 650
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.container_free_bytes(tmp_path) is None
+    assert memory.container_free_bytes(tmp_path / "nowhere") is None
+
+
+def test_the_person_may_say_how_much_memory_models_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(memory.MEMORY_VARIABLE, "12345")
+    assert memory.free_bytes(held=99) == 12345
+    monkeypatch.setenv(memory.MEMORY_VARIABLE, "much")
+    with pytest.raises(InputError, match="'much'"):
+        memory.free_bytes()
+    monkeypatch.delenv(memory.MEMORY_VARIABLE)
+    assert 0 < memory.free_bytes() <= memory.free_bytes(held=1 << 30)

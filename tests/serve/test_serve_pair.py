@@ -1,0 +1,251 @@
+"""Two models side by side: at the same time where they fit, else in turn, and neither takes the other down."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from studio.errors import (
+    Cancelled,
+    EspalierError,
+    FormatError,
+    InputError,
+    ProcessError,
+    ResourceError,
+    UnsupportedError,
+)
+from studio.serve.client import Delta, Sampler
+from studio.serve.memory import MEMORY_VARIABLE, model_need
+from studio.serve.pair import SIDES, Event, Pair, Side, Status
+from studio.serve.pool import ServerPool
+
+HELLO = {side: [{"role": "user", "content": "Hello"}] for side in SIDES}
+SHORT = Sampler(max_tokens=30, seed=5)
+LONG = Sampler(max_tokens=1800)
+
+
+@pytest.fixture
+def pair(pool: ServerPool, tiny_gguf: Path, other_gguf: Path) -> Pair:
+    return Pair(pool, tiny_gguf, other_gguf)
+
+
+def texts(events: list[tuple[Side, Event]]) -> dict[Side, str]:
+    return {side: "".join(e.text for s, e in events if s == side and isinstance(e, Delta)) for side in SIDES}
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def room_for_one(monkeypatch: pytest.MonkeyPatch, model: Path, pool: ServerPool, times: float = 1.5) -> None:
+    need = model_need(model, pool.context, pool.slots).memory
+    monkeypatch.setenv(MEMORY_VARIABLE, str(int(need * times)))
+
+
+def test_both_sides_stream_at_the_same_time(pair: Pair) -> None:
+    assert pair.fit().together and "at the same time" in pair.fit().reason
+    list(pair.stream(HELLO, SHORT))  # load both
+    sides = [side for side, event in pair.stream(HELLO, Sampler(max_tokens=800)) if isinstance(event, Delta)]
+    first = {side: sides.index(side) for side in SIDES}
+    last = {side: len(sides) - 1 - sides[::-1].index(side) for side in SIDES}
+    assert first["reference"] < last["candidate"] and first["candidate"] < last["reference"]
+    assert sum(before != after for before, after in pairwise(sides)) > 2
+
+
+def test_the_same_weights_sampler_and_seed_say_the_same_on_both_sides(pair: Pair) -> None:
+    said = texts(list(pair.stream(HELLO, SHORT)))
+    assert said["reference"] == said["candidate"] != ""
+
+
+def test_each_side_ends_with_its_timing(pair: Pair) -> None:
+    last = {side: event for side, event in pair.stream(HELLO, SHORT) if isinstance(event, Delta) and event.done}
+    assert set(last) == set(SIDES)
+    assert all(delta.timing is not None and delta.timing.tokens == 30 for delta in last.values())
+
+
+def test_one_side_alone_works(pool: ServerPool, tiny_gguf: Path) -> None:
+    alone = Pair(pool, tiny_gguf, None)
+    assert alone.fit().together
+    assert {side for side, _ in alone.stream(HELLO, SHORT)} == {"reference"}
+
+
+def test_where_memory_is_short_they_answer_in_turn_and_this_is_known_before(
+    pair: Pair, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_for_one(monkeypatch, tiny_gguf, pair.pool)
+    fit = pair.fit()
+    assert not fit.together and "in turn" in fit.reason and not children()
+    order = []
+    for side, event in pair.stream(HELLO, SHORT):
+        if isinstance(event, Delta):
+            order.append(side)
+            assert len(children()) <= 1  # none where this loop lags behind the change of turns
+    assert order == sorted(order, reverse=True) and set(order) == set(SIDES)
+    stream = pair.stream(HELLO, SHORT)
+    assert not stream.together and next(stream)[0] == "candidate"  # the model that is there already goes first
+    list(stream)
+
+
+def test_a_model_that_fits_nowhere_is_refused_before_anything_starts(
+    pair: Pair, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room_for_one(monkeypatch, tiny_gguf, pair.pool, times=0.5)
+    errors = [event for _, event in pair.stream(HELLO, SHORT) if isinstance(event, EspalierError)]
+    assert [type(error) for error in errors] == [ResourceError] * 2 and "tiny.gguf needs" in str(errors[0])
+    assert not children()
+
+
+def test_stop_ends_both_sides(pair: Pair) -> None:
+    stream = pair.stream(HELLO, LONG)
+    assert isinstance(next(stream)[1], Status)
+    while not all(pair.pool.loaded(path) for path in pair.paths.values()):
+        stream.collect(0.05)
+    threading.Timer(0.3, stream.stop).start()
+    last = {side: event for side, event in stream if isinstance(event, Delta) and event.done}
+    assert {side: delta.finish for side, delta in last.items()} == dict.fromkeys(SIDES, "stopped")
+    assert texts(list(pair.stream(HELLO, SHORT)))["candidate"]  # and both can be asked again
+
+
+def test_stop_does_not_wait_for_a_model_that_is_loading(pool: ServerPool, tmp_path: Path, tiny_gguf: Path) -> None:
+    stream = Pair(pool, tiny_gguf, None).stream(HELLO, LONG)
+    started = time.monotonic()
+    stream.stop()
+    assert [event.finish for _, event in stream if isinstance(event, Delta)] == ["stopped"]
+    assert time.monotonic() - started < 1
+
+
+def test_a_side_that_dies_is_reported_and_the_other_goes_on_and_it_can_be_restarted(
+    pair: Pair, other_gguf: Path
+) -> None:
+    list(pair.stream(HELLO, SHORT))
+    with pair.pool.lease(other_gguf, 1) as server:
+        doomed = server.pid
+    stream = pair.stream(HELLO, Sampler(max_tokens=600))
+    next(stream)
+    os.kill(doomed, signal.SIGKILL)
+    events = list(stream)
+    (error,) = [event for side, event in events if isinstance(event, ProcessError)]
+    assert "other.gguf failed" in error.what and error.log_tail
+    assert [e.finish for s, e in events if s == "reference" and isinstance(e, Delta) and e.done] == ["length"]
+    pair.restart("candidate")
+    assert texts(list(pair.stream({"candidate": HELLO["candidate"]}, SHORT)))["candidate"]
+
+
+def test_a_damaged_file_silences_its_own_side_alone(pool: ServerPool, tiny_gguf: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.gguf"
+    damaged.write_bytes(tiny_gguf.read_bytes()[:3_000_000])
+    events = list(Pair(pool, tiny_gguf, damaged).stream(HELLO, SHORT))
+    assert [type(event) for side, event in events if side == "candidate"][-1] is FormatError
+    assert texts(events)["reference"]
+
+
+def test_a_file_without_a_language_model_is_refused_by_name(pool: ServerPool, tmp_path: Path) -> None:
+    import gguf
+    import numpy as np
+
+    writer = gguf.GGUFWriter(tmp_path / "imatrix.gguf", "imatrix")
+    writer.add_tensor("blk.0.ffn_up.weight.in_sum2", np.ones((1, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with (
+        pytest.raises(UnsupportedError, match=r"imatrix\.gguf holds no language model"),
+        pool.lease(tmp_path / "imatrix.gguf", 1),
+    ):
+        pass
+    with pytest.raises(InputError, match=r"nothing\.gguf cannot be read"), pool.lease(tmp_path / "nothing.gguf", 1):
+        pass
+
+
+def test_sessions_share_one_server_and_more_questions_than_slots_queue(pool: ServerPool, tiny_gguf: Path) -> None:
+    answers: list[str] = []
+
+    def ask(seed: int) -> None:
+        stream = Pair(pool, tiny_gguf, None).stream(HELLO, Sampler(max_tokens=40, seed=seed))
+        answers.append(texts(list(stream))["reference"])
+
+    threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 5 and all(answers) and len(children()) == 1
+
+
+def test_the_server_that_nobody_asked_for_longest_makes_room(tiny_gguf: Path, tmp_path: Path) -> None:
+    pool = ServerPool(tmp_path / "logs", keep=2)
+    files = [Path(shutil.copy(tiny_gguf, tmp_path / f"model-{number}.gguf")) for number in range(3)]
+    try:
+        for path in [files[0], files[1], files[0], files[2]]:
+            with pool.lease(path, 1) as server:
+                assert server.alive
+        assert [pool.loaded(path) for path in files] == [True, False, True]
+    finally:
+        pool.close()
+    assert not children()
+
+
+def test_closing_while_a_model_loads_leaves_no_child(pool: ServerPool, tiny_gguf: Path) -> None:
+    refused: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            with pool.lease(tiny_gguf, 1):
+                pass
+        except Cancelled as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    while not children():
+        time.sleep(0.005)
+    pool.close()
+    thread.join()
+    assert refused and not children()
+
+
+def test_a_file_that_was_built_again_is_another_model(pool: ServerPool, tiny_gguf: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copy(tiny_gguf, tmp_path / "model.gguf"))
+    with pool.lease(path, 1) as server:
+        first = server.pid
+    with pool.lease(path, 1) as server:
+        assert server.pid == first
+    os.utime(path, ns=(1, 1))
+    with pool.lease(path, 1) as server:
+        assert server.pid != first
+    assert len(children()) == 1
+
+
+def test_a_server_that_nobody_asks_gives_its_memory_back(tiny_gguf: Path, tmp_path: Path) -> None:
+    pool = ServerPool(tmp_path / "logs", idle_s=0.5)
+    try:
+        with pool.lease(tiny_gguf, 1):
+            time.sleep(1)  # idle is who has no user, however long it takes
+            assert pool.loaded(tiny_gguf)
+        time.sleep(2)
+        assert not pool.loaded(tiny_gguf) and not children()
+    finally:
+        pool.close()
+
+
+def test_another_number_of_threads_restarts_only_a_server_that_nobody_uses(pool: ServerPool, tiny_gguf: Path) -> None:
+    with pool.lease(tiny_gguf, 1) as alone, pool.lease(tiny_gguf, 2) as shared:
+        assert alone is shared
+    with pool.lease(tiny_gguf, 2) as restarted:
+        assert restarted.pid != alone.pid
+
+
+def test_logs_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
+    gone, mine = tmp_path / "model.4194301.log", tmp_path / f"model.{os.getpid()}.log"
+    gone.touch(), mine.touch()
+    ServerPool(tmp_path)
+    assert not gone.exists() and mine.exists()
