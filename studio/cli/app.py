@@ -1,0 +1,106 @@
+"""The verbs, put together; and the one place where the command line renders errors.
+
+Exit codes: 0, done; 1, a bug (with its traceback); 2, a mistake that one sentence on stderr explains; 130, cancelled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import typer
+
+from studio.cli import chat, contributions, jobs, models
+from studio.errors import Cancelled, EspalierError, ProcessError
+from studio.jobs.interrupt import Interrupt
+
+Verb = tuple[Callable[..., Any], str]
+"""What it calls, and an example of it."""
+
+VERBS: dict[str, Verb] = {
+    "analyze": (contributions.analyze, "analyze demo --prompts prompts.jsonl --out demo.safetensors"),
+    "import": (contributions.import_, "import expert_neuron_v4.json --out v4.safetensors"),
+    "map": (contributions.map_, "map v4.safetensors --preset 98e-v4 --drop 30 --class-weight code=3 --out map.json"),
+    "prune": (models.prune, "prune my-model --map map.json --out my-model-98e"),
+    "convert": (models.convert, "convert my-model --out my-model.gguf"),
+    "plan": (models.plan, "plan my-model.gguf --tier Q4_K_M --json"),
+    "quantize": (models.quantize, "quantize my-model.gguf --tier Q4_K_M --tier Q6_K --map map.json --out tiers"),
+    "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
+}
+JOB_VERBS: dict[str, Verb] = {
+    "list": (jobs.list_, "jobs list"),
+    "show": (jobs.show, "jobs show 1f0c9a2e"),
+    "cancel": (jobs.cancel, "jobs cancel 1f0c9a2e"),
+    "resume": (jobs.resume, "jobs resume 1f0c9a2e"),
+}
+
+PROGRAM = "python -m studio"
+MISTAKE, CANCELLED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and give the exit code; `arguments` are by default those of the process."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # ours is enough
+    before = signal.getsignal(signal.SIGTERM)
+    Interrupt().install()
+    try:
+        code = _app()(args=given or ["--help"], prog_name=PROGRAM, standalone_mode=False)
+    except (Cancelled, KeyboardInterrupt, typer.Abort):
+        _complain("Cancelled.")
+        return CANCELLED
+    except EspalierError as error:
+        _complain(str(error), error.log_tail if isinstance(error, ProcessError) else "")
+        return MISTAKE
+    except typer.TyperException as error:
+        _complain(f"{error.format_message()} `{_meant(error)} --help` shows how.")
+        return MISTAKE
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        _complain(f"{error.filename}: {error.strerror}.")
+        return MISTAKE
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if code == CANCELLED:  # what typer makes of Ctrl-C
+        _complain("Cancelled.")
+    return code if isinstance(code, int) else 0
+
+
+def _app() -> typer.Typer:
+    app = _group("From a mixture-of-experts model to a smaller one, every step a verb.")
+    for name, (function, example) in VERBS.items():
+        app.command(name, epilog=_example(example))(function)
+    group = _group("Look after long jobs, which go on when the page is closed.", _example("jobs list"))
+    for name, (function, example) in JOB_VERBS.items():
+        group.command(name, epilog=_example(example))(function)
+    app.add_typer(group, name="jobs")
+    return app
+
+
+def _group(about: str, epilog: str | None = None) -> typer.Typer:
+    # Plain help and plain errors: no boxes, and nothing to import for them.
+    app = typer.Typer(
+        help=about, epilog=epilog, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
+    app.callback()(lambda: None)  # a group even with a single verb
+    return app
+
+
+def _example(command: str) -> str:
+    return f"\b\nExample:\n  {PROGRAM} {command}"  # \b: keep these lines as they are
+
+
+def _meant(error: typer.TyperException) -> str:
+    """The command that was being read when `error` came up."""
+    context = getattr(error, "ctx", None)
+    return PROGRAM if context is None else str(context.command_path)
+
+
+def _complain(sentence: str, log_tail: str = "") -> None:
+    if log_tail:
+        print(log_tail, file=sys.stderr)
+    print(" ".join(sentence.split()), file=sys.stderr)

@@ -1,0 +1,50 @@
+"""What a build takes of the machine: bytes on disk and memory, known before it starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psutil
+
+from studio.checkpoints.gguf_header import GgufHeader
+from studio.checkpoints.model_folder import open_model_folder
+from studio.checkpoints.prune_safetensors import plan_shards
+from studio.checkpoints.reference import Reference
+from studio.errors import ResourceError
+from studio.quantize.forecast import predict_bytes
+from studio.quantize.tiers import Tier
+from studio.recipes.dropmap import DropMap
+from studio.serve.memory import container_free_bytes
+
+CONVERTED_BYTES = 2
+"""Per parameter: references are converted to bf16."""
+
+_BASE_MEMORY = 256 << 20  # pruning and quantizing work in chunks
+_CONVERTER_MEMORY = 512 << 20  # Python with torch, before it has read anything
+
+
+def pruned_bytes(reference: Reference, drop: DropMap) -> int:
+    """Bytes of the weights of a safetensors `reference` without the experts in `drop`, exactly."""
+    return sum(plan.bytes for plan in plan_shards(open_model_folder(reference.path), reference, drop).values())
+
+
+def gguf_bytes(header: GgufHeader, tiers: Sequence[Tier], kept_experts: int) -> int:
+    """Bytes of the files of `tiers`; of the outline of a safetensors reference without their vocabulary."""
+    return sum(predict_bytes(header, tier, kept_experts) for tier in tiers)
+
+
+def require_memory(reference: Reference, converting: bool) -> None:
+    """Raise `ResourceError` unless there is memory for the work, which grows with the largest tensor."""
+    needed = _BASE_MEMORY
+    if converting:
+        shards = open_model_folder(reference.path).shards.values()
+        largest = max(tensor.elements for header in shards for tensor in header.tensors)
+        needed += _CONVERTER_MEMORY + 8 * largest  # the converter holds it in f32, and what it becomes
+    free = int(psutil.virtual_memory().available)
+    container = container_free_bytes()
+    free = free if container is None else min(free, container)
+    if free < needed:
+        raise ResourceError(
+            f"This needs about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB is free.",
+            "Close something: a chat holds whole models.",
+        )

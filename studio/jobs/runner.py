@@ -1,0 +1,127 @@
+"""Starting, watching and ending jobs.
+
+Every job is a process of its own that outlives whoever started it: closing the page or the app stops nothing. A job
+starts when there is a free slot: at once, when the job before it ends, or at the next `refresh`. Only inside a
+transaction of the store, which every app on the workspace shares, does a queued job become a running one; so none runs
+twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from pydantic import JsonValue
+
+from studio.errors import InputError
+from studio.jobs.processes import spawn
+from studio.jobs.store import QUEUED, SLOTS_VARIABLE, Job, JobStore
+from studio.jobs.tasks import check
+
+WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
+"""The command that runs one job; the workspace and the job's id follow."""
+
+CANCEL_PATIENCE_S = 1.3
+"""How long a cancelled job may clear up after itself; a person sees it gone within two seconds."""
+
+# Progress bars of libraries are noise in a log file. (Not TQDM_DISABLE: the converter's own bar is its progress.)
+_QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1"}
+
+logger = logging.getLogger(__name__)
+
+
+def start(store: JobStore, kind: str, parameters: Mapping[str, JsonValue], title: str | None = None) -> Job:
+    """Queue a job, and run it when a slot is free.
+
+    What can be known before the work is refused here, with the errors of the task's own check: unknown kinds and
+    parameters, maps that do not fit, names that exist, too little disk or memory.
+    """
+    task = check(kind, parameters, store.workspace)
+    job = store.add(kind, title or task.title(), dict(parameters))
+    start_waiting(store)
+    return store.get(job.id)
+
+
+def retry(store: JobStore, job_id: str) -> Job:
+    """Do the work of a failed or cancelled job again, as a new job with the same parameters."""
+    old = store.get(job_id)
+    if not old.can_retry:
+        raise InputError(f"Job {job_id} is {old.status}.", "Only a failed or cancelled job can be started again.")
+    check(old.kind, old.parameters, store.workspace)
+    job = store.add(old.kind, old.title, old.parameters, retry_of=old.id)
+    start_waiting(store)
+    return store.get(job.id)
+
+
+def cancel(store: JobStore, job_id: str) -> Job:
+    """Stop a job and remove what it had half written; a finished job stays as it is.
+
+    Its process is asked first (SIGTERM), and killed with all its children after `CANCEL_PATIENCE_S`.
+    """
+    job = store.finish(job_id, "cancelled", when=QUEUED)
+    if job.status == "running":
+        if job.process is not None:
+            job.process.end(CANCEL_PATIENCE_S)
+            job.process.sweep(store.workspace.root)
+        job = store.finish(job_id, "cancelled")
+        start_waiting(store)
+    return job
+
+
+def refresh(store: JobStore) -> list[Job]:
+    """All jobs as they are now, the newest first.
+
+    Jobs whose process died are marked as failed and cleared up after, and waiting ones are started. Cheap: the page
+    calls it every second.
+    """
+    jobs = store.list()
+    dead = [job for job in jobs if job.status == "running" and not (job.process and job.process.is_alive())]
+    for job in dead:
+        _bury(store, job)
+    if not dead and not _startable(jobs, store.slots):
+        return jobs
+    start_waiting(store)
+    return store.list()
+
+
+def start_waiting(store: JobStore) -> None:
+    """Start the jobs that have waited longest, as far as there are free slots."""
+    if not _startable(store.list(), store.slots):
+        return  # without a transaction: this is asked every second
+    with store.transaction():
+        for job in _startable(store.list(), store.slots):
+            _launch(store, job)
+
+
+def _startable(jobs: Sequence[Job], slots: int) -> list[Job]:
+    free = slots - sum(job.status == "running" for job in jobs)
+    waiting = sorted((job for job in jobs if job.status == "queued"), key=lambda job: job.created)
+    return waiting[: max(0, free)]
+
+
+def _launch(store: JobStore, job: Job) -> None:
+    """Give `job` a process. Others see the record when the transaction ends, and the worker waits for that."""
+    command = [*WORKER, str(store.workspace.root), job.id]
+    try:
+        process = spawn(
+            command, job.id, store.log_path(job.id), environment={**_QUIET, SLOTS_VARIABLE: str(store.slots)}
+        )
+    except OSError as error:
+        store.finish(job.id, "failed", when=QUEUED, error=f"The job's process could not be started: {error}.")
+        return
+    store.update(job.id, status="running", started=time.time(), pid=process.pid, process_birth=process.birth)
+
+
+def _bury(store: JobStore, job: Job) -> None:
+    """The process of a running job is gone, and had no time to say why: it was killed, or the machine went down."""
+    logger.warning("job %s: process %s died", job.id, job.pid)
+    if job.process is not None:
+        job.process.kill_orphans()
+        job.process.sweep(store.workspace.root)
+    store.finish(
+        job.id,
+        "failed",
+        error="The job's process died without a word: it was killed, ran out of memory, or the machine was restarted.",
+    )

@@ -1,0 +1,109 @@
+"""The kinds of jobs there are. Adding one is adding a `Task` and a line in `TASKS`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from studio.checkpoints.convert import convert_to_gguf
+from studio.checkpoints.digests import digest_file
+from studio.checkpoints.reference import open_reference
+from studio.contributions.analyze import analyze
+from studio.contributions.prompts import read_prompts
+from studio.errors import InputError
+from studio.jobs.build import Build
+from studio.jobs.needs import CONVERTED_BYTES, require_memory
+from studio.jobs.task import Parameters, Result, Task, check_new, input_path, parse, reference_path, relative
+from studio.progress import Progress
+from studio.staging import require_disk
+from studio.workspace import Workspace
+
+
+class Analyze(Task):
+    """Observe a reference on a prompt file; makes `contributions/NAME.safetensors`."""
+
+    reference: str
+    prompts: str
+    name: str
+    overwrite: bool = False
+
+    def title(self) -> str:
+        return f"Analyze {self.reference}"
+
+    def check(self, workspace: Workspace) -> None:
+        check_new(workspace.contributions, self.name, self.overwrite, suffix=".safetensors")
+        _require_safetensors(workspace, self.reference, "observed")
+        read_prompts(input_path(workspace, self.prompts))
+
+    def run(self, workspace: Workspace, progress: Progress) -> Result:
+        out = workspace.contributions / f"{self.name}.safetensors"
+        model = reference_path(workspace, self.reference)
+        prompts = input_path(workspace, self.prompts)
+        contributions = analyze(model, prompts, out, overwrite=self.overwrite, progress=progress)
+        return {
+            "path": relative(workspace, out),
+            "questions": len(contributions.questions),
+            "contributions_hash": contributions.content_hash,
+        }
+
+
+class Convert(Task):
+    """Convert a safetensors reference; makes `references/NAME.gguf`, which can be opened as a reference itself."""
+
+    reference: str
+    name: str
+    overwrite: bool = False
+
+    def title(self) -> str:
+        return f"Convert {self.reference} to GGUF"
+
+    def check(self, workspace: Workspace) -> None:
+        check_new(workspace.references, self.name, self.overwrite, suffix=".gguf")
+        _require_safetensors(workspace, self.reference, "converted")
+        reference = open_reference(reference_path(workspace, self.reference))
+        require_disk(workspace.references, reference.parameters * CONVERTED_BYTES)
+        require_memory(reference, converting=True)
+
+    def run(self, workspace: Workspace, progress: Progress) -> Result:
+        out = workspace.references / f"{self.name}.gguf"
+        convert_to_gguf(reference_path(workspace, self.reference), out, overwrite=self.overwrite, progress=progress)
+        return {"path": relative(workspace, out), "bytes": out.stat().st_size, "sha256": digest_file(out)}
+
+
+class Prune(Task):
+    """Prune a reference in its own format, nothing else: a `Build` with one output."""
+
+    reference: str
+    map: str
+    name: str
+    overwrite: bool = False
+
+    def title(self) -> str:
+        return f"Prune {self.reference}"
+
+    def check(self, workspace: Workspace) -> None:
+        self._build(workspace).check(workspace)
+
+    def run(self, workspace: Workspace, progress: Progress) -> Result:
+        return self._build(workspace).run(workspace, progress)
+
+    def _build(self, workspace: Workspace) -> Build:
+        kind: Literal["safetensors", "gguf"] = open_reference(reference_path(workspace, self.reference)).kind
+        return Build(**self.model_dump(), outputs=(kind,))
+
+
+TASKS: dict[str, type[Task]] = {"analyze": Analyze, "convert": Convert, "prune": Prune, "build": Build}
+
+
+def check(kind: str, parameters: Parameters, workspace: Workspace) -> Task:
+    """The task that `parameters` describe, after everything that can be known to go wrong has been looked at.
+
+    Raises `InputError` for an unknown kind or a wrong parameter, and what the task's own `check` raises.
+    """
+    task = parse(TASKS, kind, parameters)
+    task.check(workspace)
+    return task
+
+
+def _require_safetensors(workspace: Workspace, reference: str, what: str) -> None:
+    if open_reference(reference_path(workspace, reference)).kind != "safetensors":
+        raise InputError(f"{reference} is a GGUF file, and cannot be {what}.", "Open the safetensors checkpoint.")

@@ -1,0 +1,198 @@
+"""Every verb on a tiny model, from prompts to an answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studio.checkpoints.gguf_header import read_header
+from studio.checkpoints.reference import open_reference
+from studio.contributions.file import load
+from studio.recipes.dropmap import DropMap
+from tests.cli.tiny_gemma import EXPERTS, LAYERS
+
+Run = Callable[..., Any]
+
+
+def test_analyze_writes_contributions_and_says_what_they_hold(
+    verb: Run, checkpoint: Path, prompts: Path, tmp_path: Path
+) -> None:
+    arguments = ("--prompts", prompts, "--out", tmp_path / "c.safetensors", "--max-tokens", 12, "--continuation", 2)
+    told = verb("analyze", checkpoint, *arguments, "--json").json
+    assert (told["layers"], told["experts"], told["questions"]) == (LAYERS, EXPERTS, 4)
+    assert told["classes"] == ["math", "code"] and told["truncated_questions"] > 0
+    assert load(tmp_path / "c.safetensors").content_hash == told["contributions_hash"]
+    assert "exists already" in verb("analyze", checkpoint, *arguments).mistake
+
+
+def test_a_broken_prompt_file_is_named_with_its_line(verb: Run, checkpoint: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"class": "math", "prompt": "2 + 2"}\n{"class": \n')
+    mistake = verb("analyze", checkpoint, "--prompts", broken, "--out", tmp_path / "c.safetensors").mistake
+    assert "broken.jsonl, line 2" in mistake
+
+
+def test_a_map_is_the_published_json_and_nothing_else(verb: Run, contributions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "map.json"
+    arguments = ("--preset", "98e-v3", "--drop", 2, "--class-weight", "code=3", "--class-weight", "math=0.5")
+    told = verb("map", contributions, *arguments, "--out", out, "--json").json
+    written = json.loads(out.read_text())
+    assert list(written) == [str(layer) for layer in range(LAYERS)]
+    assert all(ids == sorted(set(ids)) and len(ids) == 2 for ids in written.values())
+    assert told["map_hash"] == DropMap.from_json(written, EXPERTS).content_hash
+    assert told["recipe"]["class_weights"] == {"code": 3.0, "math": 0.5} and told["recipe"]["drop"] == 2
+    assert set(told["share_kept"]) == {"math", "code"} and all(0 < share <= 1 for share in told["share_kept"].values())
+
+
+def test_a_map_tells_a_person_what_it_means(verb: Run, contributions: Path, tmp_path: Path) -> None:
+    out = verb("map", contributions, "--preset", "109e-v3", "--drop", 3, "--out", tmp_path / "map.json").out
+    assert "keeps 5 of 8 experts in each of 4 layers" in out and "math" in out and "Most is lost in layer" in out
+
+
+def test_a_recipe_file_gives_the_map_that_its_preset_gives(
+    verb: Run, contributions: Path, drop_map: Path, tmp_path: Path
+) -> None:
+    recipe = verb("map", contributions, "--preset", "98e-v4", "--drop", 3, "--out", tmp_path / "a.json", "--json").json
+    (tmp_path / "recipe.json").write_text(json.dumps({**recipe["recipe"], "drop": 1}))
+    changed = ("--recipe", tmp_path / "recipe.json", "--drop", 3)
+    assert verb("map", contributions, *changed, "--out", tmp_path / "b.json").code == 0
+    assert (tmp_path / "b.json").read_bytes() == drop_map.read_bytes() == (tmp_path / "a.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Exactly one of --preset and --recipe"),
+        (["--preset", "98e-v3", "--recipe", "r.json", "--drop", "1"], "Exactly one"),
+        (["--preset", "98e-v3"], "--drop is needed"),
+        (["--preset", "98e-v9", "--drop", "1"], "98e-v9"),
+        (["--preset", "98e-v3", "--drop", "7"], "router uses 2"),
+        (["--preset", "98e-v3", "--drop", "1", "--class-weight", "code"], "code=3"),
+        (["--preset", "98e-v3", "--drop", "1", "--class-weight", "code=much"], "code=3"),
+        (["--preset", "98e-v3", "--drop", "1", "--class-weight", "cooking=3"], "cooking"),
+        (["--recipe", "missing.json"], "missing.json"),
+    ],
+)
+def test_a_map_that_cannot_be_made_says_why(
+    arguments: list[str], words: str, verb: Run, contributions: Path, tmp_path: Path
+) -> None:
+    assert words in verb("map", contributions, *arguments, "--out", tmp_path / "map.json").mistake
+    assert not (tmp_path / "map.json").exists()
+
+
+def published_analysis(path: Path) -> Path:
+    experts = [{"id": e, "wnorm": e + 1.0, "rnorm": 1.0, "wsum": 0.1, "tc": 5, "cc": 1} for e in range(EXPERTS)]
+    layers = {str(layer): experts for layer in range(LAYERS)}
+    metadata = {"model": "tiny", "num_layers": LAYERS, "num_experts": EXPERTS, "categories": {"math": 3, "code": 2}}
+    path.write_text(json.dumps({"metadata": metadata, "categories": {"math": layers, "code": layers}}))
+    return path
+
+
+def test_a_published_analysis_is_imported_or_mapped_at_once(verb: Run, tmp_path: Path) -> None:
+    analysis = published_analysis(tmp_path / "expert_neuron.json")
+    told = verb("import", analysis, "--out", tmp_path / "c.safetensors", "--top-k", 2, "--json").json
+    assert (told["layers"], told["experts"], told["classes"]) == (LAYERS, EXPERTS, ["math", "code"])
+    arguments = ("--preset", "98e-v4", "--drop", 3)
+    for source, out in ((analysis, "a.json"), (tmp_path / "c.safetensors", "b.json")):
+        assert verb("map", source, *arguments, "--out", tmp_path / out).code == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert json.loads((tmp_path / "a.json").read_text()) == {str(layer): [0, 1, 2] for layer in range(LAYERS)}
+
+
+def test_json_that_is_no_analysis_is_refused(verb: Run, drop_map: Path, tmp_path: Path) -> None:
+    assert "map.json" in verb("import", drop_map, "--out", tmp_path / "c.safetensors").mistake
+
+
+def test_prune_keeps_the_format_of_the_reference(
+    verb: Run, checkpoint: Path, gguf: Path, drop_map: Path, tmp_path: Path
+) -> None:
+    for reference, out in ((checkpoint, tmp_path / "pruned"), (gguf, tmp_path / "pruned.gguf")):
+        told = verb("prune", reference, "--map", drop_map, "--out", out, "--json").json
+        assert told["kept_experts"] == EXPERTS - 3 and told["bytes"] > 0
+        assert open_reference(out).shape.experts == EXPERTS - 3
+        assert "exists already" in verb("prune", reference, "--map", drop_map, "--out", out).mistake
+        assert verb("prune", reference, "--map", drop_map, "--out", out, "--overwrite").code == 0
+    assert "Pruning keeps the format" in verb("prune", gguf, "--map", drop_map, "--out", tmp_path / "folder").mistake
+
+
+def test_a_map_for_another_model_is_refused(verb: Run, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text(json.dumps({str(layer): [1] for layer in range(30)}))
+    mistake = verb("prune", checkpoint, "--map", tmp_path / "other.json", "--out", tmp_path / "pruned").mistake
+    assert "layer" in mistake and not (tmp_path / "pruned").exists()
+
+
+def test_a_plan_is_exactly_tier_tensors_and_bytes(command: Run, gguf: Path) -> None:
+    told = command("plan", gguf, "--tier", "q4_k_m", "--json").json
+    assert list(told) == ["tier", "tensors", "tensor_bytes"] and told["tier"] == "Q4_K_M"
+    header = read_header(gguf)
+    assert set(told["tensors"]) == {tensor.name for tensor in header.tensors}
+    assert told["tensors"]["blk.0.ffn_gate_up_exps.weight"] == "Q4_K"
+
+
+def test_a_plan_for_a_person_explains_fallbacks(verb: Run, gguf: Path) -> None:
+    out = verb("plan", gguf, "--tier", "Q4_K_M").out
+    assert "Q4_K_M" in out and "fall back" in out
+    assert "no tier 'Q9'" in verb("plan", gguf, "--tier", "Q9").mistake
+    assert "no importance matrix" in verb("plan", gguf, "--tier", "Q2_K", "--imatrix", gguf).mistake
+
+
+def test_quantize_with_a_map_is_prune_and_quantize_in_one(
+    verb: Run, gguf: Path, drop_map: Path, tmp_path: Path
+) -> None:
+    tiers = ("--tier", "Q4_K_M", "--tier", "Q8_0")
+    told = verb("quantize", gguf, *tiers, "--map", drop_map, "--out", tmp_path / "fused", "--json").json
+    assert [(file["tier"], Path(file["path"]).name) for file in told["files"]] == [
+        ("Q4_K_M", "tiny-Q4_K_M.gguf"),
+        ("Q8_0", "tiny-Q8_0.gguf"),
+    ]
+    pruned = tmp_path / "tiny.gguf"
+    assert verb("prune", gguf, "--map", drop_map, "--out", pruned).code == 0
+    assert verb("quantize", pruned, *tiers, "--out", tmp_path / "after").code == 0
+    for file in told["files"]:
+        fused = Path(file["path"])
+        assert weights(fused) == weights(tmp_path / "after" / fused.name)
+    planned = verb("plan", pruned, "--tier", "Q4_K_M", "--json").json
+    made = read_header(tmp_path / "fused" / "tiny-Q4_K_M.gguf")
+    assert {tensor.name: tensor.type.name for tensor in made.tensors} == planned["tensors"]
+    assert sum(tensor.size for tensor in made.tensors) == planned["tensor_bytes"]
+
+
+def weights(path: Path) -> dict[str, bytes]:
+    header, content = read_header(path), path.read_bytes()
+    starts = {tensor.name: header.data_start + tensor.offset for tensor in header.tensors}
+    return {tensor.name: content[starts[tensor.name] :][: tensor.size] for tensor in header.tensors}
+
+
+def test_convert_refuses_what_it_cannot_do(verb: Run, checkpoint: Path, gguf: Path, tmp_path: Path) -> None:
+    assert "exists already" in verb("convert", checkpoint, "--out", gguf).mistake
+    assert "q4_0" in verb("convert", checkpoint, "--out", tmp_path / "x.gguf", "--outtype", "q4_0").mistake
+    assert "not a folder" in verb("convert", gguf, "--out", tmp_path / "x.gguf").mistake
+
+
+def test_chat_streams_an_answer_with_its_label(command: Run, gguf: Path) -> None:
+    outcome = command("chat", gguf, "--prompt", "What is 2 + 2?", "--max-tokens", 8, "--context", 512)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.startswith(f"{gguf}:\n")
+    assert "tokens/s" in outcome.err and "tokens/s" not in outcome.out
+
+
+def test_chat_against_another_gives_both_answers(verb: Run, gguf: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copy(gguf, tmp_path / "other.gguf"))
+    arguments = ("--prompt", "What is 2 + 2?", "--max-tokens", 8, "--temperature", 0, "--context", 512)
+    told = verb("chat", gguf, "--against", other, *arguments, "--json").json
+    first, second = told["answers"]
+    assert (first["file"], second["file"]) == (str(gguf), str(other))
+    assert first["text"] == second["text"] and first["tokens"] == second["tokens"] == 8
+    spoken = verb("chat", gguf, "--against", other, *arguments)
+    assert spoken.out == f"{gguf}:\n{first['text']}\n\n{other}:\n{second['text']}\n"
+
+
+def test_chat_names_a_file_that_is_no_model(verb: Run, tmp_path: Path) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"GGUF but not really")
+    assert "x.gguf" in verb("chat", tmp_path / "x.gguf", "--prompt", "Hello").mistake
+    assert "temperature" in verb("chat", tmp_path / "x.gguf", "--prompt", "Hello", "--temperature", -1).mistake
