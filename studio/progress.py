@@ -8,7 +8,7 @@ from typing import Protocol
 class Progress(Protocol):
     """Called as work advances.
 
-    `done` and `total` share one unit (bytes, questions, layers), named by `unit`; `message` says what is being worked on.
+    `done` and `total` share one unit (bytes, questions, layers), named by `unit`; `message` says what is in work.
     """
 
     def __call__(self, done: int, total: int, unit: str = "", message: str = "") -> None: ...

@@ -1,7 +1,7 @@
 """Results that appear under their name only when complete.
 
-A file or folder is written beside its final name as `.NAME.partial-PID`, flushed to disk, then renamed. Whatever a killed
-process left behind is removed when the same name is staged again.
+A file or folder is written beside its final name as `.NAME.partial-PID`, flushed to disk, then renamed. Whatever a
+killed process left behind is removed when the same name is staged again.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def require_disk(folder: Path, needed: int) -> None:
 def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> Iterator[Path]:
     """Give a path to write a file or folder at; on success it becomes `final`, on any failure it vanishes.
 
-    Raises `OutputExistsError` when `final` exists and `overwrite` is false, `ResourceError` when the disk has fewer than
-    `needed_bytes` free or fills up in the middle.
+    Raises `OutputExistsError` when `final` exists and `overwrite` is false, `ResourceError` when the disk has fewer
+    than `needed_bytes` free or fills up in the middle.
     """
     if final.exists() and not overwrite:
         raise OutputExistsError(final)
@@ -72,7 +72,7 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> It
         if final.is_dir() and not final.is_symlink():
             _replace_folder(partial, final)
         else:
-            os.replace(partial, final)
+            partial.replace(final)
         _fsync(final.parent)
     except OSError as error:
         remove(partial)
@@ -95,11 +95,11 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> It
 def _replace_folder(partial: Path, final: Path) -> None:
     """Rename cannot replace a folder that has something in it: move the old one aside first."""
     old = final.with_name(f".{final.name}.partial-{os.getpid()}.old")
-    os.rename(final, old)
+    final.rename(old)
     try:
-        os.rename(partial, final)
+        partial.rename(final)
     except OSError:
-        os.rename(old, final)
+        old.rename(final)
         raise
     remove(old)
 

@@ -23,7 +23,7 @@ def test_a_result_appears_only_when_complete(tmp_path: Path) -> None:
         partial.write_bytes(b"weights")
         assert not final.exists()
     assert final.read_bytes() == b"weights"
-    assert os.listdir(tmp_path) == ["model.gguf"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
 def test_a_folder_is_replaced_only_when_told_to(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_a_folder_is_replaced_only_when_told_to(tmp_path: Path) -> None:
     assert (final / "config.json").read_text() == "second"
     with pytest.raises(OutputExistsError, match="--overwrite"), staged(final):
         pass
-    assert os.listdir(tmp_path) == ["model"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_failure_leaves_nothing_and_keeps_the_old_result(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_failure_leaves_nothing_and_keeps_the_old_result(tmp_path: Path) -> No
         partial.write_bytes(b"half")
         raise KeyboardInterrupt
     assert final.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["model.gguf"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
 def test_what_a_killed_process_left_is_swept_by_the_next_one(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_what_a_killed_process_left_is_swept_by_the_next_one(tmp_path: Path) -> 
     assert not final.exists()
     with staged(final) as partial:
         partial.write_bytes(b"whole")
-    assert os.listdir(tmp_path) == ["model.gguf"]
+    assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
 def test_another_living_process_keeps_its_partial(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ GEMMA4 = Family(
         ExpertTensor(re.compile(_LAYER + r"router\.per_expert_scale")),  # [E]
     ),
     gguf_tensors=(
-        # Converters write gate and up as one tensor; llama.cpp also reads them apart, and scales per expert beside each.
+        # Converters write gate and up as one tensor; llama.cpp also reads them apart, and scales per expert.
         re.compile(r"blk\.(\d+)\.ffn_(?:gate_up|gate|up|down)_exps\.(?:weight|scale|input_scale)"),
         re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight"),
     ),

@@ -1,0 +1,84 @@
+"""The page: `python app.py` opens the studio in a browser, with the demo model loaded."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported: nothing here calls home
+
+import gradio as gr
+
+from components.journey import journey
+from components.library import DEMO_ANALYSIS, Library, Studio
+from components.state import StudioState
+from components.theme import FAVICON, STYLESHEETS, head, plotly_script, theme
+from studio.errors import EspalierError
+from studio.jobs.store import JobStore
+from studio.jobs.task import DEMO
+from studio.workspace import Workspace
+
+
+def flags(arguments: list[str] | None = None) -> argparse.Namespace:
+    """What a person can say when starting the page."""
+    parser = argparse.ArgumentParser(prog="python app.py", description="Espalier: prune a mixture-of-experts model.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    parser.add_argument("--port", type=int, default=None, help="port (default: the first free one from 7860)")
+    parser.add_argument(
+        "--reference", type=Path, help="model to open: a safetensors folder or a GGUF (default: the demo)"
+    )
+    parser.add_argument("--contributions", type=Path, help="analysis of it to open (default: the demo's)")
+    parser.add_argument("--workspace", type=Path, help="where results go (default: $ESPALIER_HOME or ~/.espalier)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    return parser.parse_args(arguments)
+
+
+def studio_of(given: argparse.Namespace) -> Studio:
+    """Open what the page shows first; raises as `Library` does."""
+    workspace = Workspace.open(given.workspace)
+    library = Library(workspace)
+    names = library.reference_names()
+    name = library.adopt_reference(given.reference) if given.reference else (DEMO if DEMO in names else "")
+    reference = library.reference(name) if name else None
+    analysis = given.contributions or (DEMO_ANALYSIS if name in (DEMO, "") and DEMO_ANALYSIS.exists() else None)
+    key = library.open_analysis(analysis, reference) if analysis else None
+    model = reference or (library.analysis(key) if key else None)
+    first = StudioState.opening(name, key, model.shape.experts if model else 4)
+    return Studio(library, JobStore(workspace), first)
+
+
+def page_of(studio: Studio) -> gr.Blocks:
+    """The whole page."""
+    with gr.Blocks(title="Espalier", analytics_enabled=False, fill_width=True) as page:
+        journey(studio, page)
+    return page
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = flags(arguments)
+    try:
+        studio = studio_of(given)
+    except EspalierError as error:
+        sys.stderr.write(f"espalier: {error}\n")
+        return 2
+    gr.set_static_paths([plotly_script(), *STYLESHEETS])
+    page_of(studio).queue().launch(
+        server_name=given.host,
+        server_port=given.port,
+        inbrowser=not given.no_browser,
+        allowed_paths=[str(studio.library.workspace.artifacts)],
+        head=head(),
+        theme=theme(),
+        favicon_path=FAVICON,
+        footer_links=[],
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

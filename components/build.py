@@ -1,0 +1,293 @@
+"""Station 4, Build: outputs and tiers with their sizes, the job that makes them, and the files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from components.jobs import IDLE_S, NOTHING_YET, WATCH_S, job_choices, job_html
+from components.library import Library, Opened, Studio
+from components.markup import failure, size_text, station_head, table
+from components.state import OWN, StudioState
+from components.theme import panel
+from studio.errors import EspalierError, InputError, OutputExistsError
+from studio.jobs import runner
+from studio.jobs.store import Job, JobStore
+
+SAFETENSORS = "safetensors"
+OFFERED = ("F16", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
+"""The tiers on the page, largest first."""
+FIRST = "Q4_K_M"
+
+_LEAD = (
+    "Cut the dropped experts out of the weights and, for GGUF, quantize what stays. The build runs on its own: "
+    "you can close this page and come back."
+)
+_GOOD_FOR = {
+    SAFETENSORS: "transformers, vLLM, further training",
+    "F16": "nothing lost, for any device",
+    "BF16": "nothing lost, as published",
+    "Q8_0": "nearly nothing lost",
+    "Q6_K": "very close to the original",
+    "Q5_K_M": "a good balance with memory to spare",
+    "Q4_K_M": "the usual choice",
+}
+
+
+@dataclass(frozen=True)
+class BuildStation:
+    """What other stations and the wiring need of this one."""
+
+    name: gr.Textbox
+    outputs: gr.CheckboxGroup
+    sizes: gr.HTML
+    start: gr.Button
+    command: gr.HTML
+    problem: gr.HTML
+    job: gr.Dropdown
+    panel: gr.HTML
+    cancel: gr.Button
+    retry: gr.Button
+    log: gr.HTML
+    timer: gr.Timer
+    finished: gr.Number
+    """How many jobs are over; changes when something new may have been built. Not a `gr.State`, whose changes gradio
+    tells only of events that went through its queue."""
+    seen: gr.State
+    """What the panel shows now, so that a look that finds nothing new changes nothing."""
+
+
+def output_choices(opened: Opened) -> list[tuple[str, str]]:
+    """What can be made of the open reference."""
+    whole = [("Safetensors", SAFETENSORS)] if opened.reference is None or opened.reference.kind == SAFETENSORS else []
+    return [*whole, *((tier, tier) for tier in OFFERED)]
+
+
+def suggested_name(opened: Opened) -> str:
+    """A name that says what was made: model and kept experts."""
+    return f"{opened.name}-{opened.drop.kept_count}e" if opened.drop else ""
+
+
+def following_name(opened: Opened, name: str) -> str:
+    """The suggestion while a person has not written a name of their own."""
+    follows = not name or re.fullmatch(rf"{re.escape(opened.name)}-\d+e", name)
+    return suggested_name(opened) if follows else name
+
+
+def foretold_sizes(library: Library, opened: Opened) -> list[tuple[str, int]]:
+    """(output, predicted bytes) of everything that can be made of the open reference."""
+    if opened.reference is None or opened.drop is None:
+        return []
+    return [(label, library.foretold_bytes(opened, output)) for label, output in output_choices(opened)]
+
+
+def sizes_html(library: Library, opened: Opened, chosen: Sequence[str]) -> str:
+    """Predicted size of every output at the chosen drop count, and where a chosen tier has to use larger types."""
+    if opened.reference is None or opened.drop is None:
+        return ""
+    rows = []
+    for (label, output), (_, size) in zip(output_choices(opened), foretold_sizes(library, opened), strict=True):
+        share = f"{100 * size / opened.reference.bytes:.0f} %"
+        name = f"<strong>{escape(label)}</strong>" if output in chosen else escape(label)
+        rows.append((name, size_text(size), share, _GOOD_FOR[output]))
+    sizes = table(("Output", "Predicted size", "of reference", "Good for"), rows, numeric=(1, 2))
+    return sizes + "".join(_fallback_html(library, opened, tier) for tier in chosen if tier != SAFETENSORS)
+
+
+def _fallback_html(library: Library, opened: Opened, tier: str) -> str:
+    """One line per kind of fallback of a tier."""
+    changes = [f"{escape(change)} in {count}" for change, count in library.fallbacks(opened, tier).items()]
+    if not changes:
+        return ""
+    why = "tensors, because their rows are not whole blocks of the smaller type"
+    return f"<p class='quiet'><strong>{tier}</strong> uses larger types where it must: {', '.join(changes)} {why}.</p>"
+
+
+def parameters(library: Library, opened: Opened, name: str, chosen: Sequence[str]) -> dict[str, Any]:
+    """What the job `build` is told. Raises `InputError` when there is no map yet."""
+    map_path, recipe_path = library.keep_choice(opened.state)
+    root = library.workspace.root
+    tiers = [tier for tier in OFFERED if tier in chosen]
+    told: dict[str, Any] = {
+        "reference": opened.state.reference,
+        "map": str(map_path.relative_to(root)),
+        "name": name.strip(),
+        "outputs": [*([SAFETENSORS] if SAFETENSORS in chosen else []), *(["gguf"] if tiers else [])],
+        "tiers": tiers,
+    }
+    if recipe_path is not None:
+        told["recipe"] = recipe_path.read_text(encoding="utf-8")
+        told["contributions"] = opened.analysis_path
+    return told
+
+
+def command_html(opened: Opened, name: str, chosen: Sequence[str]) -> str:
+    """The same work as commands."""
+    return f"<code class='command'>{escape(command_text(opened, name, chosen))}</code>"
+
+
+def command_text(opened: Opened, name: str, chosen: Sequence[str]) -> str:
+    """Commands that do what the button does; files of the page's own are named as they can be saved from it."""
+    if opened.reference is None or opened.drop is None:
+        return ""
+    reference = str(opened.reference.path)
+    state, lines = opened.state, []
+    if state.imported is None and opened.analysis_path:
+        ranked = (
+            f"--preset {state.preset} --drop {state.recipe.drop}" if state.preset != OWN else "--recipe recipe.json"
+        )
+        weights = [
+            f"--class-weight {shlex.quote(f'{klass}={weight:g}')}"
+            for klass, weight in state.recipe.class_weights.items()
+        ]
+        said = " ".join([ranked, *(weights if state.preset != OWN else [])])
+        lines.append(f"python -m studio map {shlex.quote(opened.analysis_path)} {said} --out map.json")
+    if SAFETENSORS in chosen:
+        lines.append(f"python -m studio prune {shlex.quote(reference)} --map map.json --out {shlex.quote(name)}")
+    if tiers := [tier for tier in OFFERED if tier in chosen]:
+        source = reference
+        if opened.reference.kind == SAFETENSORS:
+            source = "reference.gguf"
+            lines.append(f"python -m studio convert {shlex.quote(reference)} --out {source}")
+        asked = " ".join(f"--tier {tier}" for tier in tiers)
+        lines.append(
+            f"python -m studio quantize {shlex.quote(source)} {asked} --map map.json --out {shlex.quote(name)}-gguf"
+        )
+    return "\n".join(lines)
+
+
+def build_station(library: Library, opened: Opened) -> BuildStation:
+    """Lay the station out."""
+    chosen = [FIRST]
+    name = suggested_name(opened)
+    with gr.Column(elem_id="build", elem_classes="station"):
+        panel(station_head(4, "Build the smaller model", _LEAD))
+        with gr.Row(elem_classes="halves"):
+            with gr.Column(min_width=300):
+                outputs = gr.CheckboxGroup(
+                    output_choices(opened), value=chosen, label="What to make", elem_id="outputs"
+                )
+                sizes = panel(sizes_html(library, opened, chosen), elem_id="sizes")
+                name_box = gr.Textbox(name, label="Name", max_lines=1, elem_id="build-name")
+                problem = panel(visible=False)
+                start = gr.Button("Start the build", variant="primary", elem_id="build-start")
+                with gr.Accordion("The same as commands", open=False):
+                    command = panel(command_html(opened, name, chosen), elem_id="command")
+            with gr.Column(min_width=300):
+                job = gr.Dropdown([], label="Job", elem_id="job", visible=False)
+                job_panel = panel(NOTHING_YET, elem_id="job-panel")
+                with gr.Row():
+                    cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="job-cancel")
+                    retry = gr.Button("Retry", visible=False, elem_id="job-retry")
+                with gr.Accordion("Log", open=False, visible=True, elem_id="job-log"):
+                    log = panel("<p class='quiet'>No job has written anything.</p>")
+        timer = gr.Timer(IDLE_S)
+        finished = gr.Number(0, visible="hidden")
+        seen = gr.State("")
+    return BuildStation(
+        name=name_box,
+        outputs=outputs,
+        sizes=sizes,
+        start=start,
+        command=command,
+        problem=problem,
+        job=job,
+        panel=job_panel,
+        cancel=cancel,
+        retry=retry,
+        log=log,
+        timer=timer,
+        finished=finished,
+        seen=seen,
+    )
+
+
+def watch_build(store: JobStore, station: BuildStation, chosen: str | None, seen: str) -> dict[Any, Any]:
+    """What a look at the jobs changes on the page. `chosen` is the job looked at, if any."""
+    jobs = runner.refresh(store)
+    job = next((one for one in jobs if one.id == chosen), jobs[0] if jobs else None)
+    tail = store.log_tail(job.id) if job else ""
+    digest = hashlib.sha256(repr((job, [(one.id, one.status) for one in jobs], tail)).encode()).hexdigest()
+    if job is None or digest == seen:
+        return {station.problem: gr.skip()}
+    return {
+        station.seen: digest,
+        station.finished: sum(one.is_finished for one in jobs),
+        station.job: _job_selector(jobs, None if job.id == chosen else job.id),
+        station.panel: job_html(job, store.workspace, tail),
+        station.cancel: gr.Button(visible=not job.is_finished),
+        station.retry: gr.Button(visible=job.can_retry),
+        station.log: f"<pre class='log'>{escape(tail)}</pre>",
+        station.timer: gr.Timer(WATCH_S if any(not one.is_finished for one in jobs) else IDLE_S),
+    }
+
+
+def _job_selector(jobs: Sequence[Job], select: str | None) -> gr.Dropdown:
+    """The selector of jobs. What is selected stays unless `select` says otherwise: this look may have begun before a
+    person started or chose another job."""
+    choices = job_choices(jobs)
+    return gr.Dropdown(choices, visible=True) if select is None else gr.Dropdown(choices, value=select, visible=True)
+
+
+def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildStation) -> None:
+    """What the buttons of the station do. The work itself is a process of its own; a timer looks at its record."""
+    library, store = studio.library, studio.store
+    watched = [
+        station.seen,
+        station.finished,
+        station.job,
+        station.panel,
+        station.cancel,
+        station.retry,
+        station.log,
+        station.timer,
+        station.problem,
+    ]
+    live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+    def told(action: Any) -> dict[Any, Any]:
+        """Do `action`, which gives the id of the job to look at; a person's mistake is said beside the button."""
+        try:
+            job_id = action()
+            selected = {station.job: _job_selector(store.list(), job_id), station.problem: gr.HTML(visible=False)}
+            return {**watch_build(store, station, job_id, ""), **selected}
+        except OutputExistsError as error:
+            taken = InputError(error.what, "Choose another name.")
+            return {station.problem: gr.HTML(failure(taken), visible=True)}
+        except EspalierError as error:
+            return {station.problem: gr.HTML(failure(error), visible=True)}
+
+    def on_start(now: StudioState, name: str, outputs: list[str]) -> dict[Any, Any]:
+        return told(lambda: runner.start(store, "build", parameters(library, library.open(now), name, outputs)).id)
+
+    def on_cancel(chosen: str) -> dict[Any, Any]:
+        return told(lambda: runner.cancel(store, chosen).id)
+
+    def on_retry(chosen: str) -> dict[Any, Any]:
+        return told(lambda: runner.retry(store, chosen).id)
+
+    def on_look(chosen: str | None, seen: str) -> dict[Any, Any]:
+        return watch_build(store, station, chosen, seen)
+
+    def on_outputs(now: StudioState, name: str, outputs: list[str]) -> dict[Any, Any]:
+        opened = library.open(now)
+        return {
+            station.sizes: sizes_html(library, opened, outputs),
+            station.command: command_html(opened, name, outputs),
+        }
+
+    asked = [state, station.name, station.outputs]
+    station.start.click(on_start, asked, watched, **live)
+    station.cancel.click(on_cancel, station.job, watched, **live)
+    station.retry.click(on_retry, station.job, watched, **live)
+    station.job.input(on_look, [station.job, gr.State("")], watched, **live)
+    gr.on([page.load, station.timer.tick], on_look, [station.job, station.seen], watched, **live)
+    for control in (station.outputs, station.name):
+        control.input(on_outputs, asked, [station.sizes, station.command], trigger_mode="always_last", **live)

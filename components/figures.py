@@ -1,0 +1,168 @@
+"""Plotly figures as the plain dicts that plotly.js draws: importing plotly's Python classes would cost seconds.
+
+Colours are names of CSS tokens (`"--ink"`); assets/heatmap.js replaces them by their values, so a figure is right in
+the light and in the dark. Arrays travel as base64, which plotly.js decodes itself.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Figure = dict[str, Any]
+
+CELL_PIXELS = (9, 34)
+"""Least and greatest height of a layer's row."""
+MAP_PIXELS = 340
+"""Height that the rows share where those limits allow it."""
+GAPPED_EXPERTS = 160
+"""Columns up to which the cells stand apart; more of them are too narrow for that."""
+
+SEQUENTIAL = [[step / 4, f"--map-{step}"] for step in range(5)]
+DIVERGING = [[step / 4, f"--diff-{step}"] for step in range(5)]
+
+
+def packed(values: npt.NDArray[Any]) -> dict[str, str]:
+    """An array as plotly.js reads it, in single precision: a third of the text that numbers would take."""
+    with np.errstate(over="ignore"):  # an outlier beyond the range becomes infinite, and is not drawn
+        array = np.ascontiguousarray(values, dtype="<f4")
+    return {
+        "dtype": "f4",
+        "bdata": base64.b64encode(array.tobytes()).decode("ascii"),
+        "shape": ", ".join(map(str, array.shape)),
+    }
+
+
+@dataclass(frozen=True)
+class Detail:
+    """A number per cell that is shown under the pointer: its name, values [L, E], and d3 format."""
+
+    name: str
+    values: npt.NDArray[np.float64]
+    number: str
+
+
+def heatmap(
+    values: npt.NDArray[np.float64],
+    dropped: npt.NDArray[np.bool_],
+    details: Sequence[Detail],
+    *,
+    layer_ids: Sequence[int],
+    title: str,
+    unit: str,
+    number_format: str,
+    tick_format: str,
+    limits: tuple[float, float],
+    diverging: bool = False,
+) -> Figure:
+    """Layers × experts: `values` [L, E] as colour between `limits`, cells of `dropped` [L, E] veiled and hatched.
+
+    Dropping other experts changes nothing but the `shapes`, which the browser redraws without touching the rest.
+    """
+    layers, experts = values.shape
+    lines = ["<b>Layer %{customdata[0]:d}, expert %{x}</b>", f"{unit}: %{{z:{number_format}}}"]
+    lines += [f"{one.name}: %{{customdata[{index}]:{one.number}}}" for index, one in enumerate(details, start=1)]
+    layer_numbers = np.broadcast_to(np.asarray(layer_ids, dtype=np.float64)[:, None], values.shape)
+    colours = {
+        "type": "heatmap",
+        "x": list(range(experts)),
+        "y": list(range(layers)),
+        "xgap": 1 if experts <= GAPPED_EXPERTS else 0,
+        "ygap": 1,
+        "z": packed(values),
+        "zmin": limits[0],
+        "zmax": limits[1],
+        "colorscale": DIVERGING if diverging else SEQUENTIAL,
+        "customdata": packed(np.stack([layer_numbers, *(one.values for one in details)], axis=-1)),
+        "hovertemplate": "<br>".join(lines) + "<extra></extra>",
+        "colorbar": _colorbar(unit, tick_format),
+    }
+    layout = _map_layout(layer_ids, experts, title)
+    layout["meta"]["dropped"] = int(dropped.sum())
+    return {"data": [colours], "layout": {**layout, "shapes": _marks(dropped)}}
+
+
+def _marks(dropped: npt.NDArray[np.bool_]) -> list[Figure]:
+    """What marks dropped cells: they fade towards the page, and one stroke through each needs no colour to be seen.
+
+    Two paths for all cells together: plotly makes an element of every line segment of a trace, which is slow.
+    """
+    if not dropped.any():
+        return []
+    layer, expert = (axis.tolist() for axis in np.nonzero(dropped))
+    strokes = (f"M{x - 0.3:.1f},{y + 0.3:.1f}L{x + 0.3:.1f},{y - 0.3:.1f}" for x, y in zip(expert, layer, strict=True))
+    runs = (f"M{start - 0.5},{y - 0.5}H{end - 0.5}V{y + 0.5}H{start - 0.5}Z" for y, start, end in _runs(dropped))
+    veil = {"type": "path", "path": "".join(runs), "fillcolor": "--veil", "opacity": 0.8, "line": {"width": 0}}
+    hatch = {"type": "path", "path": "".join(strokes), "line": {"color": "--hatch", "width": 1.25}}
+    return [veil, hatch]
+
+
+def _runs(dropped: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
+    """(row, first column, column after the last) of every run of True."""
+    edges = np.diff(np.pad(dropped, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(edges == 1)
+    _, ends = np.nonzero(edges == -1)
+    yield from zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)
+
+
+def _colorbar(unit: str, tick_format: str) -> Figure:
+    return {
+        "orientation": "h",
+        "x": 1,
+        "xanchor": "right",
+        "y": 1.02,
+        "yanchor": "bottom",
+        "lenmode": "pixels",
+        "len": 220,
+        "thickness": 8,
+        "ypad": 0,
+        "xpad": 0,
+        "outlinewidth": 0,
+        "nticks": 5,
+        "tickangle": 0,
+        "tickformat": tick_format,
+        "tickfont": {"color": "--ink-soft", "size": 11},
+        "title": {"text": unit, "side": "top", "font": {"color": "--ink-soft", "size": 12}},
+    }
+
+
+def _map_layout(layer_ids: Sequence[int], experts: int, title: str) -> Figure:
+    layers = len(layer_ids)
+    row = min(max(MAP_PIXELS / layers, CELL_PIXELS[0]), CELL_PIXELS[1])
+    margin = {"l": 52, "r": 1, "t": 54, "b": 44}
+    axis = {"fixedrange": True, "showgrid": False, "zeroline": False, "ticks": "", "color": "--ink-soft"}
+    every = max(1, round(layers * 14 / (row * layers)))  # a label needs some 14 pixels
+    shown = list(range(0, layers, every))
+    return {
+        "height": round(row * layers) + margin["t"] + margin["b"],
+        "margin": margin,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": "--ink", "size": 12},
+        "hoverlabel": {
+            "bgcolor": "--card",
+            "bordercolor": "--edge",
+            "font": {"color": "--ink", "size": 13},
+            "align": "left",
+        },
+        "hovermode": "closest",
+        "dragmode": False,
+        "xaxis": {
+            **axis,
+            "title": {"text": "Expert (number in its layer)"},
+            "range": [-0.5, experts - 0.5],
+        },
+        "yaxis": {
+            **axis,
+            "title": {"text": "Layer"},
+            "range": [layers - 0.5, -0.5],
+            "tickvals": shown,
+            "ticktext": [str(layer_ids[index]) for index in shown],
+        },
+        "meta": {"title": title, "layers": list(layer_ids), "experts": experts},
+    }

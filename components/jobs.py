@@ -1,0 +1,107 @@
+"""How a job looks: progress, estimate, log, files with their hashes. The job runs elsewhere; the page only watches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from html import escape
+from urllib.parse import quote
+
+from components.markup import duration_text, notice, size_text, table
+from studio.jobs.store import Job
+from studio.workspace import Workspace
+
+WORDS = {
+    "queued": "waiting",
+    "running": "running",
+    "done": "done",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+WATCH_S = 1.0
+"""How often a page looks at a job that is under way."""
+IDLE_S = 5.0
+"""How often it looks whether one was started elsewhere."""
+
+NOTHING_YET = "<p class='quiet'>Nothing has been built yet. What you start keeps running when this page is closed.</p>"
+
+
+def job_html(job: Job | None, workspace: Workspace, log_tail: str = "") -> str:
+    """The state of one job, with what it made or why it failed."""
+    if job is None:
+        return NOTHING_YET
+    head = (
+        f"<p class='job-line'><strong>{escape(job.title)}</strong>"
+        f"<span class='badge {job.status}'>{WORDS[job.status]}</span></p>"
+    )
+    body = {
+        "queued": _queued,
+        "running": _running,
+        "done": lambda done: _done(done, workspace),
+        "failed": lambda failed: _failed(failed, log_tail),
+        "cancelled": lambda _: notice("Cancelled.", "Nothing was kept of it; Retry starts it again."),
+    }[job.status]
+    return head + body(job)
+
+
+def job_choices(jobs: Sequence[Job]) -> list[tuple[str, str]]:
+    """Jobs for a selector, the newest first."""
+    return [(f"{job.title} · {WORDS[job.status]}", job.id) for job in jobs]
+
+
+def _queued(job: Job) -> str:
+    return notice("Waiting for the job before it.", "One job uses all cores, so they run one after the other.")
+
+
+def _running(job: Job) -> str:
+    percent = 100 * job.fraction
+    left = f"about {duration_text(job.eta_s)} left" if job.eta_s is not None else "estimating the time left"
+    amount = (
+        f"{size_text(job.done)} of {size_text(job.total)}"
+        if job.unit == "bytes"
+        else f"{job.done} of {job.total} {job.unit}"
+    )
+    counted = f"{percent:.0f} % · {amount}" if job.total else "counting the work"
+    return (
+        "<div class='job-bar' role='progressbar' aria-label='Progress of the job' aria-valuemin='0' "
+        f"aria-valuemax='100' aria-valuenow='{percent:.0f}'><i style='width:{percent:.1f}%'></i></div>"
+        f"<p class='job-line'><span class='number'>{counted}</span><span>{left}</span></p>"
+        f"<p class='quiet'>{escape(job.message)}</p>"
+    )
+
+
+def _done(job: Job, workspace: Workspace) -> str:
+    result = job.result or {}
+    took = f" in {duration_text(job.finished - job.started)}" if job.started and job.finished else ""
+    listed = result.get("files")
+    rows = [_file_row(workspace, entry) for entry in listed] if isinstance(listed, list) else []
+    if "manifest" in result:
+        rows.append((_link(workspace, str(result["manifest"])), "", "how they were made"))
+    folder = workspace.root / str(result.get("folder", ""))
+    said = f"<p>Made{took}. The files lie in <code>{escape(str(folder))}</code>.</p>"
+    return said + (table(("File", "Size", "SHA-256"), rows, numeric=(1,)) if rows else "")
+
+
+def _file_row(workspace: Workspace, entry: object) -> tuple[str, str, str]:
+    """(link, size, hash) of one file."""
+    assert isinstance(entry, dict)
+    digest = escape(str(entry["sha256"]))
+    shown = f"<span class='hash mono' title='{digest}'>{digest[:16]}…</span>"
+    return _link(workspace, str(entry["path"])), size_text(int(entry["bytes"])), shown
+
+
+def _link(workspace: Workspace, relative: str) -> str:
+    """A download; relative to the page, so that it works behind a proxy."""
+    path = workspace.root / relative
+    return f'<a href="gradio_api/file={quote(str(path))}" download="{escape(path.name)}">{escape(path.name)}</a>'
+
+
+def _failed(job: Job, log_tail: str) -> str:
+    tail = job.log_tail or log_tail
+    log = f"<p class='panel-title'>Last lines of its log</p><pre class='log'>{escape(tail)}</pre>" if tail else ""
+    return notice(job.error or "The job failed.", "", "error") + log
+
+
+def age_text(job: Job, now: float | None = None) -> str:
+    """How long ago a job was asked for."""
+    return f"{duration_text((now or time.time()) - job.created)} ago"

@@ -1,0 +1,223 @@
+"""The stations one after the other, and what happens between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from components import build, heatmap, recipe, reference
+from components.build import BuildStation, build_station, wire_build
+from components.chat import ChatStation, chat_station
+from components.heatmap import SeeStation, see_station
+from components.library import Library, Opened, Studio
+from components.markup import failure
+from components.masthead import masthead
+from components.recipe import ChooseStation, choose_station
+from components.reference import LoadStation, load_station
+from components.shown import cell_html, map_json, meaning_html
+from components.sources import chat_sources
+from components.state import StudioState, weights_from_json, weights_json
+from studio.errors import EspalierError
+
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class Stations:
+    """The parts of the page that change."""
+
+    state: gr.State
+    load: LoadStation
+    see: SeeStation
+    choose: ChooseStation
+    build: BuildStation
+
+    @property
+    def looks(self) -> list[Any]:
+        """What follows from another view of the same choice."""
+        return [self.state, self.see.plot, self.see.cell, self.choose.problem]
+
+    @property
+    def results(self) -> list[Any]:
+        """What follows from a choice."""
+        choose, build = self.choose, self.build
+        return [*self.looks, choose.meaning, choose.saves, choose.when, build.sizes, build.command, build.name]
+
+    @property
+    def everything(self) -> list[Any]:
+        """What follows from opening another model, analysis, map or recipe."""
+        controls = [*self.see.controls, *self.choose.controls, self.build.outputs]
+        return [*self.results, *controls, *vars(self.load).values()]
+
+
+def journey(studio: Studio, page: gr.Blocks) -> None:
+    """Lay out and wire `page`, inside of it."""
+    masthead()
+    opened = studio.library.open(studio.first)
+    stations = Stations(
+        state=gr.State(studio.first),
+        load=load_station(studio.library, opened),
+        see=see_station(opened, map_text(opened)),
+        choose=choose_station(opened, meaning_text(studio.library, opened)),
+        build=build_station(studio.library, opened),
+    )
+    _wire(studio.library, stations)
+    talk = chat_station(chat_sources(studio.library, stations.state))
+    wire_build(page, studio, stations.state, stations.build)
+    _keep_talk_fresh(page, talk, stations)
+
+
+def _keep_talk_fresh(page: gr.Blocks, talk: ChatStation, stations: Stations) -> None:
+    """The chat knows its models when the page opens, after a job, and when another reference is opened."""
+    changes = [page.load, stations.build.finished.change, stations.load.reference.change]
+    gr.on(
+        changes,
+        talk.refresh,
+        talk.refresh_inputs,
+        talk.refresh_outputs,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def map_text(opened: Opened) -> str:
+    """The heatmap as JSON; empty without an analysis."""
+    if opened.contributions is None or opened.drop is None:
+        return ""
+    return map_json(opened.contributions, opened.drop, opened.state.view)
+
+
+def meaning_text(library: Library, opened: Opened) -> str:
+    """What the choice means, as HTML; empty without a map."""
+    if opened.drop is None:
+        return ""
+    return meaning_html(opened.drop, opened.preview, opened.reference, build.foretold_sizes(library, opened))
+
+
+def _cell(opened: Opened) -> gr.HTML:
+    if opened.state.cell is None or opened.contributions is None or opened.drop is None:
+        return gr.HTML(visible=False)
+    return gr.HTML(cell_html(opened.contributions, opened.drop, *opened.state.cell), visible=True)
+
+
+def _looks(stations: Stations, opened: Opened) -> Updates:
+    """New values of `Stations.looks`."""
+    return {
+        stations.state: opened.state,
+        stations.see.plot: map_text(opened),
+        stations.see.cell: _cell(opened),
+        stations.choose.problem: gr.HTML(visible=False),
+    }
+
+
+def _results(library: Library, stations: Stations, opened: Opened, name: str, outputs: list[str]) -> Updates:
+    """New values of `Stations.results`; `name` and `outputs` are those of the build."""
+    choose, building = stations.choose, stations.build
+    name = build.following_name(opened, name)
+    return {
+        **_looks(stations, opened),
+        choose.meaning: meaning_text(library, opened),
+        choose.saves: recipe.saves_html(opened),
+        choose.when: recipe.when_html(opened.state),
+        building.sizes: build.sizes_html(library, opened, outputs),
+        building.command: build.command_html(opened, name, outputs),
+        building.name: name,
+    }
+
+
+def _everything(library: Library, stations: Stations, opened: Opened) -> Updates:
+    """New values of `Stations.everything`."""
+    state, see, choose, load = opened.state, stations.see, stations.choose, stations.load
+    classes = opened.classes
+    return {
+        **_results(library, stations, opened, "", [build.FIRST]),
+        stations.build.outputs: gr.CheckboxGroup(build.output_choices(opened), value=[build.FIRST]),
+        see.klass: gr.Dropdown(heatmap.class_choices(classes), value=state.view.klass),
+        see.minus: gr.Dropdown(heatmap.minus_choices(classes), value=state.view.minus or heatmap.NOBODY),
+        see.scale: state.view.scale,
+        choose.preset: gr.Radio(recipe.preset_choices(state), value=state.preset),
+        choose.drop: gr.Slider(maximum=opened.most, value=min(state.recipe.drop, opened.most)),
+        choose.weights: weights_json(classes, state.recipe.class_weights),
+        load.reference: gr.Dropdown(reference.reference_choices(library), value=state.reference or None),
+        load.reference_facts: reference.reference_html(opened.reference),
+        load.analysis: gr.Dropdown(reference.analysis_choices(library), value=opened.analysis_path),
+        load.analysis_facts: reference.analysis_html(opened.contributions),
+        load.problem: gr.HTML(visible=False),
+    }
+
+
+def _told(problem: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., Updates]]:
+    """A handler whose errors are shown in `problem`, with everything else left as it was."""
+
+    def decorate(handler: Callable[..., Updates]) -> Callable[..., Updates]:
+        @wraps(handler)
+        def handle(*values: Any) -> Updates:
+            try:
+                return handler(*values)
+            except EspalierError as error:
+                return {problem: gr.HTML(failure(error), visible=True)}
+
+        return handle
+
+    return decorate
+
+
+def _wire(library: Library, stations: Stations) -> None:
+    state, load, see, choose = stations.state, stations.load, stations.see, stations.choose
+
+    @_told(choose.problem)
+    def on_choose(now: StudioState, *values: Any) -> Updates:
+        preset, drop, weights, name, outputs = values
+        chosen = now.choosing(preset, int(drop), weights_from_json(weights, library.classes(now)))
+        return _results(library, stations, library.open(chosen), name, outputs)
+
+    @_told(choose.problem)
+    def on_look(now: StudioState, klass: str, minus: str, scale: str) -> Updates:
+        return _looks(stations, library.open(now.looking(heatmap.view_of(klass, minus, scale))))
+
+    @_told(choose.problem)
+    def on_cell(now: StudioState, event: gr.EventData) -> Updates:
+        opened = library.open(now.pointing(event.row, event.expert))
+        return {state: opened.state, see.cell: _cell(opened)}
+
+    @_told(choose.problem)
+    def on_choice_file(now: StudioState, path: str | None) -> Updates:
+        if path is None:
+            return {}
+        chosen = library.read_choice(now, Path(path))
+        return _everything(library, stations, library.open(chosen))
+
+    @_told(load.problem)
+    def on_reference(now: StudioState, name: str) -> Updates:
+        return _everything(library, stations, library.open(library.with_reference(now, name)))
+
+    @_told(load.problem)
+    def on_analysis(now: StudioState, path: str | None) -> Updates:
+        if path is None:
+            return {}
+        return _everything(library, stations, library.open(library.with_analysis(now, Path(path))))
+
+    live: dict[str, Any] = {
+        "queue": False,  # the queue would add its round trip to every move of a slider
+        "trigger_mode": "always_last",
+        "show_progress": "hidden",
+        "api_visibility": "private",
+    }
+    asked = [stations.build.name, stations.build.outputs]
+    for control in choose.controls:
+        control.input(on_choose, [state, *choose.controls, *asked], stations.results, **live)
+    for control in see.controls:
+        control.input(on_look, [state, *see.controls], stations.looks, **live)
+    # not `always_last`: gradio would send the last click with the data of the first
+    see.plot.click(on_cell, state, [state, see.cell, choose.problem], **{**live, "trigger_mode": "multiple"})
+    slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+    choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)
+    load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
+    load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **slow)
+    load.upload.upload(on_analysis, [state, load.upload], stations.everything, **slow)

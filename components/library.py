@@ -1,0 +1,249 @@
+"""What is open on this machine: models, analyses and the maps made of them, shared by all tabs.
+
+Tabs keep names and hashes (`StudioState`); the arrays lie here once.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from components.state import StudioState
+from studio.checkpoints.gguf_outline import outline
+from studio.checkpoints.reference import Reference, open_reference
+from studio.contributions import file
+from studio.contributions.importers import import_analysis
+from studio.contributions.model import Contributions
+from studio.errors import InputError, MismatchError
+from studio.jobs.store import JobStore
+from studio.jobs.task import ASSETS, DEMO, reference_path
+from studio.quantize.forecast import predict_bytes
+from studio.quantize.plan import make_plan
+from studio.quantize.tiers import tier_named
+from studio.recipes.apply import make_map
+from studio.recipes.dropmap import DropMap
+from studio.recipes.preview import Preview, preview
+from studio.recipes.recipe import Recipe
+from studio.workspace import Workspace
+
+DEMO_ANALYSIS = ASSETS / "demo-contributions.safetensors"
+MAX_CHOICE_BYTES = 16 << 20
+"""Published maps have some kilobytes."""
+
+
+def is_recipe(text: bytes) -> bool:
+    """Whether JSON is a recipe rather than a map; what is neither is left to the reader of maps, which says why."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and isinstance(content.get("drop"), int)
+
+
+@dataclass(frozen=True)
+class Studio:
+    """What the whole page stands on."""
+
+    library: Library
+    store: JobStore
+    first: StudioState
+    """What a new tab shows."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A tab's state with everything it names: what the stations render."""
+
+    state: StudioState
+    reference: Reference | None
+    contributions: Contributions | None
+    analysis_path: str | None
+    drop: DropMap | None
+    """None while there is neither an analysis nor an imported map."""
+    preview: Preview | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.contributions.classes if self.contributions else ()
+
+    @property
+    def most(self) -> int:
+        """The most experts that a layer can lose."""
+        model = self.reference or self.contributions
+        return max(1, model.shape.experts - model.shape.top_k) if model else 1
+
+    @property
+    def name(self) -> str:
+        """What files made of this model are called."""
+        return self.reference.name.rpartition("/")[2].removesuffix(".gguf") if self.reference else "model"
+
+
+@dataclass
+class Library:
+    """The models and analyses of one workspace."""
+
+    workspace: Workspace
+    _analyses: dict[str, tuple[Path, Contributions]] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        self._reference = lru_cache(16)(open_reference)
+        self._outline = lru_cache(4)(lambda path: outline(self._reference(path)))
+        self._fallbacks = lru_cache(1024)(self._count_fallbacks)
+
+    def _count_fallbacks(self, path: Path, tier: str, kept_experts: int) -> Mapping[str, int]:
+        plan = make_plan(self._outline(path), tier_named(tier), kept_experts=kept_experts)
+        return Counter(why.partition(":")[0] for why in plan.fallbacks.values())
+
+    def reference_names(self) -> list[str]:
+        """What can be opened by name: the demo, and what lies in the workspace."""
+        found = sorted(entry.name for entry in self.workspace.references.iterdir() if not entry.name.startswith("."))
+        return [*([DEMO] if reference_path(self.workspace, DEMO).exists() else []), *found]
+
+    def reference(self, name: str) -> Reference:
+        """The model called `name`; raises as `open_reference` does, and for paths outside the workspace."""
+        return self._reference(reference_path(self.workspace, name))
+
+    def adopt_reference(self, path: Path) -> str:
+        """The name of a model that lies anywhere: a link to it is put into the workspace.
+
+        Only for paths from the command line; a page must not choose what is read. Raises `InputError` when another
+        model has that name.
+        """
+        path = path.expanduser().resolve()
+        open_reference(path)
+        if path == reference_path(self.workspace, DEMO).resolve():
+            return DEMO
+        link = self.workspace.references / path.name
+        if link.is_symlink() and link.resolve() != path and not link.exists():
+            link.unlink()
+        if not link.exists():
+            link.symlink_to(path)
+        if link.resolve() != path:
+            raise InputError(f"{link} is another model than {path}.", "Rename one of them.")
+        return link.name
+
+    def analysis_paths(self) -> list[Path]:
+        """The analyses that can be opened: the demo's, and those in the workspace."""
+        kept = sorted(self.workspace.contributions.glob("*.safetensors"))
+        return [*([DEMO_ANALYSIS] if DEMO_ANALYSIS.exists() else []), *kept]
+
+    def open_analysis(self, path: Path, reference: Reference | None = None) -> str:
+        """Open an analysis in any known format: its content hash. One in a foreign format is kept in the workspace.
+
+        Raises what `import_analysis` raises, and `MismatchError` when it is of another grid than `reference`.
+        """
+        top_k = reference.shape.top_k if reference else None
+        contributions = import_analysis(path, top_k=top_k)
+        if reference and not contributions.shape.same_grid(reference.shape):
+            ours, theirs = reference.shape, contributions.shape
+            raise MismatchError(
+                f"{path.name} is an analysis of {theirs.layers} layers × {theirs.experts} experts, and "
+                f"{reference.name} has {ours.layers} × {ours.experts}.",
+                "Open the model that it was made from, or analyze this one.",
+            )
+        key = contributions.content_hash
+        with self._lock:
+            if key not in self._analyses:
+                self._analyses[key] = (self._kept(path, contributions), contributions)
+        return key
+
+    def _kept(self, path: Path, contributions: Contributions) -> Path:
+        """Where jobs find this analysis: in the workspace, or among the assets."""
+        if path.resolve() in (DEMO_ANALYSIS.resolve(), *(kept.resolve() for kept in self.analysis_paths())):
+            return path.resolve()
+        target = self.workspace.contributions / f"{path.stem}-{contributions.content_hash[:8]}.safetensors"
+        if not target.exists():
+            file.save(contributions, target)
+        return target
+
+    def analysis(self, key: str) -> Contributions:
+        """The opened analysis whose content hash is `key`."""
+        return self._opened(key)[1]
+
+    def analysis_path(self, key: str) -> Path:
+        """The file of the opened analysis whose content hash is `key`."""
+        return self._opened(key)[0]
+
+    def _opened(self, key: str) -> tuple[Path, Contributions]:
+        if key not in self._analyses:
+            raise InputError("This analysis is no longer open.", "Open it again in the first station.")
+        return self._analyses[key]
+
+    def classes(self, state: StudioState) -> tuple[str, ...]:
+        """The classes of the analysis that `state` names."""
+        return self._opened(state.analysis)[1].classes if state.analysis else ()
+
+    def open(self, state: StudioState) -> Opened:
+        """Everything that `state` names. Raises as `make_map`, `DropMap.check` and `preview` do."""
+        reference = self.reference(state.reference) if state.reference else None
+        path, contributions = self._opened(state.analysis) if state.analysis else (None, None)
+        drop = state.imported or (make_map(contributions, state.recipe) if contributions else None)
+        if drop and reference:
+            drop.check(reference.shape)
+        return Opened(
+            state=state,
+            reference=reference,
+            contributions=contributions,
+            analysis_path=str(path) if path else None,
+            drop=drop,
+            preview=preview(contributions, drop) if contributions and drop else None,
+        )
+
+    def with_reference(self, state: StudioState, name: str) -> StudioState:
+        """`state` with another model; its analysis stays where it fits, and the drop count becomes possible."""
+        shape = self.reference(name).shape
+        fits = state.analysis is not None and self.analysis(state.analysis).shape.same_grid(shape)
+        return StudioState.opening(name, state.analysis if fits else None, shape.experts)
+
+    def with_analysis(self, state: StudioState, path: Path) -> StudioState:
+        """`state` with another analysis; raises as `open_analysis` does."""
+        key = self.open_analysis(path, self.reference(state.reference) if state.reference else None)
+        return StudioState.opening(state.reference, key, self.analysis(key).shape.experts)
+
+    def read_choice(self, state: StudioState, path: Path) -> StudioState:
+        """`state` with the map or recipe in the file at `path`; it is looked at to tell which.
+
+        Raises what `Recipe.from_json` and `DropMap.from_json` do.
+        """
+        if path.stat().st_size > MAX_CHOICE_BYTES:
+            raise InputError(f"{path.name} has {path.stat().st_size:,} bytes, too many for a map or a recipe.")
+        text = path.read_bytes()
+        if is_recipe(text):
+            return state.cooking(Recipe.from_json(text, path.name))
+        model = self.reference(state.reference) if state.reference else self.analysis(state.analysis or "")
+        return state.showing(DropMap.from_json(text, shape=model.shape, name=path.name))
+
+    def foretold_bytes(self, opened: Opened, output: str) -> int:
+        """Bytes of "safetensors" or a tier, made of the open reference with the map that is shown.
+
+        Of safetensors about, of a tier exactly but for the vocabulary and what the manifest takes.
+        """
+        reference, drop = opened.reference, opened.drop
+        assert reference is not None and drop is not None, "sizes are asked for when both are open"
+        if output == "safetensors":
+            return reference.bytes * reference.parameters_with(drop.kept_count) // reference.parameters
+        return predict_bytes(self._outline(reference.path), tier_named(output), drop.kept_count)
+
+    def fallbacks(self, opened: Opened, tier: str) -> Mapping[str, int]:
+        """What tensors get instead of the type that a tier wants ("Q4_K → Q5_0") → how many tensors."""
+        assert opened.reference is not None and opened.drop is not None, "fallbacks are asked for when both are open"
+        return self._fallbacks(opened.reference.path, tier, opened.drop.kept_count)
+
+    def keep_choice(self, state: StudioState) -> tuple[Path, Path | None]:
+        """Files of the map that `state` shows and of its recipe (None for an imported map), for a job to read."""
+        drop = self.open(state).drop
+        if drop is None:
+            raise InputError("There is no map to build from.", "Open an analysis, or import a map.")
+        map_path = self.workspace.maps / f"{drop.content_hash[:12]}.json"
+        map_path.write_text(drop.to_json(), encoding="utf-8")
+        if state.imported is not None:
+            return map_path, None
+        recipe_path = self.workspace.recipes / f"{state.recipe.content_hash[:12]}.json"
+        recipe_path.write_text(state.recipe.to_json(), encoding="utf-8")
+        return map_path, recipe_path

@@ -1,0 +1,108 @@
+"""Small pieces of HTML that several stations use; everything that comes from outside is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from studio.errors import EspalierError
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def size_text(count: float) -> str:
+    """A number of bytes as people say it: "11.3 MiB"."""
+    step = 0
+    while abs(count) >= 1024 and step < len(_UNITS) - 1:
+        count, step = count / 1024, step + 1
+    return f"{count:.0f} {_UNITS[0]}" if step == 0 else f"{count:.3g} {_UNITS[step]}"
+
+
+def count_text(count: float) -> str:
+    """A large number as people say it: "17.4 million"."""
+    for limit, word in ((1e9, " billion"), (1e6, " million")):
+        if abs(count) >= limit:
+            return f"{count / limit:.3g}{word}"
+    return f"{count:,.0f}"
+
+
+def class_label(klass: str) -> str:
+    """How a class is written on the page; with a capital, also because gradio translates words like "code"."""
+    return klass[:1].upper() + klass[1:]
+
+
+def percent_text(share: float) -> str:
+    """A share of one: "87.4 %"; never 100 % for what is not all, nor 0 % for what is something."""
+    value = 100 * share
+    if 99.95 <= value < 100:
+        return "> 99.9 %"
+    if 0 < value < 0.05:
+        return "< 0.1 %"
+    return f"{value:.0f} %" if value in (0, 100) else f"{value:.1f} %"
+
+
+def duration_text(seconds: float) -> str:
+    """A length of time: "8 s", "3 min 20 s", "2 h 05 min"."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def station_head(number: int, title: str, lead: str) -> str:
+    """The heading of a station: its place in the journey, its name, and what it is for."""
+    return (
+        f'<div class="station-head"><span class="station-number" aria-hidden="true">{number}</span>'
+        f"<h2>{escape(title)}</h2><p>{escape(lead)}</p></div>"
+    )
+
+
+def facts(pairs: Iterable[tuple[str, str, str]]) -> str:
+    """(label, value, remark) triples as a row that wraps."""
+
+    def fact(label: str, value: str, remark: str) -> str:
+        small = f" <small>{escape(remark)}</small>" if remark else ""
+        return f"<div><dt>{escape(label)}</dt><dd>{escape(value)}{small}</dd></div>"
+
+    items = "".join(fact(*pair) for pair in pairs)
+    return f'<dl class="facts">{items}</dl>'
+
+
+def meters(shares: Iterable[tuple[str, float, bool]]) -> str:
+    """(label, share of one, whether it is low) as a list of bars with their numbers."""
+
+    def meter(label: str, share: float, low: bool) -> str:
+        width = 100 * min(max(share, 0.0), 1.0)
+        bar = f'<span class="meter{" low" if low else ""}" aria-hidden="true"><i style="width:{width:.2f}%"></i></span>'
+        return f'<li><span>{escape(label)}</span>{bar}<span class="number">{percent_text(share)}</span></li>'
+
+    return f'<ul class="meters">{"".join(meter(*one) for one in shares)}</ul>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[int] = (), caption: str = "") -> str:
+    """A plain table whose cells are HTML already; columns in `numeric` are set to the right."""
+
+    def cells(tag: str, row: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{' class=number' if index in numeric else ''}>{cell}</{tag}>" for index, cell in enumerate(row)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    title = f"<caption>{escape(caption)}</caption>" if caption else ""
+    heads = cells("th", [escape(name) for name in head])
+    parts = f"{title}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="scroll"><table class="plain">{parts}</table></div>'
+
+
+def notice(what: str, remedy: str = "", kind: str = "") -> str:
+    """A box that says something and what to do; `kind` is "", "warning" or "error"."""
+    role = "alert" if kind == "error" else "status"
+    more = f"<p>{escape(remedy)}</p>" if remedy else ""
+    return f'<div class="notice {kind}" role="{role}"><p><strong>{escape(what)}</strong></p>{more}</div>'
+
+
+def failure(error: EspalierError) -> str:
+    """The one way in which the page shows an error that a person can meet."""
+    return notice(error.what, error.remedy, "error")

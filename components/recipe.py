@@ -1,0 +1,107 @@
+"""Station 3, Choose: preset, drop count and class weights, what they mean, and taking a map or recipe along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from components.library import Opened
+from components.markup import station_head
+from components.shown import download_link
+from components.state import OWN, StudioState, weights_json
+from components.theme import panel, script
+from studio.recipes.presets import PRESETS
+
+_LEAD = (
+    "Choose how the experts are ranked and how many of the lowest leave every layer. "
+    "The map above and the numbers here follow at once; nothing is built yet."
+)
+_WEIGHTS = '<fieldset class="weights"><legend>Weight of each class</legend><div class="weights-rows"></div></fieldset>'
+_IMPORTED = "An imported map is shown. Move any control to go back to a recipe."
+
+
+@dataclass(frozen=True)
+class ChooseStation:
+    """What other stations and the wiring need of this one."""
+
+    preset: gr.Radio
+    when: gr.HTML
+    drop: gr.Slider
+    weights: gr.HTML
+    meaning: gr.HTML
+    problem: gr.HTML
+    saves: gr.HTML
+    upload: gr.File
+
+    @property
+    def controls(self) -> list[gr.components.Component]:
+        return [self.preset, self.drop, self.weights]
+
+
+def preset_choices(state: StudioState) -> list[tuple[str, str]]:
+    """The published recipes, and the person's own where one was loaded."""
+    own = [("Own recipe, from a file", OWN)] if state.preset == OWN else []
+    return [*((f"{one.title} ({one.name})", one.name) for one in PRESETS.values()), *own]
+
+
+def when_html(state: StudioState) -> str:
+    """When to choose the chosen preset."""
+    if state.imported is not None:
+        return f"<p class='quiet'>{_IMPORTED}</p>"
+    if state.preset == OWN:
+        return "<p class='quiet'>A recipe that you loaded; drop count and weights can still be changed.</p>"
+    return f"<p class='quiet'>{PRESETS[state.preset].when}</p>"
+
+
+def saves_html(opened: Opened) -> str:
+    """Links that save the map in the published form, and the recipe that made it."""
+    drop, state = opened.drop, opened.state
+    if drop is None:
+        return ""
+    stem = f"{opened.name}-{drop.kept_count}e"
+    links = [download_link(drop.to_json(), f"{stem}.drop-map.json", "Save the drop map")]
+    if state.imported is None:
+        links.append(download_link(state.recipe.to_json(), f"{stem}.recipe.json", "Save the recipe"))
+    return f"<p class='saves'>{''.join(links)}</p>"
+
+
+def choose_station(opened: Opened, meaning: str) -> ChooseStation:
+    """Lay the station out, showing `meaning`."""
+    state = opened.state
+    with gr.Column(elem_id="choose", elem_classes="station"):
+        panel(station_head(3, "Choose what to keep", _LEAD))
+        with gr.Row(elem_classes="halves"):
+            with gr.Column(min_width=300):
+                drop = gr.Slider(
+                    0,
+                    opened.most,
+                    value=state.recipe.drop,
+                    step=1,
+                    label="Experts to drop in every layer",
+                    elem_id="drop",
+                )
+                preset = gr.Radio(
+                    preset_choices(state), value=state.preset, label="How experts are ranked", elem_id="preset"
+                )
+                when = panel(when_html(state))
+                weights = gr.HTML(
+                    weights_json(opened.classes, state.recipe.class_weights),
+                    html_template=_WEIGHTS,
+                    js_on_load=script("weights.js"),
+                    elem_id="weights",
+                    apply_default_css=False,
+                )
+            with gr.Column(min_width=300):
+                problem = panel(visible=False)
+                meaning_panel = panel(meaning, elem_id="meaning")
+                saves_panel = panel(saves_html(opened), elem_id="saves")
+                with gr.Accordion("Use a published map, or a recipe of yours", open=False):
+                    panel(
+                        "<p class='quiet'>A drop map, an expert_drop_metadata.json, or a recipe: the file is looked at "
+                        "and says itself which it is.</p>"
+                    )
+                    upload = gr.File(
+                        label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
+                    )
+    return ChooseStation(preset, when, drop, weights, meaning_panel, problem, saves_panel, upload)

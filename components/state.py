@@ -1,0 +1,119 @@
+"""What one browser tab shows, as plain frozen values: nothing of gradio, and no arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from components.markup import class_label
+from studio.errors import InputError
+from studio.recipes.dropmap import DropMap
+from studio.recipes.presets import PRESETS, preset
+from studio.recipes.recipe import Recipe
+
+Scale = Literal["raw", "share", "rank"]
+ALL = "all"
+"""The class selector's choice of all classes together."""
+
+OWN = "own"
+"""The preset of a recipe that was loaded from a file and is none of the published ones."""
+
+MOST_WEIGHT = 5.0
+
+
+@dataclass(frozen=True)
+class View:
+    """What the map is coloured by."""
+
+    klass: str = ALL
+    minus: str | None = None
+    """The class that is subtracted; None: nothing is."""
+    scale: Scale = "share"
+
+    def __post_init__(self) -> None:
+        if self.scale not in get_args(Scale):
+            raise InputError(f"There is no scale {self.scale!r}.", f"There are {', '.join(get_args(Scale))}.")
+        if self.minus is not None and ALL in (self.klass, self.minus):
+            raise InputError("A difference needs two classes.", "Choose one class on each side.")
+
+    def within(self, classes: tuple[str, ...]) -> View:
+        """This view, as far as an analysis with `classes` can show it."""
+        klass = self.klass if self.klass in classes else ALL
+        minus = self.minus if self.minus in classes and klass != ALL else None
+        return View(klass, minus, self.scale)
+
+
+@dataclass(frozen=True)
+class StudioState:
+    """One tab: which model and analysis are open, what is chosen, what is looked at.
+
+    `reference` is the name that jobs know the model by; `analysis` the content hash of the contributions.
+    """
+
+    reference: str
+    analysis: str | None
+    recipe: Recipe
+    preset: str
+    view: View = View()
+    imported: DropMap | None = None
+    """A published map that is shown instead of the recipe's own."""
+    cell: tuple[int, int] | None = None
+    """(row, expert) of the cell whose numbers are shown."""
+
+    @classmethod
+    def opening(cls, reference: str, analysis: str | None, experts: int) -> StudioState:
+        """What the page shows first: a quarter of the experts dropped, by the preset that keeps specialists."""
+        first = "98e-v4"
+        return cls(reference, analysis, preset(first, experts // 4, {}), first)
+
+    def choosing(self, name: str, drop: int, weights: Mapping[str, float]) -> StudioState:
+        """Another preset, drop count or class weights; an imported map is left behind."""
+        recipe = (
+            self.recipe.but(drop=drop, class_weights=dict(weights))
+            if name == OWN
+            else preset(name, drop, dict(weights))
+        )
+        return replace(self, preset=name, recipe=recipe, imported=None)
+
+    def cooking(self, recipe: Recipe) -> StudioState:
+        """A recipe from a file; it is named where it is one of the presets."""
+        same = [name for name in PRESETS if preset(name, recipe.drop, recipe.class_weights) == recipe]
+        return replace(self, recipe=recipe, preset=same[0] if same else OWN, imported=None)
+
+    def looking(self, view: View) -> StudioState:
+        """Another view of the same choice."""
+        return replace(self, view=view)
+
+    def pointing(self, row: object, expert: object) -> StudioState:
+        """At a cell; whether the map has it is for the engine to say."""
+        if type(row) is not int or type(expert) is not int:
+            raise InputError(f"{row!r}, {expert!r} is no cell of the map.", "Click a cell.")
+        return replace(self, cell=(row, expert))
+
+    def showing(self, imported: DropMap | None) -> StudioState:
+        """An imported map, or (None) the recipe's own again."""
+        return replace(self, imported=imported)
+
+
+def weights_json(classes: tuple[str, ...], weights: Mapping[str, float]) -> str:
+    """The class weights as assets/weights.js reads them."""
+    return json.dumps(
+        [{"name": klass, "label": class_label(klass), "weight": weights.get(klass, 1.0)} for klass in classes]
+    )
+
+
+def weights_from_json(text: str, classes: tuple[str, ...]) -> dict[str, float]:
+    """What assets/weights.js sent, checked; classes that count once are left out, as a recipe does.
+
+    Raises `InputError` for anything that the sliders cannot produce.
+    """
+    try:
+        sent = {str(entry["name"]): float(entry["weight"]) for entry in json.loads(text)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError("The class weights that the page sent cannot be read.", "Reload the page.") from error
+    for klass, weight in sent.items():
+        if klass not in classes or not 0 <= weight <= MOST_WEIGHT:
+            raise InputError(f"The class {klass!r} cannot have the weight {weight}.", f"Give 0 to {MOST_WEIGHT:g}.")
+    return {klass: sent[klass] for klass in classes if klass in sent and sent[klass] != 1.0}

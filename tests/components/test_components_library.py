@@ -1,0 +1,134 @@
+"""What is open: names and hashes lead to models, analyses and maps, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.library import Library, Opened, is_recipe
+from components.state import StudioState
+from studio.contributions import file
+from studio.contributions.model import Contributions
+from studio.errors import FormatError, InputError, MismatchError
+from studio.recipes.apply import make_map
+from studio.recipes.presets import preset
+
+
+@pytest.fixture
+def opened(library: Library) -> Opened:
+    key = library.open_analysis(library.workspace.contributions / "pear.safetensors", library.reference("pear"))
+    return library.open(StudioState.opening("pear", key, 8))
+
+
+def test_an_opened_state_has_the_map_of_its_recipe(opened: Opened, contributions: Contributions) -> None:
+    assert opened.drop == make_map(contributions, opened.state.recipe)
+    assert opened.preview is not None and opened.preview.kept_experts == 6
+    assert (opened.classes, opened.most, opened.name) == (("math", "code"), 6, "pear")
+
+
+def test_an_analysis_of_another_grid_is_refused_by_name(library: Library, make_model: Callable[..., Path]) -> None:
+    make_model(library.workspace.references / "plum", experts=16)
+    with pytest.raises(MismatchError, match=r"3 layers × 8 experts, and plum has 3 × 16"):
+        library.open_analysis(library.workspace.contributions / "pear.safetensors", library.reference("plum"))
+
+
+def test_an_analysis_from_elsewhere_is_kept_in_the_workspace(
+    library: Library, contributions: Contributions, tmp_path: Path
+) -> None:
+    outside = tmp_path / "downloaded.safetensors"
+    file.save(contributions, outside)
+    kept = library.analysis_path(library.open_analysis(outside))
+    assert kept.is_relative_to(library.workspace.contributions)
+    assert file.load(kept).content_hash == contributions.content_hash
+
+
+def test_another_model_takes_the_analysis_along_only_where_it_fits(
+    library: Library, opened: Opened, make_model: Callable[..., Path]
+) -> None:
+    make_model(library.workspace.references / "quince")
+    make_model(library.workspace.references / "plum", experts=16)
+    assert library.with_reference(opened.state, "quince").analysis == opened.state.analysis
+    assert library.with_reference(opened.state, "plum").analysis is None
+
+
+def test_a_model_outside_the_workspace_is_linked_for_the_command_line_and_refused_for_the_page(
+    library: Library, make_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    outside = make_model(tmp_path / "elsewhere" / "medlar")
+    with pytest.raises(InputError):
+        library.reference(str(outside))
+    assert library.reference(library.adopt_reference(outside)).path.resolve() == outside
+
+
+def test_two_models_cannot_have_one_name(library: Library, make_model: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="another model"):
+        library.adopt_reference(make_model(tmp_path / "pear"))
+
+
+@pytest.mark.parametrize("name", ["../..", "/etc", "references/../../.."])
+def test_the_page_cannot_open_a_path(library: Library, name: str) -> None:
+    with pytest.raises(InputError):
+        library.reference(name)
+
+
+def test_a_file_of_a_choice_is_recognised_by_what_is_in_it(library: Library, opened: Opened, tmp_path: Path) -> None:
+    assert opened.drop is not None
+    chosen = tmp_path / "choice.json"
+    chosen.write_text(opened.drop.to_json())
+    assert library.read_choice(opened.state, chosen).imported == opened.drop
+    chosen.write_text(preset("98e-v3", 3, {"code": 2.0}).to_json())
+    assert library.read_choice(opened.state, chosen).recipe.drop == 3
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"0": [1, 1]}', '{"0": [0], "1": [0], "2": [99]}', "\x00\x01"])
+def test_a_file_that_is_no_choice_is_refused(library: Library, opened: Opened, tmp_path: Path, text: str) -> None:
+    chosen = tmp_path / "choice.json"
+    chosen.write_text(text)
+    with pytest.raises(InputError):
+        library.read_choice(opened.state, chosen)
+
+
+def test_a_huge_file_is_refused_before_it_is_read(library: Library, opened: Opened, tmp_path: Path) -> None:
+    chosen = tmp_path / "choice.json"
+    with chosen.open("wb") as sparse:
+        sparse.truncate(1 << 30)
+    with pytest.raises(InputError, match="too many"):
+        library.read_choice(opened.state, chosen)
+
+
+def test_what_a_job_reads_is_what_was_shown(library: Library, opened: Opened) -> None:
+    map_path, recipe_path = library.keep_choice(opened.state)
+    assert opened.drop is not None and json.loads(map_path.read_text()) == json.loads(opened.drop.to_json())
+    assert recipe_path is not None and recipe_path.read_text() == opened.state.recipe.to_json()
+    assert library.keep_choice(opened.state.showing(opened.drop))[1] is None
+
+
+def test_without_an_analysis_there_is_nothing_to_build(library: Library) -> None:
+    with pytest.raises(InputError, match="no map"):
+        library.keep_choice(StudioState.opening("pear", None, 8))
+
+
+def test_sizes_fall_with_every_dropped_expert_and_with_the_tier(library: Library, opened: Opened) -> None:
+    def sizes(output: str) -> list[int]:
+        states = [opened.state.choosing("98e-v4", drop, {}) for drop in range(7)]
+        return [library.foretold_bytes(library.open(state), output) for state in states]
+
+    for output in ("safetensors", "Q8_0", "Q4_K_M"):
+        assert (np.diff(sizes(output)) < 0).all()
+    assert sizes("F16")[0] > sizes("Q8_0")[0] > sizes("Q4_K_M")[0]
+
+
+def test_a_map_is_not_taken_for_a_recipe() -> None:
+    assert is_recipe(b'{"drop": 3}')
+    assert not is_recipe(b'{"0": [1]}') and not is_recipe(b"{") and not is_recipe(b"[1]")
+
+
+def test_an_unreadable_analysis_is_named(library: Library, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"questions": 3}')
+    with pytest.raises(FormatError, match=r"broken\.json"):
+        library.open_analysis(broken)
