@@ -15,7 +15,7 @@ from components.journey import journey
 from components.library import DEMO_ANALYSIS, Library, Studio
 from components.state import StudioState
 from components.theme import FAVICON, STYLESHEETS, head, plotly_script, theme
-from studio.errors import EspalierError
+from studio.errors import EspalierError, InputError
 from studio.jobs.store import JobStore
 from studio.jobs.task import DEMO
 from studio.workspace import Workspace
@@ -35,6 +35,16 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def credentials(host: str) -> tuple[str, str] | None:
+    """Who may log in, `ESPALIER_AUTH=USER:PASSWORD`; `InputError` when others can reach a page without a login."""
+    user, _, password = os.environ.get("ESPALIER_AUTH", "").partition(":")
+    if user and password:
+        return user, password
+    if host in ("127.0.0.1", "localhost", "::1"):
+        return None
+    raise InputError(f"Others can reach {host}, and the page has no login.", "Set ESPALIER_AUTH=USER:PASSWORD.")
+
+
 def studio_of(given: argparse.Namespace) -> Studio:
     """Open what the page shows first; raises as `Library` does."""
     workspace = Workspace.open(given.workspace)
@@ -45,7 +55,7 @@ def studio_of(given: argparse.Namespace) -> Studio:
     analysis = given.contributions or (DEMO_ANALYSIS if name in (DEMO, "") and DEMO_ANALYSIS.exists() else None)
     key = library.open_analysis(analysis, reference) if analysis else None
     model = reference or (library.analysis(key) if key else None)
-    first = StudioState.opening(name, key, model.shape.experts if model else 4)
+    first = StudioState.opening(name, key, model.shape if model else None)
     return Studio(library, JobStore(workspace), first)
 
 
@@ -59,6 +69,7 @@ def page_of(studio: Studio) -> gr.Blocks:
 def main(arguments: list[str] | None = None) -> int:
     given = flags(arguments)
     try:
+        login = credentials(given.host)
         studio = studio_of(given)
     except EspalierError as error:
         sys.stderr.write(f"espalier: {error}\n")
@@ -66,6 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     gr.set_static_paths([plotly_script(), *STYLESHEETS])
     page_of(studio).queue().launch(
         server_name=given.host,
+        auth=login,
         server_port=given.port,
         inbrowser=not given.no_browser,
         allowed_paths=[str(studio.library.workspace.artifacts)],

@@ -29,7 +29,10 @@ function shapes() {
 }
 
 function draw() {
-  if (!props.value) return;
+  if (!props.value) {
+    clear();
+    return;
+  }
   const next = JSON.parse(props.value);
   const data = JSON.stringify(next.data);
   const onlyMarks = data === drawnData && next.layout.meta.title === figure.layout.meta.title;
@@ -37,6 +40,16 @@ function draw() {
   drawnData = data;
   if (onlyMarks) mark();
   else paint();
+}
+
+// Without an analysis there is nothing to draw.
+function clear() {
+  title.textContent = title.dataset.empty;
+  if (!figure) return;
+  Plotly.purge(plot);
+  delete plot.dataset.bound;
+  figure = cursor = null;
+  drawnData = '';
 }
 
 // Everything, from the start.
@@ -81,6 +94,7 @@ function bind() {
 
 const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
 plot.addEventListener('keydown', (event) => {
+  if (!figure) return;
   const step = steps[event.key];
   const asked = event.key === 'Enter' || event.key === ' ';
   if (!step && !asked) return;

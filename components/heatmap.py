@@ -23,7 +23,7 @@ _LEGEND = (
     "<span>Point at a cell for its numbers; click it, or press Enter, for all classes.</span></p>"
 )
 _PLOT = (
-    '<h3 class="plot-title"></h3>'
+    '<h3 class="plot-title" data-empty="Open an analysis to see what each expert does."></h3>'
     '<div class="plot" tabindex="0" role="application" aria-label="Map of layers and experts. '
     'Arrow keys move between cells, Enter shows the numbers of one."></div>'
 )

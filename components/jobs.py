@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
@@ -31,7 +30,7 @@ def job_html(job: Job | None, workspace: Workspace, log_tail: str = "") -> str:
     if job is None:
         return NOTHING_YET
     head = (
-        f"<p class='job-line'><strong>{escape(job.title)}</strong>"
+        f"<p class='job-line' aria-live='polite'><strong>{escape(job.title)}</strong>"
         f"<span class='badge {job.status}'>{WORDS[job.status]}</span></p>"
     )
     body = {
@@ -100,8 +99,3 @@ def _failed(job: Job, log_tail: str) -> str:
     tail = job.log_tail or log_tail
     log = f"<p class='panel-title'>Last lines of its log</p><pre class='log'>{escape(tail)}</pre>" if tail else ""
     return notice(job.error or "The job failed.", "", "error") + log
-
-
-def age_text(job: Job, now: float | None = None) -> str:
-    """How long ago a job was asked for."""
-    return f"{duration_text((now or time.time()) - job.created)} ago"

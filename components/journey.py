@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from components import build, heatmap, recipe, reference
+from components import heatmap, outputs, recipe, reference
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.heatmap import SeeStation, see_station
@@ -97,7 +97,7 @@ def meaning_text(library: Library, opened: Opened) -> str:
     """What the choice means, as HTML; empty without a map."""
     if opened.drop is None:
         return ""
-    return meaning_html(opened.drop, opened.preview, opened.reference, build.foretold_sizes(library, opened))
+    return meaning_html(opened.drop, opened.preview, opened.reference, outputs.foretold_sizes(library, opened))
 
 
 def _cell(opened: Opened) -> gr.HTML:
@@ -116,17 +116,17 @@ def _looks(stations: Stations, opened: Opened) -> Updates:
     }
 
 
-def _results(library: Library, stations: Stations, opened: Opened, name: str, outputs: list[str]) -> Updates:
-    """New values of `Stations.results`; `name` and `outputs` are those of the build."""
+def _results(library: Library, stations: Stations, opened: Opened, name: str, ticked: list[str]) -> Updates:
+    """New values of `Stations.results`; `name` and `ticked` outputs are those of the build."""
     choose, building = stations.choose, stations.build
-    name = build.following_name(opened, name)
+    name = outputs.following_name(opened, name)
     return {
         **_looks(stations, opened),
         choose.meaning: meaning_text(library, opened),
         choose.saves: recipe.saves_html(opened),
         choose.when: recipe.when_html(opened.state),
-        building.sizes: build.sizes_html(library, opened, outputs),
-        building.command: build.command_html(opened, name, outputs),
+        building.sizes: outputs.sizes_html(library, opened, ticked),
+        building.command: outputs.command_html(opened, name, ticked),
         building.name: name,
     }
 
@@ -134,10 +134,10 @@ def _results(library: Library, stations: Stations, opened: Opened, name: str, ou
 def _everything(library: Library, stations: Stations, opened: Opened) -> Updates:
     """New values of `Stations.everything`."""
     state, see, choose, load = opened.state, stations.see, stations.choose, stations.load
-    classes = opened.classes
+    classes, ticked = opened.classes, outputs.first_outputs(opened)
     return {
-        **_results(library, stations, opened, "", [build.FIRST]),
-        stations.build.outputs: gr.CheckboxGroup(build.output_choices(opened), value=[build.FIRST]),
+        **_results(library, stations, opened, "", ticked),
+        stations.build.outputs: gr.CheckboxGroup(outputs.output_choices(opened), value=ticked),
         see.klass: gr.Dropdown(heatmap.class_choices(classes), value=state.view.klass),
         see.minus: gr.Dropdown(heatmap.minus_choices(classes), value=state.view.minus or heatmap.NOBODY),
         see.scale: state.view.scale,
@@ -173,9 +173,9 @@ def _wire(library: Library, stations: Stations) -> None:
 
     @_told(choose.problem)
     def on_choose(now: StudioState, *values: Any) -> Updates:
-        preset, drop, weights, name, outputs = values
+        preset, drop, weights, name, ticked = values
         chosen = now.choosing(preset, int(drop), weights_from_json(weights, library.classes(now)))
-        return _results(library, stations, library.open(chosen), name, outputs)
+        return _results(library, stations, library.open(chosen), name, ticked)
 
     @_told(choose.problem)
     def on_look(now: StudioState, klass: str, minus: str, scale: str) -> Updates:
@@ -189,7 +189,7 @@ def _wire(library: Library, stations: Stations) -> None:
     @_told(choose.problem)
     def on_choice_file(now: StudioState, path: str | None) -> Updates:
         if path is None:
-            return {}
+            return {choose.problem: gr.skip()}
         chosen = library.read_choice(now, Path(path))
         return _everything(library, stations, library.open(chosen))
 
@@ -200,7 +200,7 @@ def _wire(library: Library, stations: Stations) -> None:
     @_told(load.problem)
     def on_analysis(now: StudioState, path: str | None) -> Updates:
         if path is None:
-            return {}
+            return {load.problem: gr.skip()}
         return _everything(library, stations, library.open(library.with_analysis(now, Path(path))))
 
     live: dict[str, Any] = {

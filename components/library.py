@@ -32,6 +32,9 @@ from studio.recipes.recipe import Recipe
 from studio.workspace import Workspace
 
 DEMO_ANALYSIS = ASSETS / "demo-contributions.safetensors"
+SAFETENSORS = "safetensors"
+AS_IS = "gguf"
+"""What can be made beside tiers: a safetensors checkpoint, or a GGUF in the types that the reference has."""
 MAX_CHOICE_BYTES = 16 << 20
 """Published maps have some kilobytes."""
 
@@ -199,12 +202,14 @@ class Library:
         """`state` with another model; its analysis stays where it fits, and the drop count becomes possible."""
         shape = self.reference(name).shape
         fits = state.analysis is not None and self.analysis(state.analysis).shape.same_grid(shape)
-        return StudioState.opening(name, state.analysis if fits else None, shape.experts)
+        return StudioState.opening(name, state.analysis if fits else None, shape).looking(state.view)
 
     def with_analysis(self, state: StudioState, path: Path) -> StudioState:
         """`state` with another analysis; raises as `open_analysis` does."""
         key = self.open_analysis(path, self.reference(state.reference) if state.reference else None)
-        return StudioState.opening(state.reference, key, self.analysis(key).shape.experts)
+        contributions = self.analysis(key)
+        view = state.view.within(contributions.classes)
+        return StudioState.opening(state.reference, key, contributions.shape).looking(view)
 
     def read_choice(self, state: StudioState, path: Path) -> StudioState:
         """`state` with the map or recipe in the file at `path`; it is looked at to tell which.
@@ -220,13 +225,13 @@ class Library:
         return state.showing(DropMap.from_json(text, shape=model.shape, name=path.name))
 
     def foretold_bytes(self, opened: Opened, output: str) -> int:
-        """Bytes of "safetensors" or a tier, made of the open reference with the map that is shown.
+        """Bytes of an output made of the open reference with the map that is shown.
 
-        Of safetensors about, of a tier exactly but for the vocabulary and what the manifest takes.
+        Of `SAFETENSORS` and `AS_IS` about, of a tier exactly but for the vocabulary and what the manifest takes.
         """
         reference, drop = opened.reference, opened.drop
         assert reference is not None and drop is not None, "sizes are asked for when both are open"
-        if output == "safetensors":
+        if output in (SAFETENSORS, AS_IS):
             return reference.bytes * reference.parameters_with(drop.kept_count) // reference.parameters
         return predict_bytes(self._outline(reference.path), tier_named(output), drop.kept_count)
 

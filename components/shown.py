@@ -134,6 +134,12 @@ def meaning_html(
     worst = f"keeps {percent_text(seen.worst_layer_share)}"
     pairs.append(("Hardest hit layer", f"Layer {seen.worst_layer}", worst))
     bars = meters((class_label(klass), share, share < LOW_SHARE) for klass, share in seen.share_kept_per_class.items())
+    if seen.outliers:
+        files += notice(
+            f"{seen.outliers} numbers of the analysis are not credible.",
+            "The median of their neighbours stands in for them.",
+            "warning",
+        )
     measured = f"<small class='quiet'>({CRITERIA.get(seen.criterion, seen.criterion)})</small>"
     return f"{facts(pairs)}<h3 class='panel-title'>Contribution kept, per class {measured}</h3>{bars}{files}"
 

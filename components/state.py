@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from components.markup import class_label
 from studio.errors import InputError
+from studio.families import MoeShape
 from studio.recipes.dropmap import DropMap
 from studio.recipes.presets import PRESETS, preset
 from studio.recipes.recipe import Recipe
@@ -63,10 +64,12 @@ class StudioState:
     """(row, expert) of the cell whose numbers are shown."""
 
     @classmethod
-    def opening(cls, reference: str, analysis: str | None, experts: int) -> StudioState:
-        """What the page shows first: a quarter of the experts dropped, by the preset that keeps specialists."""
+    def opening(cls, reference: str, analysis: str | None, shape: MoeShape | None) -> StudioState:
+        """What the page shows first: a quarter of the experts dropped (or what top-k allows of it), by the preset that
+        keeps specialists."""
         first = "98e-v4"
-        return cls(reference, analysis, preset(first, experts // 4, {}), first)
+        drop = min(shape.experts // 4, shape.experts - shape.top_k) if shape else 0
+        return cls(reference, analysis, preset(first, drop, {}), first)
 
     def choosing(self, name: str, drop: int, weights: Mapping[str, float]) -> StudioState:
         """Another preset, drop count or class weights; an imported map is left behind."""

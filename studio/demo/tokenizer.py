@@ -74,9 +74,9 @@ def train_tokenizer(seed: int = 0, dialogues: int = 10_000) -> Any:
     ]
     runs: list[tuple[str, str]] = []
     for character, longest in (("\n", _LINE_BREAKS), ("▁", _BLANKS)):
-        # Powers of two first, so that a run of any length up to the longest merges into one token.
+        # Powers of two first, then the rest from short to long, so that a run of any length merges into one token.
         runs += [(character * (n // 2), character * (n // 2)) for n in (2, 4, 8, 16) if n <= longest]
-        runs += [(character * a, character * b) for a in (8, 4, 2) for b in range(1, a) if a + b <= longest]
+        runs += [(character * a, character * b) for a in (2, 4, 8) for b in range(1, a) if a + b <= longest]
     run_tokens = sorted({a + b for a, b in runs} | {"\n"}, key=lambda token: (token[0], len(token)))
 
     room = VOCABULARY - len(specials) - len(byte_tokens) - len(run_tokens)

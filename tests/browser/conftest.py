@@ -35,7 +35,7 @@ SWITCHES = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE_S = 120
+PATIENCE_S = 240
 """For one thing to happen on the page; generous, because a build shares the machine with it."""
 
 

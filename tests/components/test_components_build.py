@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
 import pytest
 
-from components.build import (
+from components.jobs import job_choices, job_html
+from components.library import AS_IS, SAFETENSORS, Library, Opened
+from components.markup import size_text
+from components.outputs import (
     command_text,
+    first_outputs,
     following_name,
     output_choices,
     parameters,
     sizes_html,
     suggested_name,
 )
-from components.jobs import job_choices, job_html
-from components.library import Library, Opened
-from components.markup import size_text
 from components.shown import cell_html, map_json, meaning_html, title_of
 from components.state import StudioState, View
 from studio.contributions.model import Contributions
@@ -29,9 +31,9 @@ from studio.workspace import Workspace
 
 
 @pytest.fixture
-def opened(library: Library) -> Opened:
+def opened(library: Library, contributions: Contributions) -> Opened:
     key = library.open_analysis(library.workspace.contributions / "pear.safetensors", library.reference("pear"))
-    return library.open(StudioState.opening("pear", key, 8).choosing("98e-v4", 4, {"code": 3.0}))
+    return library.open(StudioState.opening("pear", key, contributions.shape).choosing("98e-v4", 4, {"code": 3.0}))
 
 
 def a_job(**fields: Any) -> Job:
@@ -160,3 +162,20 @@ def test_every_view_has_a_map_and_a_question(opened: Opened, contributions: Cont
     assert opened.drop is not None
     assert title_of(view).endswith("?")
     assert map_json(contributions, opened.drop, view).startswith("{")
+
+
+def test_a_gguf_reference_keeps_its_types_unless_a_tier_is_asked_for(library: Library, opened: Opened) -> None:
+    assert opened.reference is not None
+    quantized = replace(opened, reference=replace(opened.reference, kind="gguf"))
+    assert first_outputs(quantized) == [AS_IS] and SAFETENSORS not in dict(output_choices(quantized)).values()
+    told = parameters(library, quantized, "pear-4e", [AS_IS])
+    assert (told["outputs"], told["tiers"]) == (["gguf"], [])
+    assert command_text(quantized, "pear-4e", [AS_IS]).endswith("--map map.json --out pear-4e.gguf")
+    with pytest.raises(InputError, match="Choose one"):
+        parameters(library, quantized, "pear-4e", [AS_IS, "Q8_0"])
+
+
+def test_outliers_of_an_analysis_are_said(opened: Opened) -> None:
+    assert opened.drop is not None and opened.preview is not None
+    shown = meaning_html(opened.drop, replace(opened.preview, outliers=12), None)
+    assert "12 numbers of the analysis are not credible" in shown

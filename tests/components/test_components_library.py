@@ -19,9 +19,9 @@ from studio.recipes.presets import preset
 
 
 @pytest.fixture
-def opened(library: Library) -> Opened:
+def opened(library: Library, contributions: Contributions) -> Opened:
     key = library.open_analysis(library.workspace.contributions / "pear.safetensors", library.reference("pear"))
-    return library.open(StudioState.opening("pear", key, 8))
+    return library.open(StudioState.opening("pear", key, contributions.shape))
 
 
 def test_an_opened_state_has_the_map_of_its_recipe(opened: Opened, contributions: Contributions) -> None:
@@ -109,7 +109,7 @@ def test_what_a_job_reads_is_what_was_shown(library: Library, opened: Opened) ->
 
 def test_without_an_analysis_there_is_nothing_to_build(library: Library) -> None:
     with pytest.raises(InputError, match="no map"):
-        library.keep_choice(StudioState.opening("pear", None, 8))
+        library.keep_choice(StudioState.opening("pear", None, None))
 
 
 def test_sizes_fall_with_every_dropped_expert_and_with_the_tier(library: Library, opened: Opened) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from components.state import ALL, OWN, StudioState, View, weights_from_json, weights_json
 from studio.errors import InputError
+from studio.families import MoeShape
 from studio.recipes.dropmap import DropMap
 from studio.recipes.presets import preset
 
@@ -15,7 +16,7 @@ CLASSES = ("math", "code")
 
 
 def opening() -> StudioState:
-    return StudioState.opening("pear", "hash", 32)
+    return StudioState.opening("pear", "hash", MoeShape("gemma4", (0,), 32, 4, 1, 1))
 
 
 def imported() -> DropMap:

@@ -42,7 +42,7 @@ def partials(workspace: Workspace) -> Callable[[], list[Path]]:
     return lambda: list(workspace.root.rglob(".*.partial-*"))
 
 
-def wait_for(store: JobStore, job_id: str, wanted: Callable[[Job], bool], seconds: float = 20.0) -> Job:
+def wait_for(store: JobStore, job_id: str, wanted: Callable[[Job], bool], seconds: float = 60.0) -> Job:
     """The job once it is as `wanted`, looked at the way the page does."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

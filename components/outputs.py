@@ -1,0 +1,143 @@
+"""What can be made of the open model: the choice, sizes, fallbacks, a job's parameters, the equivalent commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from components.library import AS_IS, SAFETENSORS, Library, Opened
+from components.markup import size_text, table
+from components.state import OWN
+from studio.errors import InputError
+
+OFFERED = ("BF16", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
+"""The tiers on the page, largest first."""
+FIRST = "Q4_K_M"
+
+_GOOD_FOR = {
+    AS_IS: "fast: nothing is quantized again",
+    SAFETENSORS: "transformers, vLLM, further training",
+    "BF16": "16 bits, as models are published",
+    "F16": "16 bits, for devices without BF16",
+    "Q8_0": "nearly nothing lost",
+    "Q6_K": "very close to the original",
+    "Q5_K_M": "a good balance with memory to spare",
+    "Q4_K_M": "the usual choice",
+}
+
+
+def output_choices(opened: Opened) -> list[tuple[str, str]]:
+    """What can be made of the open reference."""
+    whole = ("GGUF, types as they are", AS_IS) if _is_gguf(opened) else ("Safetensors", SAFETENSORS)
+    return [whole, *((tier, tier) for tier in OFFERED)]
+
+
+def first_outputs(opened: Opened) -> list[str]:
+    """What is ticked before a person chooses: a quantized file stays as it is, as quantizing twice loses more."""
+    return [AS_IS if _is_gguf(opened) else FIRST]
+
+
+def _is_gguf(opened: Opened) -> bool:
+    return opened.reference is not None and opened.reference.kind == "gguf"
+
+
+def suggested_name(opened: Opened) -> str:
+    """A name that says what was made: model and kept experts."""
+    return f"{opened.name}-{opened.drop.kept_count}e" if opened.drop else ""
+
+
+def following_name(opened: Opened, name: str) -> str:
+    """The suggestion while a person has not written a name of their own."""
+    follows = not name or re.fullmatch(rf"{re.escape(opened.name)}-\d+e", name)
+    return suggested_name(opened) if follows else name
+
+
+def foretold_sizes(library: Library, opened: Opened) -> list[tuple[str, int]]:
+    """(output, predicted bytes) of everything that can be made of the open reference."""
+    if opened.reference is None or opened.drop is None:
+        return []
+    return [(label, library.foretold_bytes(opened, output)) for label, output in output_choices(opened)]
+
+
+def sizes_html(library: Library, opened: Opened, chosen: Sequence[str]) -> str:
+    """Predicted size of every output at the chosen drop count, and where a chosen tier has to use larger types."""
+    if opened.reference is None or opened.drop is None:
+        return ""
+    rows = []
+    for (label, output), (_, size) in zip(output_choices(opened), foretold_sizes(library, opened), strict=True):
+        share = f"{100 * size / opened.reference.bytes:.0f} %"
+        name = f"<strong>{escape(label)}</strong>" if output in chosen else escape(label)
+        rows.append((name, size_text(size), share, _GOOD_FOR[output]))
+    sizes = table(("Output", "Predicted size", "of reference", "Good for"), rows, numeric=(1, 2))
+    return sizes + "".join(_fallback_html(library, opened, tier) for tier in chosen if tier in OFFERED)
+
+
+def _fallback_html(library: Library, opened: Opened, tier: str) -> str:
+    """One line per kind of fallback of a tier."""
+    changes = [f"{escape(change)} in {count}" for change, count in library.fallbacks(opened, tier).items()]
+    if not changes:
+        return ""
+    why = "tensors, because their rows are not whole blocks of the smaller type"
+    return f"<p class='quiet'><strong>{tier}</strong> uses larger types where it must: {', '.join(changes)} {why}.</p>"
+
+
+def parameters(library: Library, opened: Opened, name: str, chosen: Sequence[str]) -> dict[str, Any]:
+    """What the job `build` is told. Raises `InputError` when there is no map yet, or the outputs exclude each other."""
+    if AS_IS in chosen and len(chosen) > 1:
+        raise InputError(
+            "A GGUF with its types as they are is one build, and tiers are another.", "Choose one of them."
+        )
+    map_path, recipe_path = library.keep_choice(opened.state)
+    root = library.workspace.root
+    tiers = [tier for tier in OFFERED if tier in chosen]
+    told: dict[str, Any] = {
+        "reference": opened.state.reference,
+        "map": str(map_path.relative_to(root)),
+        "name": name.strip(),
+        "outputs": [*([SAFETENSORS] if SAFETENSORS in chosen else []), *(["gguf"] if tiers or AS_IS in chosen else [])],
+        "tiers": tiers,
+    }
+    if recipe_path is not None:
+        told["recipe"] = recipe_path.read_text(encoding="utf-8")
+        told["contributions"] = opened.analysis_path
+    return told
+
+
+def command_html(opened: Opened, name: str, chosen: Sequence[str]) -> str:
+    """The same work as commands."""
+    return f"<code class='command'>{escape(command_text(opened, name, chosen))}</code>"
+
+
+def command_text(opened: Opened, name: str, chosen: Sequence[str]) -> str:
+    """Commands that do what the button does; files of the page's own are named as they can be saved from it."""
+    if opened.reference is None or opened.drop is None:
+        return ""
+    reference = str(opened.reference.path)
+    state, lines = opened.state, []
+    if state.imported is None and opened.analysis_path:
+        ranked = (
+            f"--preset {state.preset} --drop {state.recipe.drop}" if state.preset != OWN else "--recipe recipe.json"
+        )
+        weights = [
+            f"--class-weight {shlex.quote(f'{klass}={weight:g}')}"
+            for klass, weight in state.recipe.class_weights.items()
+        ]
+        said = " ".join([ranked, *(weights if state.preset != OWN else [])])
+        lines.append(f"python -m studio map {shlex.quote(opened.analysis_path)} {said} --out map.json")
+    for output, suffix in ((SAFETENSORS, ""), (AS_IS, ".gguf")):
+        if output in chosen:
+            target = shlex.quote(f"{name}{suffix}")
+            lines.append(f"python -m studio prune {shlex.quote(reference)} --map map.json --out {target}")
+    if tiers := [tier for tier in OFFERED if tier in chosen]:
+        source = reference
+        if opened.reference.kind == SAFETENSORS:
+            source = "reference.gguf"
+            lines.append(f"python -m studio convert {shlex.quote(reference)} --out {source}")
+        asked = " ".join(f"--tier {tier}" for tier in tiers)
+        lines.append(
+            f"python -m studio quantize {shlex.quote(source)} {asked} --map map.json --out {shlex.quote(name)}-gguf"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,40 @@
+"""Every command of the README works as it stands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.browser.conftest import running_app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_verbs_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None:
+    for name in ("assets", "studio"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    commands = BLOCKS[0].strip().splitlines()
+    assert len(commands) >= 8
+    for command in commands:
+        line = command.replace("python", f"'{sys.executable}'", 1)
+        done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_page_opens_on_a_model_of_ones_own(tmp_path: Path) -> None:
+    command = BLOCKS[1].split()
+    assert command[:3] == ["python", "app.py", "--reference"] and command[4] == "--contributions"
+    flags = [command[2], str(ROOT / "assets/demo-model"), command[4], str(ROOT / "assets/demo-contributions.safetensors")]
+    with running_app(tmp_path / "workspace", *flags) as app:
+        assert app.url.startswith("http://127.0.0.1:")
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((assets/[^)]+)\)", README))
+def test_what_the_readme_links_to_is_there(path: str) -> None:
+    assert (ROOT / path).is_file()
