@@ -30,7 +30,12 @@ def test_the_verbs_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None
 def test_the_page_opens_on_a_model_of_ones_own(tmp_path: Path) -> None:
     command = BLOCKS[1].split()
     assert command[:3] == ["python", "app.py", "--reference"] and command[4] == "--contributions"
-    flags = [command[2], str(ROOT / "assets/demo-model"), command[4], str(ROOT / "assets/demo-contributions.safetensors")]
+    flags = [
+        command[2],
+        str(ROOT / "assets/demo-model"),
+        command[4],
+        str(ROOT / "assets/demo-contributions.safetensors"),
+    ]
     with running_app(tmp_path / "workspace", *flags) as app:
         assert app.url.startswith("http://127.0.0.1:")
 
