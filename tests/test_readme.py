@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +23,11 @@ def test_the_verbs_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None
     commands = BLOCKS[0].strip().splitlines()
     assert len(commands) >= 8
     for command in commands:
-        line = command.replace("python", f"'{sys.executable}'", 1)
-        done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240)
+        words = shlex.split(command)
+        assert words[0] == "python"
+        done = subprocess.run(
+            [sys.executable, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
+        )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 
 
