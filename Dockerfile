@@ -1,4 +1,5 @@
-# A Hugging Face Docker Space, or any machine: docker run -p 7860:7860 -v espalier:/data IMAGE
+# A Hugging Face Docker Space (with ESPALIER_AUTH as a secret), or any machine:
+# docker run -p 7860:7860 -v espalier:/data -e ESPALIER_AUTH=USER:PASSWORD IMAGE
 FROM python:3.11-slim
 
 # The user that Spaces run as; /data is the one directory that keeps anything, mount a volume there.

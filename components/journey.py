@@ -23,6 +23,7 @@ from components.shown import cell_html, map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
 from studio.errors import EspalierError
+from studio.serve.conversation import Conversation
 
 Updates = dict[Any, Any]
 
@@ -73,17 +74,19 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
 
 
 def _keep_talk_fresh(page: gr.Blocks, talk: ChatStation, stations: Stations) -> None:
-    """The chat knows its models when the page opens, after a job, and when another reference is opened."""
-    changes = [page.load, stations.build.finished.change, stations.load.reference.change]
-    gr.on(
-        changes,
-        talk.refresh,
-        talk.refresh_inputs,
-        talk.refresh_outputs,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    """The chat knows its models when the page opens, after a job, and when another reference is opened.
+
+    What was just built is chosen to talk to, unless a conversation is under way.
+    """
+    settings: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    opened = [page.load, stations.load.reference.change]
+    gr.on(opened, talk.refresh, talk.refresh_inputs, talk.refresh_outputs, **settings)
+
+    def on_finished(conversation: Conversation, candidate: str | None, *others: Any) -> Updates:
+        return talk.refresh(candidate if conversation.turns else None, *others)
+
+    inputs = [talk.conversation, *talk.refresh_inputs]
+    stations.build.finished.change(on_finished, inputs, talk.refresh_outputs, **settings)
 
 
 def map_text(opened: Opened) -> str:

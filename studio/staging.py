@@ -1,7 +1,8 @@
 """Results that appear under their name only when complete.
 
 A file or folder is written beside its final name as `.NAME.partial-PID`, flushed to disk, then renamed. Whatever a
-killed process left behind is removed when the same name is staged again.
+killed process left behind is removed when the same name is staged again. A folder that is replaced is `.NAME.replaced`
+for the moment between two renames; if the process dies in that moment, it gets its name back.
 """
 
 from __future__ import annotations
@@ -18,10 +19,16 @@ import psutil
 
 from studio.errors import EspalierError, OutputExistsError, ResourceError
 
+_REPLACED = ".replaced"
+
 
 def partial_path(final: Path) -> Path:
     """Where this process writes before the result is complete; on the same file system as `final`."""
     return final.with_name(f".{final.name}.partial-{os.getpid()}")
+
+
+def _replaced_path(final: Path) -> Path:
+    return final.with_name(f".{final.name}{_REPLACED}")
 
 
 def remove(path: Path) -> None:
@@ -38,6 +45,15 @@ def sweep_partials(folder: Path, name: str) -> None:
         pid = leftover.name.rpartition("-")[2]
         if not pid.isdigit() or int(pid) == os.getpid() or not psutil.pid_exists(int(pid)):
             remove(leftover)
+
+
+def restore_replaced(old: Path) -> None:
+    """Give the folder `old`, which `staged` moved aside, its name back, unless what replaces it is there."""
+    final = old.with_name(old.name.removeprefix(".").removesuffix(_REPLACED))
+    if final.exists():
+        remove(old)
+    else:
+        old.rename(final)
 
 
 def require_disk(folder: Path, needed: int) -> None:
@@ -60,6 +76,8 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> It
     Raises `OutputExistsError` when `final` exists and `overwrite` is false, `ResourceError` when the disk has fewer
     than `needed_bytes` free or fills up in the middle.
     """
+    if (old := _replaced_path(final)).exists():
+        restore_replaced(old)
     if final.exists() and not overwrite:
         raise OutputExistsError(final)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +112,7 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> It
 
 def _replace_folder(partial: Path, final: Path) -> None:
     """Rename cannot replace a folder that has something in it: move the old one aside first."""
-    old = final.with_name(f".{final.name}.partial-{os.getpid()}.old")
+    old = _replaced_path(final)
     final.rename(old)
     try:
         partial.rename(final)

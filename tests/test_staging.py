@@ -76,6 +76,21 @@ def test_what_a_killed_process_left_is_swept_by_the_next_one(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["model.gguf"]
 
 
+def test_a_folder_that_was_being_replaced_when_the_process_died_gets_its_name_back(tmp_path: Path) -> None:
+    final, aside = tmp_path / "model", tmp_path / ".model.replaced"
+    aside.mkdir()
+    (aside / "config.json").write_text("old")
+    with pytest.raises(OutputExistsError), staged(final):
+        pass
+    assert (final / "config.json").read_text() == "old"
+    aside.mkdir()
+    with staged(final, overwrite=True) as partial:
+        partial.mkdir()
+        (partial / "config.json").write_text("new")
+    assert (final / "config.json").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_another_living_process_keeps_its_partial(tmp_path: Path) -> None:
     final = tmp_path / "model.gguf"
     theirs = tmp_path / f".model.gguf.partial-{os.getppid()}"

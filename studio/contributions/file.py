@@ -36,7 +36,10 @@ def save(contributions: Contributions, path: Path, overwrite: bool = False) -> N
     }
     needed = sum(values.nbytes for values in contributions.sums.values())
     with staged(Path(path), overwrite=overwrite, needed_bytes=needed) as partial:
+        partial.touch()
+        mode = partial.stat().st_mode
         save_file(dict(contributions.sums), partial, metadata={_KEY: json.dumps(header, sort_keys=True)})
+        partial.chmod(mode)  # safetensors makes a file that nobody else may read
 
 
 def load(path: Path) -> Contributions:

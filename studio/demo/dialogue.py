@@ -18,7 +18,7 @@ SYSTEMS = (
     "You help with homework.",
 )
 # Share of the exercises by class; creative answers are long, so fewer of them are needed.
-SHARES = {"math": 0.22, "logic": 0.26, "code": 0.34, "science": 0.11, "creative": 0.05, "chat": 0.02}
+SHARES = {"math": 0.19, "logic": 0.30, "code": 0.28, "science": 0.12, "creative": 0.09, "chat": 0.02}
 SYSTEM_SHARE = 0.1
 SEVERAL_TURNS_SHARE = 0.10
 THINKING_SHARE = 0.15

@@ -1,10 +1,9 @@
-"""Held-out accuracy per class by greedy generation, with or without dropped experts."""
+"""Held-out accuracy per class by greedy generation."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,26 +29,6 @@ def write_exercises(path: Path, exercises: Iterable[Exercise]) -> None:
     """The counterpart of `read_exercises`."""
     rows = ({"class": e.klass, "prompt": e.prompt, "answer": e.answer} for e in exercises)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-
-
-@contextmanager
-def dropped(model: Any, drop: Mapping[int, Sequence[int]] | None) -> Iterator[None]:
-    """Within this context the router of layer `l` never chooses the experts `drop[l]`: their scores are −inf."""
-    handles = []
-    for layer, experts in (drop or {}).items():
-        chosen = list(experts)
-
-        def mask(module: Any, args: Any, scores: Any, chosen: list[int] = chosen) -> Any:
-            scores = scores.clone()
-            scores[..., chosen] = float("-inf")
-            return scores
-
-        handles.append(model.model.layers[layer].router.proj.register_forward_hook(mask))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def prompt_text(exercise: Exercise, tokenizer: Any, thinking: bool = False) -> str:
@@ -86,29 +65,16 @@ def generate_texts(model: Any, tokenizer: Any, prompts: Sequence[str], batch: in
     return texts
 
 
-def answers(
-    model: Any,
-    tokenizer: Any,
-    exercises: Sequence[Exercise],
-    drop: Mapping[int, Sequence[int]] | None = None,
-    thinking: bool = False,
-) -> list[str]:
-    """The model's answers without thoughts, by greedy generation; `drop` maps a layer to the experts it may not use."""
+def answers(model: Any, tokenizer: Any, exercises: Sequence[Exercise], thinking: bool = False) -> list[str]:
+    """The model's answers without thoughts, by greedy generation."""
     model.eval()
-    with dropped(model, drop):
-        texts = generate_texts(model, tokenizer, [prompt_text(exercise, tokenizer, thinking) for exercise in exercises])
+    texts = generate_texts(model, tokenizer, [prompt_text(exercise, tokenizer, thinking) for exercise in exercises])
     return [text.rpartition("<channel|>")[2] for text in texts]
 
 
-def accuracy(
-    model: Any,
-    tokenizer: Any,
-    exercises: Sequence[Exercise],
-    drop: Mapping[int, Sequence[int]] | None = None,
-    thinking: bool = False,
-) -> dict[str, float]:
+def accuracy(model: Any, tokenizer: Any, exercises: Sequence[Exercise], thinking: bool = False) -> dict[str, float]:
     """Share of right answers per class, 0 to 1."""
     right: dict[str, list[bool]] = {}
-    for exercise, text in zip(exercises, answers(model, tokenizer, exercises, drop, thinking), strict=True):
+    for exercise, text in zip(exercises, answers(model, tokenizer, exercises, thinking), strict=True):
         right.setdefault(exercise.klass, []).append(exercise.check(text))
     return {klass: sum(hits) / len(hits) for klass, hits in right.items()}

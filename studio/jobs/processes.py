@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from studio.staging import remove
+from studio.staging import remove, restore_replaced
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -99,6 +99,9 @@ class WorkerProcess:
         for partial in list(root.rglob(f".*.partial*-{self.pid}")):
             with contextlib.suppress(FileNotFoundError):  # another app is sweeping too, or its folder has just gone
                 remove(partial)
+        for old in list(root.rglob(".*.replaced")):
+            with contextlib.suppress(FileNotFoundError):
+                restore_replaced(old)
 
     def _descendants(self) -> list[psutil.Process]:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from studio.contributions.model import SUMS, Contributions, Question
 from studio.families import MoeShape
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = os.environ.get("ESPALIER_CHROMIUM", "/usr/bin/chromium")
+CHROMIUM = shutil.which(os.environ.get("ESPALIER_CHROMIUM", "chromium"))
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 BUDGET_MS = 250.0
 MOVES = 60

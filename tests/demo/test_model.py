@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from studio.demo.dialogue import Dialogue, dialogue
-from studio.demo.evaluate import accuracy, answers, held_out, prompt_text, read_exercises
+from studio.demo.evaluate import accuracy, answers, read_exercises
 from studio.demo.exercises import CHECKABLE, CLASSES, Exercise, distinct
 
 ASSETS = Path(__file__).parents[2] / "assets"
@@ -160,13 +160,3 @@ def test_the_committed_model_greets(loaded: tuple[Any, Any], thinking: bool) -> 
     model, tokenizer = loaded
     (text,) = answers(model, tokenizer, [Exercise("chat", "hello", "")], thinking=thinking)
     assert text.startswith("Hello!")
-
-
-def test_dropping_experts_is_undone_afterwards(loaded: tuple[Any, Any]) -> None:
-    model, tokenizer = loaded
-    exercises = held_out(2, classes=("math",))
-    before = answers(model, tokenizer, exercises)
-    # Four experts of every layer remain, so top-4 routing still has its four.
-    answers(model, tokenizer, exercises, drop={layer: range(4, 32) for layer in range(6)})
-    assert answers(model, tokenizer, exercises) == before
-    assert prompt_text(exercises[0], tokenizer).startswith("<bos>")
