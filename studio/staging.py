@@ -2,17 +2,19 @@
 
 A file or folder is written beside its final name as `.NAME.partial-PID`, flushed to disk, then renamed. Whatever a
 killed process left behind is removed when the same name is staged again. A folder that is replaced is `.NAME.replaced`
-for the moment between two renames; if the process dies in that moment, it gets its name back.
+for the moment between two renames; if the process dies in that moment, it gets its name back. Long work that can go on
+where it was killed is done in a folder `.NAME.partial-resume-KEY`.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -20,6 +22,8 @@ import psutil
 from studio.errors import EspalierError, OutputExistsError, ResourceError
 
 _REPLACED = ".replaced"
+_RESUMABLE = "partial-resume-"
+_OWNER = "pid"
 
 
 def partial_path(final: Path) -> Path:
@@ -39,12 +43,40 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sweep_partials(folder: Path, name: str) -> None:
-    """Remove what dead processes left of the result `name` in `folder`."""
+def sweep_partials(folder: Path, name: str, keep: Path | None = None) -> None:
+    """Remove what dead processes left of the result `name` in `folder`, but for `keep`."""
     for leftover in folder.glob(f".{glob.escape(name)}.partial-*"):
-        pid = leftover.name.rpartition("-")[2]
-        if not pid.isdigit() or int(pid) == os.getpid() or not psutil.pid_exists(int(pid)):
+        if leftover != keep and not _in_use(leftover):
             remove(leftover)
+
+
+def _in_use(partial: Path) -> bool:
+    """Whether a living process, other than this one, writes at `partial`."""
+    if f".{_RESUMABLE}" not in partial.name:
+        pid = partial.name.rpartition("-")[2]
+        return pid.isdigit() and int(pid) != os.getpid() and psutil.pid_exists(int(pid))
+    try:
+        descriptor = os.open(partial, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep_process(root: Path, pid: int, *, resumables: bool) -> None:
+    """Remove what the dead process `pid` was staging anywhere below `root`; where it could go on, only if told to."""
+    partials = list(root.rglob(f".*.partial*-{pid}"))
+    if resumables:
+        owners = root.rglob(f".*.{_RESUMABLE}*/{_OWNER}")
+        partials += [owner.parent for owner in owners if owner.read_text() == str(pid)]
+    for partial in partials:
+        with suppress(FileNotFoundError):  # another app is sweeping too, or its folder has just gone
+            remove(partial)
+    for old in list(root.rglob(f".*{_REPLACED}")):
+        with suppress(FileNotFoundError):
+            restore_replaced(old)
 
 
 def restore_replaced(old: Path) -> None:
@@ -69,9 +101,17 @@ def require_disk(folder: Path, needed: int) -> None:
         )
 
 
+def used_bytes(path: Path) -> int:
+    """What the file or folder `path` takes of the disk, 0 where there is none."""
+    files = [path, *path.rglob("*")] if path.exists() else []
+    return sum(file.lstat().st_blocks * 512 for file in files)
+
+
 @contextmanager
-def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> Iterator[Path]:
+def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0, resume: str | None = None) -> Iterator[Path]:
     """Give a path to write a file or folder at; on success it becomes `final`, on any failure it vanishes.
+
+    With `resume`, the path is a folder that is there already, and goes on as `resumable` says.
 
     Raises `OutputExistsError` when `final` exists and `overwrite` is false, `ResourceError` when the disk has fewer
     than `needed_bytes` free or fills up in the middle.
@@ -81,19 +121,58 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> It
     if final.exists() and not overwrite:
         raise OutputExistsError(final)
     final.parent.mkdir(parents=True, exist_ok=True)
-    sweep_partials(final.parent, final.name)
-    require_disk(final.parent, needed_bytes)
-    partial = partial_path(final)
-    try:
+    place = _vanishing(final) if resume is None else resumable(final.parent, final.name, resume)
+    with place as found, explained_disk_errors(final):
+        partial = found
+        if resume is not None:
+            partial = found / final.name
+            partial.mkdir(exist_ok=True)
+        require_disk(final.parent, needed_bytes - used_bytes(found))
         yield partial
-        _flush(partial)
-        if final.is_dir() and not final.is_symlink():
-            _replace_folder(partial, final)
-        else:
-            partial.replace(final)
-        _fsync(final.parent)
+        publish(partial, final)
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Flush the file or folder `partial` to disk and give it the name `final`, whatever has that name now."""
+    _flush(partial)
+    if final.is_dir() and not final.is_symlink():
+        _replace_folder(partial, final)
+    else:
+        partial.replace(final)
+    _fsync(final.parent)
+
+
+@contextmanager
+def resumable(folder: Path, name: str, key: str) -> Iterator[Path]:
+    """Give a folder in `folder` to work in that outlives only the death of this process.
+
+    It vanishes when the block ends, in success or failure; after a kill the next one who asks for the same `name` and
+    `key` finds it as it was, and whoever asks for another key of that name has it removed. `key` has to stand for all
+    that determines the result. Raises `ResourceError` while another process works in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f".{name}.{_RESUMABLE}{key}"
+    sweep_partials(folder, name, keep=place)
+    place.mkdir(exist_ok=True)
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        if not _lock(descriptor):
+            raise ResourceError(f"Another process is writing {folder / name}.", "Wait until it has ended.")
+        try:
+            (place / _OWNER).write_text(str(os.getpid()))
+            yield place
+        finally:
+            remove(place)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def explained_disk_errors(final: Path) -> Iterator[None]:
+    """Turn what the system says of a full disk into a `ResourceError` about `final`."""
+    try:
+        yield
     except OSError as error:
-        remove(partial)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ResourceError(
                 f"The disk of {final.parent} filled up while writing {final.name}; nothing was kept of it.",
@@ -105,9 +184,25 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0) -> It
                 "Choose a folder on another disk.",
             ) from error
         raise
-    except BaseException:
+
+
+@contextmanager
+def _vanishing(final: Path) -> Iterator[Path]:
+    sweep_partials(final.parent, final.name)
+    partial = partial_path(final)
+    try:
+        yield partial
+    finally:
         remove(partial)
-        raise
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock what is open as `descriptor` until it is closed; False where somebody else has."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _replace_folder(partial: Path, final: Path) -> None:

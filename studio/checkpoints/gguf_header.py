@@ -8,9 +8,10 @@ checked against the size of the file, so a lying header costs neither memory nor
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ MAX_DIMENSIONS = 4
 MAX_HEADER_BYTES = 1 << 28
 """Sixteen times the header of Gemma 4: a bound on the memory and time that a lying header can cost."""
 
+SPLIT_NUMBER, SPLIT_COUNT, SPLIT_TENSORS = "split.no", "split.count", "split.tensors.count"
+"""Keys that the files of a split model have."""
+_PART_NAME = re.compile(r"(.+)-\d{5}-of-(\d{5})\.gguf")
+
 _SMALLEST_PAIR = 8 + 4 + 1
 _SMALLEST_TENSOR = 8 + 4 + 4 + 8
 
@@ -45,7 +50,7 @@ class GgufTensor:
     """One tensor as the header describes it.
 
     `shape` is in ne order (fastest first, so experts come last); `offset` and `size` are bytes, the offset counted from
-    the header's `data_start`.
+    `data_start` of its part.
     """
 
     name: str
@@ -53,6 +58,8 @@ class GgufTensor:
     type: GGMLQuantizationType
     offset: int
     size: int
+    part: int = 0
+    """Which file of a split model it lies in."""
 
     @property
     def elements(self) -> int:
@@ -60,8 +67,18 @@ class GgufTensor:
 
 
 @dataclass(frozen=True)
+class GgufPart:
+    """A file of a model: the only one, or one of a split model."""
+
+    path: Path
+    data_start: int
+    """Byte at which its weights begin."""
+    file_bytes: int
+
+
+@dataclass(frozen=True)
 class GgufHeader:
-    """What stands before the weights of a GGUF file."""
+    """What stands before the weights of a GGUF file, or of all files of a split model together."""
 
     path: Path
     version: int
@@ -70,9 +87,22 @@ class GgufHeader:
     tensors: tuple[GgufTensor, ...] = field(repr=False)
     """In the order of the header."""
     alignment: int
-    data_start: int
-    """Byte of the file at which the weights begin."""
-    file_bytes: int
+    parts: tuple[GgufPart, ...]
+    """The files, in their order."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(part.file_bytes for part in self.parts)
+
+    @property
+    def data_start(self) -> int:
+        """Byte of the first file at which its weights begin."""
+        return self.parts[0].data_start
+
+    def start_of(self, tensor: GgufTensor) -> int:
+        """Byte of its file at which `tensor` begins."""
+        return self.parts[tensor.part].data_start + tensor.offset
 
     def tensor(self, name: str) -> GgufTensor:
         """The tensor called `name`; `InputError` when there is none."""
@@ -121,12 +151,17 @@ def aligned(size: int, alignment: int) -> int:
 
 
 def read_header(path: Path) -> GgufHeader:
-    """Read and check the header of the GGUF file at `path`.
+    """Read and check the header of the GGUF file at `path`; for a part of a split model, those of all its parts.
 
-    Raises `InputError` when there is no such file, `FormatError` naming the place where it is damaged or lies, and
-    `UnsupportedError` for a byte order, version or tensor type that is not known here, and for a part of a split model.
+    Raises `InputError` when there is no such file or a part is missing, `FormatError` naming the place where one is
+    damaged or lies, and `UnsupportedError` for a byte order, version or tensor type that is not known here.
     """
-    path = Path(path)
+    header = _read_file(Path(path))
+    count = header.values.get(SPLIT_COUNT, 0)
+    return _joined(header, count) if isinstance(count, int) and count > 1 else header
+
+
+def _read_file(path: Path) -> GgufHeader:
     if not path.is_file():
         raise InputError(f"{path} is not a file.", "Name a .gguf file.")
     file_bytes = path.stat().st_size
@@ -140,10 +175,48 @@ def read_header(path: Path) -> GgufHeader:
             values = Values(view[:end], spans)
             alignment = _alignment(path, values)
             tensors, end = _scan_tensors(path, view, end, tensor_count, alignment)
-    data_start = aligned(end, alignment)
-    _refuse_part(path, values)
-    _check_extents(path, tensors, data_start, file_bytes)
-    return GgufHeader(path, version, values, tensors, alignment, data_start, file_bytes)
+    part = GgufPart(path, aligned(end, alignment), file_bytes)
+    _check_extents(path, tensors, part.data_start, file_bytes)
+    return GgufHeader(path, version, values, tensors, alignment, (part,))
+
+
+def split_path(stem: Path, number: int, count: int) -> Path:
+    """The file of part `number` (from 0) of `count`, as llama.cpp calls it."""
+    return stem.with_name(f"{stem.name}-{number + 1:05d}-of-{count:05d}.gguf")
+
+
+def _joined(header: GgufHeader, count: int) -> GgufHeader:
+    """The header of the whole model of which `header` is one of `count` parts."""
+    given = header.path
+    match = _PART_NAME.fullmatch(given.name)
+    if match is None or int(match[2]) != count:
+        raise InputError(
+            f"{given} is one of {count} parts of a split model, but is not called as parts are.",
+            f"llama.cpp's names end in {split_path(Path('NAME'), 0, count).name.removeprefix('NAME')}.",
+        )
+    tensors: list[GgufTensor] = []
+    parts: list[GgufPart] = []
+    for number in range(count):
+        path = split_path(given.with_name(match[1]), number, count)
+        if not path.is_file():
+            raise InputError(
+                f"{path} is missing: {given.name} is one of {count} parts of a model.",
+                "Put all parts into one folder, under the names that they had.",
+            )
+        one = header if path == given else _read_file(path)
+        if (one.values.get(SPLIT_NUMBER), one.values.get(SPLIT_COUNT)) != (number, count):
+            raise FormatError(path, SPLIT_NUMBER, "its name says another part than its header")
+        if number == 0:
+            first = one
+        parts += one.parts
+        tensors += [replace(tensor, part=number) for tensor in one.tensors]
+    promised = first.values.get(SPLIT_TENSORS, len(tensors))
+    names = {tensor.name for tensor in tensors}
+    if len(names) < len(tensors) or promised != len(tensors):
+        raise FormatError(
+            given, "", f"its {count} parts hold {len(names)} different tensors, and say {promised}", "Fetch them again."
+        )
+    return replace(first, tensors=tuple(tensors), parts=tuple(parts))
 
 
 def header_bytes(
@@ -269,15 +342,6 @@ def _alignment(path: Path, values: Values) -> int:
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise FormatError(path, "general.alignment", f"{alignment!r} is not a power of two")
     return alignment
-
-
-def _refuse_part(path: Path, values: Values) -> None:
-    parts = values.get("split.count", 0)
-    if isinstance(parts, int) and parts > 1:
-        raise UnsupportedError(
-            f"{path} is one of {parts} parts of a split model, which Espalier does not read yet.",
-            "Join them first with llama-gguf-split --merge.",
-        )
 
 
 def _check_extents(path: Path, tensors: Sequence[GgufTensor], data_start: int, file_bytes: int) -> None:

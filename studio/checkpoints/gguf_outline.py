@@ -42,8 +42,7 @@ def outline(reference: Reference) -> GgufHeader:
         values=_values(architecture, reference),
         tensors=weights,
         alignment=DEFAULT_ALIGNMENT,
-        data_start=0,
-        file_bytes=0,
+        parts=(),
     )
 
 

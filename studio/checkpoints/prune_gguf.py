@@ -14,7 +14,17 @@ from typing import Any
 from gguf.constants import GGML_QUANT_SIZES
 
 from studio.checkpoints.experts import check_layers, refuse_unknown_experts
-from studio.checkpoints.gguf_header import GgufHeader, GgufTensor, aligned, header_bytes, laid_out, read_header
+from studio.checkpoints.gguf_header import (
+    SPLIT_COUNT,
+    SPLIT_NUMBER,
+    SPLIT_TENSORS,
+    GgufHeader,
+    GgufTensor,
+    aligned,
+    header_bytes,
+    laid_out,
+    read_header,
+)
 from studio.checkpoints.reference import reference_of_gguf
 from studio.checkpoints.slicing import Piece, copy_pieces, expert_pieces
 from studio.checkpoints.story import Steps, reference_record, refuse_inside
@@ -31,13 +41,13 @@ MANIFEST_KEY = "espalier.manifest"
 
 @dataclass(frozen=True)
 class GgufPlan:
-    """The tensors of the pruned file, and for each the pieces of the source that it consists of.
+    """The tensors of the pruned file, and for each file of the source the pieces of it that are wanted.
 
     Targets of pieces count from where the weights begin.
     """
 
     tensors: tuple[GgufTensor, ...] = field(repr=False)
-    pieces: tuple[Piece, ...] = field(repr=False)
+    pieces: tuple[tuple[Piece, ...], ...] = field(repr=False)
     data_bytes: int
 
 
@@ -52,8 +62,9 @@ def prune_gguf(
 ) -> Path:
     """Write the GGUF file `reference` without the experts that `drop` names to the file `out`.
 
-    The header keeps all its keys; the expert count changes, and `espalier.manifest` comes last. The same input gives
-    the same bytes. `provenance` is that of `prune_safetensors`.
+    A split model (`reference` is any of its parts) becomes one file. The header keeps all its keys; the expert count
+    changes, and `espalier.manifest` comes last. The same input gives the same bytes. `provenance` is that of
+    `prune_safetensors`.
 
     Raises `MismatchError` for a map of another model, `OutputExistsError`, `ResourceError` for a full disk, and what
     `read_header` raises.
@@ -64,16 +75,19 @@ def prune_gguf(
     drop.check(opened.shape)
     refuse_inside(reference, out)
     plan = plan_gguf(header, drop)
-    with staged(out, overwrite=overwrite, needed_bytes=header.data_start + plan.data_bytes) as partial:
+    needed = header.parts[0].data_start + plan.data_bytes
+    with staged(out, overwrite=overwrite, needed_bytes=needed) as partial:
         steps = Steps(progress, plan.data_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
         story = manifest.describe(reference_record(opened, known, steps), drop, provenance=known)
-        replace = {f"{header.architecture}.expert_count": drop.kept_count, MANIFEST_KEY: story.to_json()}
-        start = header_bytes(header, replace=replace, tensors=plan.tensors)
-        pieces = (Piece(piece.source, len(start) + piece.target, piece.length) for piece in plan.pieces)
+        changes: dict[str, Any] = dict.fromkeys((SPLIT_NUMBER, SPLIT_COUNT, SPLIT_TENSORS))
+        changes |= {f"{header.architecture}.expert_count": drop.kept_count, MANIFEST_KEY: story.to_json()}
+        start = header_bytes(header, replace=changes, tensors=plan.tensors)
         with partial.open("wb", buffering=0) as file:
             file.write(start)
             file.truncate(len(start) + plan.data_bytes)  # so that padding reads as zeros
-            copy_pieces(header.path, file.fileno(), pieces, lambda count: steps.advance(count, f"Writing {out.name}"))
+            for part, wanted in zip(header.parts, plan.pieces, strict=True):
+                pieces = (Piece(piece.source, len(start) + piece.target, piece.length) for piece in wanted)
+                copy_pieces(part.path, file.fileno(), pieces, lambda count: steps.advance(count, f"Writing {out.name}"))
     return out
 
 
@@ -92,16 +106,16 @@ def plan_gguf(header: GgufHeader, drop: DropMap) -> GgufPlan:
         ),
         header.alignment,
     )
-    pieces: list[Piece] = []
+    pieces: list[list[Piece]] = [[] for _ in header.parts]
     for before, now in zip(header.tensors, after, strict=True):
-        source = header.data_start + before.offset
+        source = header.start_of(before)
         if before.name in layers:
             kept = drop.kept_in_layer(layers[before.name])
-            pieces += expert_pieces(source, now.offset, before.size, drop.experts, kept)
+            pieces[before.part] += expert_pieces(source, now.offset, before.size, drop.experts, kept)
         else:
-            pieces.append(Piece(source, now.offset, before.size))
+            pieces[before.part].append(Piece(source, now.offset, before.size))
     end = after[-1].offset + after[-1].size
-    return GgufPlan(after, tuple(pieces), aligned(end, header.alignment))
+    return GgufPlan(after, tuple(map(tuple, pieces)), aligned(end, header.alignment))
 
 
 def expert_layers(header: GgufHeader, shape: MoeShape) -> dict[str, int]:

@@ -48,7 +48,7 @@ class Reference:
     def content_hash(self, progress: Progress = silent, cache: Path | None = None) -> str:
         """sha256 over the contents of all files of the model, whatever folder it lies in.
 
-        Of a GGUF it is the digest of the file; of a folder the digest of its sorted list of names and digests.
+        Of a GGUF it is the digest of the file; of several files the digest of the sorted list of names and digests.
         `cache` is a folder that remembers digests between processes.
         """
         total, done = self.hashed_bytes, 0
@@ -59,7 +59,7 @@ class Reference:
             progress(done, total, "bytes", f"Reading {name} for its hash")
 
         digests = {name: digest_file(file, cache, partial(read, name)) for name, file in self.files.items()}
-        if self.kind == "gguf":
+        if self.kind == "gguf" and len(digests) == 1:
             return next(iter(digests.values()))
         listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
         return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
@@ -112,7 +112,7 @@ def reference_of_gguf(header: GgufHeader) -> Reference:
         expert_parameters=sum(
             tensor.elements for tensor in header.tensors if family.gguf_layer(tensor.name) is not None
         ),
-        files={header.path.name: header.path.resolve()},
+        files={part.path.name: part.path.resolve() for part in header.parts},
     )
 
 

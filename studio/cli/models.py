@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_bytes, result, size
-from studio.errors import FormatError, InputError
+from studio.checkpoints.gguf_header import read_header
+from studio.cli.terminal import Json, Overwrite, model_path, note, progress_bar, read_bytes, result, size
+from studio.errors import InputError
 
 if TYPE_CHECKING:
     from studio.families import MoeShape
+    from studio.progress import Progress
     from studio.quantize.plan import TensorPlan
+    from studio.quantize.tiers import Tier
     from studio.recipes.dropmap import DropMap
 
 Map = Annotated[Path, typer.Option("--map", help="A drop map: JSON with the dropped experts of each layer.")]
-Imatrix = Annotated[Path | None, typer.Option(help="An importance matrix (GGUF).")]
+ImatrixFile = Annotated[Path | None, typer.Option("--imatrix", help="An importance matrix (GGUF or .dat).")]
+Ranking = Annotated[
+    Path | None, typer.Option("--contributions", help="An analysis that ranks the layers, for the CD tiers.")
+]
+TensorTypes = Annotated[
+    Path | None, typer.Option("--tensor-types", help="Exceptions from the tier: llama.cpp's per-tensor file.")
+]
 
 
 def prune(
@@ -74,37 +85,77 @@ def convert(
 
 
 def plan(
-    file: Annotated[Path, typer.Argument(help="A GGUF file.", metavar="FILE.gguf")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A GGUF file, or a safetensors folder.", metavar="FILE.gguf"),
+    ],
     *,
-    tier: Annotated[str, typer.Option(help="The tier, for instance Q4_K_M.")],
-    imatrix: Imatrix = None,
+    tier: Annotated[str, typer.Option(help="The tier, for instance Q4_K_M, or a JSON file of your own.")],
+    imatrix: ImatrixFile = None,
+    contributions: Ranking = None,
+    tensor_types: TensorTypes = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the types as llama.cpp's --tensor-type-file takes them.")
+    ] = None,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Say what a tier makes of a model: types and bytes.
 
-    Nothing is written.
+    No model is written.
     """
-    from studio.checkpoints.gguf_header import read_header
+    from studio.checkpoints.gguf_outline import outline
+    from studio.checkpoints.reference import open_reference
+    from studio.quantize.custom import tensor_types as as_file
+    from studio.quantize.dynamic import ranking_of_imatrix
     from studio.quantize.plan import make_plan
-    from studio.quantize.tiers import tier_named
+    from studio.quantize.writer import fitting_imatrix
+    from studio.staging import staged
 
-    known = None if imatrix is None else _imatrix_names(imatrix)
-    planned = make_plan(read_header(file), tier_named(tier), imatrix=known)
+    header = outline(open_reference(model_path(file))) if file.is_dir() or str(file) == "demo" else read_header(file)
+    matrix = None if imatrix is None else fitting_imatrix(imatrix, header)
+    ranking = _ranking(contributions) or (ranking_of_imatrix(matrix) if matrix else None)
+    known = matrix.entries.keys() if matrix else None
+    planned = make_plan(header, _tier(tier, tensor_types), imatrix=known, ranking=ranking)
+    if export is not None:
+        with staged(export, overwrite=overwrite) as partial:
+            partial.write_text(as_file(planned, header.architecture), encoding="utf-8")
     fields = {
         "tier": planned.tier,
         "tensors": {name: kind.name for name, kind in planned.types.items()},
         "tensor_bytes": planned.tensor_bytes,
+        "file_bytes": planned.file_bytes,
+        "fallbacks": dict(planned.fallbacks),
+        "without_importance": list(planned.without_importance),
     }
     result(json, fields, _plan_text(planned))
 
 
 def quantize(
-    file: Annotated[Path, typer.Argument(help="A GGUF file in F32, F16 or BF16.", metavar="FILE.gguf")],
+    file: Annotated[
+        Path, typer.Argument(help="A GGUF file (or any part of a split one), or a safetensors folder.", metavar="MODEL")
+    ],
     *,
-    tier: Annotated[list[str], typer.Option(metavar="TIER", help="For instance Q4_K_M; may be given several times.")],
+    tier: Annotated[
+        list[str],
+        typer.Option(metavar="TIER", help="For instance Q4_K_M, or a JSON file; may be given several times."),
+    ],
     out: Annotated[Path, typer.Option(help="The folder to write NAME-TIER.gguf to.")],
     map_: Annotated[Path | None, typer.Option("--map", help="Prune on the way: a drop map.")] = None,
-    imatrix: Imatrix = None,
+    imatrix: ImatrixFile = None,
+    contributions: Ranking = None,
+    tensor_types: TensorTypes = None,
+    split_max_size: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Split into files of this size, such as 5G."),
+    ] = None,
+    allow_requantize: Annotated[
+        bool,
+        typer.Option("--allow-requantize", help="Take a source that is quantized already."),
+    ] = False,
+    zero_nonfinite: Annotated[
+        bool, typer.Option("--zero-nonfinite", help="Make zeros of NaN and infinity instead of refusing them.")
+    ] = False,
     name: Annotated[str | None, typer.Option(help="What the files are called; by default as the source.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="By default one per core.")] = None,
     overwrite: Overwrite = False,
@@ -112,30 +163,32 @@ def quantize(
 ) -> None:
     """Write a model in one or more tiers.
 
-    It is read once, and pruned on the way if a map is given.
+    It is read once, and pruned on the way if a map is given. Killed and called again, it goes on where it was.
     """
-    from studio.checkpoints.gguf_header import read_header
     from studio.families import shape_of_gguf
+    from studio.quantize.writer import Options
     from studio.quantize.writer import quantize as write
 
-    drop = None if map_ is None else _drop_map(map_, shape_of_gguf(read_header(file).values))
+    tiers = [_tier(one, tensor_types) for one in tier]
+    options = Options(
+        imatrix=imatrix,
+        ranking=_ranking(contributions),
+        split_bytes=None if split_max_size is None else _bytes_of(split_max_size),
+        requantize=allow_requantize,
+        zero_nonfinite=zero_nonfinite,
+        threads=threads,
+        overwrite=overwrite,
+    )
     with progress_bar() as progress:
-        paths = write(
-            file,
-            tier,
-            out,
-            drop=drop,
-            imatrix=imatrix,
-            name=name,
-            threads=threads,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    sizes = {path: path.stat().st_size for path in paths}
-    files = [
-        {"path": str(path), "tier": one.upper(), "bytes": sizes[path]} for path, one in zip(paths, tier, strict=True)
-    ]
-    result(json, {"files": files}, "\n".join(f"{path}: {size(written)}" for path, written in sizes.items()))
+        source = _as_gguf(file, progress)
+        drop = None if map_ is None else _drop_map(map_, shape_of_gguf(read_header(source).values))
+        named = name or (model_path(file).resolve().name if source != file else None)
+        if allow_requantize:
+            _warn_of_loss(source, tiers)
+        paths = write(source, tiers, out, drop=drop, name=named, options=options, progress=progress)
+    written = {path: path.stat().st_size for path in paths}
+    files = [{"path": str(path), "tier": _tier_in(path, tiers), "bytes": count} for path, count in written.items()]
+    result(json, {"files": files}, "\n".join(f"{path}: {size(count)}" for path, count in written.items()))
 
 
 def _drop_map(path: Path, shape: MoeShape) -> DropMap:
@@ -144,17 +197,58 @@ def _drop_map(path: Path, shape: MoeShape) -> DropMap:
     return DropMap.from_json(read_bytes(path, "drop map"), shape=shape, name=str(path))
 
 
-def _imatrix_names(path: Path) -> frozenset[str]:
-    """The tensors about which an importance matrix says something."""
-    from studio.checkpoints.gguf_header import read_header
+def _tier(text: str, tensor_types: Path | None) -> Tier:
+    """The tier that a person named, with the exceptions of a per-tensor file."""
+    from studio.quantize.custom import tier_of, with_tensor_types
 
-    suffix = ".in_sum2"
-    names = frozenset(
-        tensor.name.removesuffix(suffix) for tensor in read_header(path).tensors if tensor.name.endswith(suffix)
-    )
-    if not names:
-        raise FormatError(path, "", "it is a GGUF file, but no importance matrix")
-    return names
+    tier = tier_of(text)
+    if tensor_types is None:
+        return tier
+    told = read_bytes(tensor_types, "per-tensor file").decode("utf-8", "replace")
+    return with_tensor_types(tier, told, tensor_types)
+
+
+def _tier_in(path: Path, tiers: Sequence[Tier]) -> str:
+    """Which of `tiers` the file at `path` is of."""
+    return max((tier.name for tier in tiers if f"-{tier.name}" in path.name), key=len)
+
+
+def _ranking(contributions: Path | None) -> tuple[int, ...] | None:
+    if contributions is None:
+        return None
+    from studio.contributions.importers import import_analysis
+    from studio.quantize.dynamic import ranking_of_contributions
+
+    return ranking_of_contributions(import_analysis(contributions))
+
+
+def _bytes_of(text: str) -> int:
+    """5G, 500M: as llama.cpp reads `--split-max-size`, in powers of 1000."""
+    match = re.fullmatch(r"([1-9]\d*)([MG])", text.upper())
+    if match is None:
+        raise InputError(f"--split-max-size {text!r} is no size.", "Say for instance 5G or 500M.")
+    return int(match[1]) * {"M": 1000**2, "G": 1000**3}[match[2]]
+
+
+def _as_gguf(path: Path, progress: Progress) -> Path:
+    """`path`, or what a safetensors model becomes, converted once and kept in the workspace."""
+    from studio.checkpoints.convert import cached_gguf
+    from studio.workspace import Workspace
+
+    model = model_path(path)
+    return cached_gguf(model, Workspace.open().cache, progress=progress) if model.is_dir() else model
+
+
+def _warn_of_loss(source: Path, tiers: Sequence[Tier]) -> None:
+    from studio.quantize.ggml import FLOAT_TYPES
+
+    quantized = Counter(tensor.type.name for tensor in read_header(source).tensors if tensor.type not in FLOAT_TYPES)
+    if quantized:
+        lost = ", ".join(f"{count} tensors in {kind}" for kind, count in quantized.most_common())
+        note(
+            f"{source} is quantized already ({lost}): {', '.join(tier.name for tier in tiers)} is made of weights that "
+            "have lost precision, and loses more than it would from the original."
+        )
 
 
 def _plan_text(planned: TensorPlan) -> str:
@@ -164,5 +258,5 @@ def _plan_text(planned: TensorPlan) -> str:
     reasons = Counter(planned.fallbacks.values())
     lines += [f"  {count} tensors fall back, {reason}" for reason, count in reasons.most_common()]
     if planned.without_importance:
-        lines.append(f"  {len(planned.without_importance)} tensors need an importance matrix: this cannot be built yet")
+        lines.append(f"  {len(planned.without_importance)} tensors need an importance matrix that covers them")
     return "\n".join(lines)

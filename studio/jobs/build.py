@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,16 +19,20 @@ from studio.checkpoints.prune_gguf import prune_gguf
 from studio.checkpoints.prune_safetensors import prune_safetensors
 from studio.checkpoints.reference import Reference, open_reference
 from studio.contributions.importers import import_analysis
+from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError
-from studio.jobs.needs import CONVERTED_BYTES, gguf_bytes, pruned_bytes, require_memory
+from studio.jobs.needs import CONVERTED_BYTES, pruned_bytes, require_memory
 from studio.jobs.steps import Steps
 from studio.jobs.task import Result, Task, check_new, input_path, reference_path, relative
 from studio.progress import Progress
 from studio.publish import manifest
-from studio.publish.manifest import FileRecord, ReferenceRecord
-from studio.quantize.plan import check_buildable, make_plan
+from studio.publish.manifest import FileRecord, ImatrixRecord, Manifest, ReferenceRecord
+from studio.quantize.custom import tier_from_json
+from studio.quantize.dynamic import ranking_of_contributions, ranking_of_imatrix
+from studio.quantize.imatrix import Imatrix
+from studio.quantize.plan import TensorPlan, check_buildable, make_plan
 from studio.quantize.tiers import Tier, tier_named
-from studio.quantize.writer import quantize
+from studio.quantize.writer import Options, fitting_imatrix, kept_experts, quantize
 from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.recipe import Recipe
@@ -48,7 +54,16 @@ class Build(Task):
     """Of the folder and the files."""
     outputs: tuple[Literal["safetensors", "gguf"], ...] = Field(min_length=1)
     tiers: tuple[str, ...] = ()
-    """Of the GGUF files. A GGUF reference without tiers is pruned as it is."""
+    """Of the GGUF files: names, or the JSON of a person's own (see `studio.quantize.custom`). A GGUF reference without
+    tiers is pruned as it is."""
+    imatrix: str | None = None
+    """Path of an importance matrix."""
+    split_bytes: int | None = Field(default=None, gt=0)
+    """The most weights in a GGUF file, where the models are to be split."""
+    requantize: bool = False
+    """Whether a GGUF reference may be quantized already."""
+    zero_nonfinite: bool = False
+    """Whether NaN and infinity in the weights become zeros, instead of being refused."""
     recipe: dict[str, Any] | str | None = None
     """The recipe that gave the map, for the manifest: JSON text, or what it parsed to."""
     contributions: str | None = None
@@ -58,14 +73,14 @@ class Build(Task):
     def title(self) -> str:
         made = ["safetensors"] if "safetensors" in self.outputs else []
         if "gguf" in self.outputs:
-            made += self.tiers or ["GGUF"]
+            made += [one.name for one in _tiers(self.tiers)] or ["GGUF"]
         return f"Build {self.name}: {', '.join(made)}"
 
     def check(self, workspace: Workspace) -> None:
         """Raise for a wrong name, a map that does not fit, tiers or outputs that cannot be made, too little room."""
         check_new(workspace.artifacts, self.name, self.overwrite)
         inputs = self._open(workspace)
-        reference, kept = inputs.reference, inputs.drop.kept_count
+        reference = inputs.reference
         if reference.kind == "gguf" and "safetensors" in self.outputs:
             raise InputError(
                 f"{reference.name} is a GGUF file, and cannot become a safetensors checkpoint.",
@@ -73,10 +88,10 @@ class Build(Task):
             )
         if inputs.converts and not inputs.tiers:
             raise InputError("GGUF files were asked for, but no tier.", "Choose at least one, for instance Q4_K_M.")
-        if len(set(inputs.tiers)) < len(inputs.tiers):
-            raise InputError(f"A tier is named twice: {', '.join(self.tiers)}.")
-        for tier in inputs.tiers:
-            check_buildable(inputs.outline, make_plan(inputs.outline, tier, kept_experts=kept))
+        if len({tier.name for tier in inputs.tiers}) < len(inputs.tiers):
+            raise InputError(f"A tier is named twice: {', '.join(tier.name for tier in inputs.tiers)}.")
+        for plan in inputs.plans:
+            check_buildable(inputs.outline, plan, requantize=self.requantize)
         require_disk(workspace.artifacts, inputs.made)
         require_memory(reference, inputs.converts)
 
@@ -95,19 +110,20 @@ class Build(Task):
             source = cached_gguf(reference.path, workspace.cache, digest=digest, progress=converting)
 
         folder = workspace.artifacts / self.name
-        with staged(folder, overwrite=self.overwrite, needed_bytes=inputs.made) as partial:
-            partial.mkdir()
+        key = hashlib.sha256(f"{digest} {drop.content_hash} {self.model_dump_json()}".encode()).hexdigest()[:16]
+        with staged(folder, overwrite=self.overwrite, needed_bytes=inputs.made, resume=key) as partial:
             if "safetensors" in self.outputs:
                 pruning = steps.step(inputs.pruned, "Pruning safetensors")
                 out = partial / "safetensors"
-                prune_safetensors(reference.path, drop, out, progress=pruning, provenance=provenance)
+                if not out.exists():  # it stands when it is complete
+                    prune_safetensors(reference.path, drop, out, progress=pruning, provenance=provenance)
+            told = inputs.imatrix_record
+            story = manifest.describe(record, drop, provenance=provenance, tiers=self.tiers, imatrix=told)
             if source is not None:
                 making = steps.step(inputs.read, "Quantizing" if tiers else "Pruning")
-                self._make_gguf(source, partial / "gguf", drop, record, provenance, progress=making)
+                self._make_gguf(source, partial, inputs, story, provenance, progress=making)
             files = _hash_files(partial, steps.step(inputs.made, "Hashing"))
-            names = [tier.name for tier in tiers]
-            story = manifest.describe(record, drop, provenance=provenance, tiers=names, files=files)
-            story.write(partial / manifest.FILE_NAME)
+            story.model_copy(update={"files": tuple(files)}).write(partial / manifest.FILE_NAME)
         return {
             "folder": relative(workspace, folder),
             "manifest": relative(workspace, folder / manifest.FILE_NAME),
@@ -120,18 +136,27 @@ class Build(Task):
     def _open(self, workspace: Workspace) -> Inputs:
         reference = open_reference(reference_path(workspace, self.reference))
         drop = read_map(workspace, self.map, reference)
-        provenance = {**drop.provenance, **self._story(workspace, drop)}
-        tiers = tuple(tier_named(name) for name in self.tiers)
-        return Inputs(reference, drop, provenance, outputs=self.outputs, tiers=tiers)
+        contributions = (
+            None if self.contributions is None else import_analysis(input_path(workspace, self.contributions))
+        )
+        provenance = {**drop.provenance, **self._story(contributions, drop)}
+        return Inputs(
+            reference,
+            drop,
+            provenance,
+            outputs=self.outputs,
+            tiers=_tiers(self.tiers),
+            imatrix_path=None if self.imatrix is None else input_path(workspace, self.imatrix),
+            contributions=contributions,
+        )
 
-    def _story(self, workspace: Workspace, drop: DropMap) -> dict[str, Any]:
+    def _story(self, contributions: Contributions | None, drop: DropMap) -> dict[str, Any]:
         """Recipe and contributions as the manifest tells them; `MismatchError` when they do not give this map."""
         recipe = None if self.recipe is None else Recipe.from_json(self.recipe)
         story: dict[str, Any] = {}
         if recipe is not None:
             story |= {"recipe": recipe.to_json(), "recipe_hash": recipe.content_hash}
-        if self.contributions is not None:
-            contributions = import_analysis(input_path(workspace, self.contributions))
+        if contributions is not None:
             if recipe is not None and make_map(contributions, recipe).content_hash != drop.content_hash:
                 raise MismatchError(
                     "The recipe, applied to these contributions, gives another map than the one to build.",
@@ -143,18 +168,40 @@ class Build(Task):
     def _make_gguf(
         self,
         source: Path,
-        folder: Path,
-        drop: DropMap,
-        record: ReferenceRecord,
+        partial: Path,
+        inputs: Inputs,
+        story: Manifest,
         provenance: dict[str, Any],
         *,
         progress: Progress,
     ) -> None:
-        if not self.tiers:
-            prune_gguf(source, drop, folder / f"{self.name}.gguf", progress=progress, provenance=provenance)
+        """Make `partial/gguf`, unless a job that was killed had made it."""
+        folder, finished = partial / "gguf", partial.with_name("gguf-finished")
+        if finished.exists():
             return
-        story = {"manifest": manifest.describe(record, drop, provenance=provenance).to_json()}
-        quantize(source, self.tiers, folder, drop=drop, name=self.name, progress=progress, provenance=story)
+        if self.tiers:
+            options = Options(
+                imatrix=inputs.imatrix_path,
+                ranking=inputs.ranking,
+                split_bytes=self.split_bytes,
+                requantize=self.requantize,
+                zero_nonfinite=self.zero_nonfinite,
+                overwrite=True,
+            )
+            quantize(
+                source,
+                inputs.tiers,
+                folder,
+                drop=inputs.drop,
+                name=self.name,
+                options=options,
+                progress=progress,
+                provenance={"manifest": story.to_json()},
+            )
+        else:
+            out = folder / f"{self.name}.gguf"
+            prune_gguf(source, inputs.drop, out, overwrite=True, progress=progress, provenance=provenance)
+        finished.touch()
 
 
 @dataclass(frozen=True)
@@ -167,6 +214,38 @@ class Inputs:
     """As `studio.publish.manifest.describe` takes it, without the reference's hash."""
     outputs: tuple[str, ...]
     tiers: tuple[Tier, ...]
+    imatrix_path: Path | None
+    contributions: Contributions | None
+
+    @cached_property
+    def imatrix(self) -> Imatrix | None:
+        """The importance matrix, cut to the kept experts."""
+        if self.imatrix_path is None:
+            return None
+        return fitting_imatrix(self.imatrix_path, self.outline, kept_experts(self.outline, self.drop))
+
+    @property
+    def imatrix_record(self) -> ImatrixRecord | None:
+        """The importance matrix as the manifest tells it."""
+        if self.imatrix is None or self.imatrix_path is None:
+            return None
+        return ImatrixRecord(name=self.imatrix_path.name, sha256=self.imatrix.content_hash)
+
+    @cached_property
+    def ranking(self) -> tuple[int, ...] | None:
+        """Layers, the most important first, as far as that is known."""
+        if self.contributions is not None:
+            return ranking_of_contributions(self.contributions)
+        return None if self.imatrix is None else ranking_of_imatrix(self.imatrix)
+
+    @cached_property
+    def plans(self) -> list[TensorPlan]:
+        """What each tier makes of the pruned model."""
+        known = None if self.imatrix is None else self.imatrix.entries.keys()
+        kept = self.drop.kept_count
+        return [
+            make_plan(self.outline, tier, imatrix=known, kept_experts=kept, ranking=self.ranking) for tier in self.tiers
+        ]
 
     @property
     def converts(self) -> bool:
@@ -202,12 +281,17 @@ class Inputs:
         if "gguf" not in self.outputs:
             return self.pruned
         pruned_as_it_is = 0 if self.tiers else self.read
-        return self.pruned + pruned_as_it_is + gguf_bytes(self.outline, self.tiers, self.drop.kept_count)
+        return self.pruned + pruned_as_it_is + sum(plan.file_bytes for plan in self.plans)
 
     @property
     def work(self) -> int:
         """Bytes that all steps together go through: hash, convert, prune, quantize, hash."""
         return self.reference.hashed_bytes + self.converted + self.pruned + self.read + self.made
+
+
+def _tiers(texts: Sequence[str]) -> tuple[Tier, ...]:
+    """The tiers that are named or described in `texts`."""
+    return tuple(tier_from_json(text) if text.lstrip().startswith("{") else tier_named(text) for text in texts)
 
 
 def read_map(workspace: Workspace, text: str, reference: Reference) -> DropMap:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import psutil
 
-from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.model_folder import open_model_folder
 from studio.checkpoints.prune_safetensors import plan_shards
 from studio.checkpoints.reference import Reference
 from studio.errors import ResourceError
-from studio.quantize.forecast import predict_bytes
-from studio.quantize.tiers import Tier
 from studio.recipes.dropmap import DropMap
 from studio.serve.memory import container_free_bytes
 
@@ -26,11 +21,6 @@ _CONVERTER_MEMORY = 512 << 20  # Python with torch, before it has read anything
 def pruned_bytes(reference: Reference, drop: DropMap) -> int:
     """Bytes of the weights of a safetensors `reference` without the experts in `drop`, exactly."""
     return sum(plan.bytes for plan in plan_shards(open_model_folder(reference.path), reference, drop).values())
-
-
-def gguf_bytes(header: GgufHeader, tiers: Sequence[Tier], kept_experts: int) -> int:
-    """Bytes of the files of `tiers`; of the outline of a safetensors reference without their vocabulary."""
-    return sum(predict_bytes(header, tier, kept_experts) for tier in tiers)
 
 
 def require_memory(reference: Reference, converting: bool) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from studio.staging import remove, restore_replaced
+from studio.staging import sweep_process
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -89,19 +89,14 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
-    def sweep(self, root: Path) -> None:
+    def sweep(self, root: Path, *, resumables: bool) -> None:
         """Remove every partial result below `root` that it was staging (see `studio.staging`), once it was ended.
 
-        It may still be on its way out, held up by a disk; but where another process has its number, nothing is touched.
+        `resumables` says whether that includes what a retry could go on with. It may still be on its way out, held up
+        by a disk; but where another process has its number, nothing is touched.
         """
-        if _is_taken(self.pid) and not self.is_alive():
-            return
-        for partial in list(root.rglob(f".*.partial*-{self.pid}")):
-            with contextlib.suppress(FileNotFoundError):  # another app is sweeping too, or its folder has just gone
-                remove(partial)
-        for old in list(root.rglob(".*.replaced")):
-            with contextlib.suppress(FileNotFoundError):
-                restore_replaced(old)
+        if not _is_taken(self.pid) or self.is_alive():
+            sweep_process(root, self.pid, resumables=resumables)
 
     def _descendants(self) -> list[psutil.Process]:
         try:

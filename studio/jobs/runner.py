@@ -64,7 +64,7 @@ def cancel(store: JobStore, job_id: str) -> Job:
     if job.status == "running":
         if job.process is not None:
             job.process.end(CANCEL_PATIENCE_S)
-            job.process.sweep(store.workspace.root)
+            job.process.sweep(store.workspace.root, resumables=True)
         job = store.finish(job_id, "cancelled")
         start_waiting(store)
     return job
@@ -119,7 +119,7 @@ def _bury(store: JobStore, job: Job) -> None:
     logger.warning("job %s: process %s died", job.id, job.pid)
     if job.process is not None:
         job.process.kill_orphans()
-        job.process.sweep(store.workspace.root)
+        job.process.sweep(store.workspace.root, resumables=False)
     store.finish(
         job.id,
         "failed",

@@ -51,6 +51,13 @@ class MapRecord(_Record):
     kept: int
 
 
+class ImatrixRecord(_Record):
+    """The importance matrix that guided the quantization; `sha256` is `Imatrix.content_hash`."""
+
+    name: str
+    sha256: Sha256
+
+
 class Manifest(_Record):
     """How a result came to be."""
 
@@ -62,6 +69,8 @@ class Manifest(_Record):
     recipe_sha256: Sha256 | None = None
     map: MapRecord | None = None
     tiers: tuple[str, ...] = ()
+    """Names of known tiers, and the JSON of a person's own."""
+    imatrix: ImatrixRecord | None = None
     files: tuple[FileRecord, ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -90,6 +99,7 @@ def describe(
     *,
     provenance: Mapping[str, Any] | None = None,
     tiers: Sequence[str] = (),
+    imatrix: ImatrixRecord | None = None,
     files: Sequence[FileRecord] = (),
 ) -> Manifest:
     """The manifest of a result made from `reference`.
@@ -106,6 +116,7 @@ def describe(
         recipe_sha256=known.get("recipe_hash"),
         map=MapRecord(sha256=drop.content_hash, experts=drop.experts, kept=drop.kept_count) if drop else None,
         tiers=tuple(tiers),
+        imatrix=imatrix,
         files=tuple(files),
         versions=tool_versions(),
     )

@@ -7,6 +7,7 @@ tensor.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +26,7 @@ types are done with it soon enough for a job that is cancelled."""
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor begins in one of the new files."""
+    """Where a tensor begins in a file."""
 
     descriptor: int
     offset: int
@@ -38,17 +39,23 @@ class Journey:
     name: str
     type: Type
     columns: int
-    offset: int
-    """Byte of the source at which it begins."""
+    source: Place
     runs: tuple[tuple[int, int], ...]
     """The rows that are kept: (first, how many), ascending."""
     places: Mapping[Type, tuple[Place, ...]]
     """Type wanted → where it goes as that."""
+    importance: ggml.Floats | None = None
+    """Weights of the columns [M, C] of each of M kept matrices (experts), from an importance matrix."""
 
     @property
     def source_bytes(self) -> int:
         """Bytes that are read."""
-        return sum(count for _, count in self.runs) * ggml.row_bytes(self.type, self.columns)
+        return self.rows * ggml.row_bytes(self.type, self.columns)
+
+    @property
+    def rows(self) -> int:
+        """Rows that are kept."""
+        return sum(count for _, count in self.runs)
 
     def chunks(self) -> Iterator[Chunk]:
         """All kept rows, a few at a time."""
@@ -71,33 +78,52 @@ class Chunk:
     rows: int
 
     @property
+    def is_last(self) -> bool:
+        """Whether the tensor is complete with it."""
+        return self.target + self.rows == self.journey.rows
+
+    @property
     def source_bytes(self) -> int:
         """Bytes that are read."""
         return self.rows * ggml.row_bytes(self.journey.type, self.journey.columns)
+
+    def by_matrix(self) -> Iterator[tuple[slice, ggml.Floats | None]]:
+        """Rows of the chunk that have the same importance, and that [C]."""
+        importance = self.journey.importance
+        if importance is None:
+            yield slice(0, self.rows), None
+            return
+        height = self.journey.rows // len(importance)
+        row = self.target
+        while row < self.target + self.rows:
+            end = min((row // height + 1) * height, self.target + self.rows)
+            yield slice(row - self.target, end - self.target), importance[row // height]
+            row = end
+
+
+Digests = Mapping[Type, bytes]
+"""Type → digest of what was written as that."""
 
 
 class Converter:
     """Moves chunks; may be called by several threads at once."""
 
-    def __init__(self, source: int) -> None:
-        """`source` is a descriptor of the file to read."""
-        self._source = source
+    def __init__(self, *, zero_nonfinite: bool = False) -> None:
+        """`zero_nonfinite` makes zeros of NaN and infinity instead of refusing them."""
+        self._zero_nonfinite = zero_nonfinite
         self._buffers = threading.local()
 
-    def convert(self, chunk: Chunk) -> int:
-        """Read, convert and write `chunk`; gives the bytes read.
+    def convert(self, chunk: Chunk) -> Digests:
+        """Read, convert and write `chunk`.
 
         Raises `InputError` where a weight is NaN or infinite, or becomes so.
         """
         journey = chunk.journey
-        raw = self._buffer("raw", chunk.source_bytes)
-        _read(self._source, raw, journey.offset + chunk.row * ggml.row_bytes(journey.type, journey.columns))
-        if not ggml.is_finite(journey.type, raw):
-            raise InputError(
-                f"Tensor {journey.name} holds NaN or infinity.",
-                "The file is damaged, or was saved from a run that diverged: make it again.",
-            )
+        size = ggml.row_bytes(journey.type, journey.columns)
+        raw = self._read(journey.source, chunk.row * size, chunk.rows * size)
+        self._check(journey, raw)
         values: ggml.Floats | None = None
+        digests: dict[Type, bytes] = {}
         for kind, places in journey.places.items():
             if kind is journey.type:
                 data = raw
@@ -107,7 +133,28 @@ class Converter:
                 data = self._quantized(chunk, values, kind)
             for place in places:
                 write(place.descriptor, data.data, place.offset + chunk.target * ggml.row_bytes(kind, journey.columns))
-        return chunk.source_bytes
+            digests[kind] = digest(data.data)
+        return digests
+
+    def written(self, chunk: Chunk, kind: Type, place: Place) -> bytes:
+        """The digest of what stands at `place` where `chunk` belongs, as `kind`."""
+        size = ggml.row_bytes(kind, chunk.journey.columns)
+        return digest(self._read(place, chunk.target * size, chunk.rows * size).data)
+
+    def _read(self, place: Place, start: int, size: int) -> ggml.Raw:
+        raw = self._buffer("raw", size)
+        fill(raw, place.descriptor, place.offset + start)
+        return raw
+
+    def _check(self, journey: Journey, raw: ggml.Raw) -> None:
+        if ggml.is_finite(journey.type, raw):
+            return
+        if not self._zero_nonfinite or journey.type not in ggml.FLOAT_TYPES:
+            raise InputError(
+                f"Tensor {journey.name} holds NaN or infinity.",
+                "The file is damaged, or was saved from a run that diverged: make it again.",
+            )
+        ggml.zero_nonfinite(journey.type, raw)
 
     def _values(self, chunk: Chunk, raw: ggml.Raw) -> ggml.Floats:
         columns = chunk.journey.columns
@@ -120,7 +167,8 @@ class Converter:
     def _quantized(self, chunk: Chunk, values: ggml.Floats, kind: Type) -> ggml.Raw:
         size = ggml.row_bytes(kind, chunk.journey.columns)
         out = self._buffer("quantized", chunk.rows * size)
-        ggml.quantize_chunk(kind, values, out=out.reshape(chunk.rows, size))
+        for rows, importance in chunk.by_matrix():
+            ggml.quantize_chunk(kind, values[rows], importance=importance, out=out.reshape(chunk.rows, size)[rows])
         if not ggml.is_finite(kind, out):
             raise InputError(
                 f"Tensor {chunk.journey.name} has weights too large for {kind.name}.",
@@ -143,6 +191,11 @@ def all_chunks(journeys: Iterable[Journey]) -> Iterator[Chunk]:
         yield from journey.chunks()
 
 
+def digest(data: bytes | memoryview) -> bytes:
+    """What a journal remembers of bytes, to know them again."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
 def write(descriptor: int, data: memoryview | bytes, offset: int) -> None:
     """Write all of `data` at `offset`."""
     view = memoryview(data)
@@ -151,8 +204,8 @@ def write(descriptor: int, data: memoryview | bytes, offset: int) -> None:
         view, offset = view[written:], offset + written
 
 
-def _read(descriptor: int, out: ggml.Raw, offset: int) -> None:
-    """Fill `out` from `offset` on."""
+def fill(out: ggml.Raw, descriptor: int, offset: int) -> None:
+    """Read `out` full, from `offset` on."""
     view = out.data
     while view:
         count = os.preadv(descriptor, [view], offset)

@@ -36,15 +36,12 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
         [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p],
     ),
     "ggml_row_size": (ctypes.c_size_t, [ctypes.c_int, ctypes.c_int64]),
+    "ggml_get_type_traits": (ctypes.c_void_p, [ctypes.c_int]),
     "ggml_validate_row_data": (ctypes.c_bool, [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t]),
     "ggml_fp16_to_fp32_row": (None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]),
     "ggml_bf16_to_fp32_row": (None, [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64]),
     "ggml_version": (ctypes.c_char_p, []),
     "ggml_commit": (ctypes.c_char_p, []),
-}
-_TO_FLOAT = {
-    Type.F16: "ggml_fp16_to_fp32_row",
-    Type.BF16: "ggml_bf16_to_fp32_row",
 }
 _PATTERNS: dict[Type, tuple[type[np.unsignedinteger[Any]], int]] = {
     Type.F32: (np.uint32, 0x7F800000),
@@ -54,7 +51,21 @@ _PATTERNS: dict[Type, tuple[type[np.unsignedinteger[Any]], int]] = {
 """Of each float type: the integer of its width, and the bits of infinity; NaN lies above, without its sign."""
 
 FLOAT_TYPES = frozenset(_PATTERNS)
-"""Types that can be quantized from."""
+"""Types that can be quantized from without losing more than once."""
+
+
+class _Traits(ctypes.Structure):
+    """`ggml_type_traits` of ggml.h."""
+
+    _fields_ = (
+        ("type_name", ctypes.c_char_p),
+        ("blck_size", ctypes.c_int64),
+        ("blck_size_interleave", ctypes.c_int64),
+        ("type_size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)),
+        ("from_float_ref", ctypes.c_void_p),
+    )
 
 
 @dataclass(frozen=True)
@@ -101,12 +112,25 @@ def quantize_chunk(kind: Type, rows: Floats, *, importance: Floats | None = None
 
 
 def to_float(kind: Type, raw: Raw, out: Floats) -> None:
-    """The values of `raw`, which is F32, F16 or BF16, as float32 in `out` (as many as `out` holds)."""
+    """The values of `raw` as float32 in `out` (as many as `out` holds), as llama.cpp reads them."""
     assert raw.flags.c_contiguous and out.flags.c_contiguous and raw.nbytes == row_bytes(kind, out.size)
     if kind is Type.F32:
         out.reshape(-1)[:] = raw.view(np.float32)
+    elif kind is Type.F16:
+        _functions().ggml_fp16_to_fp32_row(raw.ctypes.data, out.ctypes.data, out.size)
+    elif kind is Type.BF16:
+        _functions().ggml_bf16_to_fp32_row(raw.ctypes.data, out.ctypes.data, out.size)
     else:
-        getattr(_functions(), _TO_FLOAT[kind])(raw.ctypes.data, out.ctypes.data, out.size)
+        _traits(kind).to_float(raw.ctypes.data, out.ctypes.data, out.size)
+
+
+def can_dequantize(kind: Type) -> bool:
+    """Whether `to_float` knows `kind`."""
+    if kind is Type.F32:
+        return True
+    traits = _traits(kind)
+    # A guard against another layout of the structure; gguf-py's sizes are wrong for types of intermediate results.
+    return bool(traits.to_float) and (traits.blck_size, traits.type_size) == GGML_QUANT_SIZES[kind]
 
 
 def is_finite(kind: Type, raw: Raw) -> bool:
@@ -119,6 +143,13 @@ def is_finite(kind: Type, raw: Raw) -> bool:
     return bits.size == 0 or int((bits & without_sign).max()) < infinity
 
 
+def zero_nonfinite(kind: Type, raw: Raw) -> None:
+    """Make zeros of NaN and infinity in `raw`, which is of one of `FLOAT_TYPES`."""
+    unsigned, infinity = _PATTERNS[kind]
+    bits = raw.view(unsigned)
+    bits[(bits & unsigned(np.iinfo(unsigned).max >> 1)) >= infinity] = 0
+
+
 def row_bytes(kind: Type, columns: int) -> int:
     """Bytes of a row of `columns` values; `UnsupportedError` where they are not whole blocks."""
     block, size = GGML_QUANT_SIZES[kind]
@@ -129,6 +160,11 @@ def row_bytes(kind: Type, columns: int) -> int:
 
 def _functions() -> ctypes.CDLL:
     return _load()[2]
+
+
+@cache
+def _traits(kind: Type) -> Any:
+    return ctypes.cast(_functions().ggml_get_type_traits(kind), ctypes.POINTER(_Traits)).contents
 
 
 @cache

@@ -5,7 +5,7 @@ Pure and quick: a plan is made from a header alone, and can be made anew for eve
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,7 +15,8 @@ from studio.checkpoints.gguf_header import GgufHeader, GgufTensor, aligned, laid
 from studio.checkpoints.gguf_values import Malformed
 from studio.errors import InputError, MismatchError, UnsupportedError
 from studio.families import MoeShape, family_named, shape_of_gguf
-from studio.quantize.ggml import FLOAT_TYPES
+from studio.quantize.dynamic import settled
+from studio.quantize.ggml import FLOAT_TYPES, can_dequantize
 from studio.quantize.header import header_size
 from studio.quantize.roles import Role, file_order, role_of
 from studio.quantize.rule import Model, Shape, Weight, fitting, needs_importance, wanted_types
@@ -65,15 +66,20 @@ def make_plan(
     *,
     imatrix: Container[str] | None = None,
     kept_experts: int | None = None,
+    ranking: Sequence[int] | None = None,
 ) -> TensorPlan:
     """What `tier` makes of the model of `header`, pruned to `kept_experts` per layer where that is given.
 
     `imatrix` holds the names of the tensors about which an importance matrix says something; None is no matrix.
+    `ranking` names layers, the most important first, for tiers that go by that.
 
-    Raises `InputError` for an impossible number of experts, `UnsupportedError` for what cannot be pruned or quantized.
+    Raises `InputError` for an impossible number of experts and for a ranking that is missing or of another model,
+    `UnsupportedError` for what cannot be pruned or quantized.
     """
     weights = sorted(_kept_weights(header, kept_experts), key=lambda weight: file_order(weight.name))
-    wanted = wanted_types(_model(header, weights, kept_experts, imatrix is not None), tier, weights)
+    model = _model(header, weights, kept_experts, imatrix is not None)
+    tier = settled(tier, model.layers, ranking, imatrix=imatrix is not None)
+    wanted = wanted_types(model, tier, weights)
     used = {weight.name: fitting(wanted[weight.name], weight.shape[0]) for weight in weights}
     try:
         laid = laid_out(((weight.name, weight.shape, used[weight.name]) for weight in weights), header.alignment)
@@ -96,22 +102,39 @@ def make_plan(
     return TensorPlan(tier.name, laid, fallbacks, without_importance, start, start + data_bytes)
 
 
-def check_buildable(header: GgufHeader, plan: TensorPlan) -> None:
-    """Raise `UnsupportedError` where `plan` cannot be carried out, naming a tensor."""
+def check_buildable(header: GgufHeader, plan: TensorPlan, *, requantize: bool = False) -> None:
+    """Raise `UnsupportedError` where `plan` cannot be carried out, naming tensors.
+
+    `requantize` allows a source whose weights are quantized already.
+    """
     if plan.without_importance:
-        name = plan.without_importance[0]
+        named = [f"{name} as {plan.types[name].name}" for name in plan.without_importance]
+        several = f"{', '.join(named[:3])} and {len(named) - 3} more" if len(named) > 3 else ", ".join(named)
         raise UnsupportedError(
-            f"{plan.tier} makes {len(plan.without_importance)} tensors so small ({name}: {plan.types[name].name}) "
-            "that they need an importance matrix.",
-            "Choose a tier that does without, such as Q3_K_S or IQ4_XS.",
+            f"{plan.tier} makes these tensors too small to do without an importance matrix that covers them: "
+            f"{several}.",
+            "Give one, or choose a tier that does without, such as Q3_K_S or IQ4_XS.",
         )
-    for tensor in header.tensors:
-        kind = plan.types[tensor.name]
-        if kind is not tensor.type and tensor.type not in FLOAT_TYPES:
-            raise UnsupportedError(
-                f"{header.path}, tensor {tensor.name} is {tensor.type.name}, and {plan.tier} wants {kind.name}.",
-                "Quantizing twice loses more than once: start from an F32, F16 or BF16 file.",
-            )
+    twice = requantized(header, plan)
+    if twice and not requantize:
+        name, (before, after) = next(iter(twice.items()))
+        raise UnsupportedError(
+            f"{header.path}, tensor {name} is {before.name}, and {plan.tier} wants {after.name}.",
+            "Quantizing twice loses more than once: start from an F32, F16 or BF16 file, or allow requantizing.",
+        )
+    for name, (before, _) in twice.items():
+        if not can_dequantize(before):
+            raise UnsupportedError(f"{header.path}, tensor {name} is {before.name}, which cannot be read as numbers.")
+
+
+def requantized(header: GgufHeader, plan: TensorPlan) -> dict[str, tuple[Type, Type]]:
+    """Tensors that are quantized already and get another type: name → (type now, type then)."""
+    types = {tensor.name: (tensor.type, plan.types[tensor.name]) for tensor in header.tensors}
+    return {
+        name: (before, after)
+        for name, (before, after) in types.items()
+        if after is not before and before not in FLOAT_TYPES
+    }
 
 
 def check_kept(moe: MoeShape, kept_experts: int) -> None:

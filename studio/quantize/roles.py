@@ -27,10 +27,13 @@ class Role(Enum):
     OTHER = auto()
 
 
+PER_LAYER_EMBEDDINGS = "per_layer_token_embd.weight"
+"""A large table of its own: a type for embeddings is meant for it too, unless an override names it."""
+
 _WHOLE_NAMES = {
     "output.weight": Role.OUTPUT,
     "token_embd.weight": Role.EMBEDDINGS,
-    "per_layer_token_embd.weight": Role.EMBEDDINGS,
+    PER_LAYER_EMBEDDINGS: Role.EMBEDDINGS,
 }
 _PARTS = (  # the first that occurs in the name decides
     ("attn_qkv.weight", Role.VALUE),

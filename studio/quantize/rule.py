@@ -239,8 +239,9 @@ def wanted_types(model: Model, tier: Tier, weights: Sequence[Weight]) -> dict[st
         name, shape, kind = weight
         if len(shape) >= 2 and is_quantized(name, model.architecture):
             role = role_of(name)
-            kind = tier.forced(role) or _chosen(model, tier, weight, seen[role])
-            seen[role] += 1
+            forced = tier.forced(role, name)
+            kind = forced or _chosen(model, tier, weight, seen[role])
+            seen[role] += forced is None  # llama.cpp counts only those that it chooses for itself
         wanted[name] = kind
     return wanted
 

@@ -196,8 +196,8 @@ def test_sweeping_takes_only_what_the_dead_process_left(
         other.write_text("somebody writes this")
     workplace = workspace.cache / f".model.gguf.partial-work-{child.pid}"
     workplace.mkdir()
-    WorkerProcess(child.pid, 0.0, "id").sweep(workspace.root)
-    WorkerProcess(bystander.pid, 0.0, "id").sweep(workspace.root)
+    WorkerProcess(child.pid, 0.0, "id").sweep(workspace.root, resumables=False)
+    WorkerProcess(bystander.pid, 0.0, "id").sweep(workspace.root, resumables=False)
     assert not left.exists() and not workplace.exists()
     assert all(other.exists() for other in others)
 

@@ -20,7 +20,7 @@ from tests.quantize.quantize_headers import decoded, mock_header, recorded, spar
 from tests.quantize.quantize_models import MODELS
 
 MIXES = [name for name, tier in TIERS.items() if tier.mix == name]
-LARGE = [name for name, tier in TIERS.items() if tier.mix != name]
+LARGE = [name for name, tier in TIERS.items() if tier.mix != name and tier.layers is None]
 
 
 @pytest.mark.parametrize("tier", MIXES)
@@ -34,14 +34,16 @@ def test_gemma_4_26b_gets_the_types_that_llama_cpp_gives_it(gemma4: GgufHeader, 
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_other_architectures_get_the_types_that_llama_cpp_gives_them(model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("imatrix", [True, False], ids=["with_imatrix", "without_imatrix"])
+def test_other_architectures_get_the_types_that_llama_cpp_gives_them(model: str, imatrix: bool, tmp_path: Path) -> None:
     record = recorded("types.json")[model]
+    differing = recorded("types_imatrix.json")[model] if imatrix else {"tiers": {}}
     header = mock_header(tmp_path / "mock.gguf", MODELS[model])
     names = [name for name, _ in MODELS[model].tensors]
     for tier in MIXES:
-        plan = make_plan(header, TIERS[tier])
-        expected = dict(zip(names, decoded(record, tier), strict=True))
-        assert dict(plan.types) == expected, tier
+        plan = make_plan(header, TIERS[tier], imatrix=set(names) if imatrix else None)
+        types = decoded(differing if tier in differing["tiers"] else record, tier)
+        assert dict(plan.types) == dict(zip(names, types, strict=True)), tier
 
 
 @pytest.mark.parametrize("tier", LARGE)
