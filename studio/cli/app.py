@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, jobs, models
+from studio.cli import chat, contributions, imatrix, jobs, models
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -36,6 +36,17 @@ JOB_VERBS: dict[str, Verb] = {
     "cancel": (jobs.cancel, "jobs cancel 1f0c9a2e"),
     "resume": (jobs.resume, "jobs resume 1f0c9a2e"),
 }
+IMATRIX_VERBS: dict[str, Verb] = {
+    "show": (imatrix.show, "imatrix show imatrix.gguf"),
+    "merge": (imatrix.merge, "imatrix merge prose.gguf code.gguf --out both.gguf"),
+    "convert": (imatrix.convert, "imatrix convert imatrix.dat --out imatrix.gguf"),
+    "slice": (imatrix.slice_, "imatrix slice imatrix.gguf --map map.json --model my-model.gguf --out pruned.gguf"),
+}
+GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
+    "jobs": ("Look after long jobs, which go on when the page is closed.", JOB_VERBS),
+    "imatrix": ("Look into importance matrices, combine them, and cut them to a pruned model.", IMATRIX_VERBS),
+}
+"""Verbs about one thing: what they are for, and each of them."""
 
 PROGRAM = "python -m studio"
 MISTAKE, CANCELLED = 2, 130
@@ -74,10 +85,11 @@ def _app() -> typer.Typer:
     app = _group("From a mixture-of-experts model to a smaller one, every step a verb.")
     for name, (function, example) in VERBS.items():
         app.command(name, epilog=_example(example))(function)
-    group = _group("Look after long jobs, which go on when the page is closed.", _example("jobs list"))
-    for name, (function, example) in JOB_VERBS.items():
-        group.command(name, epilog=_example(example))(function)
-    app.add_typer(group, name="jobs")
+    for title, (about, verbs) in GROUPS.items():
+        group = _group(about, _example(next(iter(verbs.values()))[1]))
+        for name, (function, example) in verbs.items():
+            group.command(name, epilog=_example(example))(function)
+        app.add_typer(group, name=title)
     return app
 
 

@@ -19,12 +19,14 @@ from tests.cli.tiny_gemma import LAYERS
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]
-COMMANDS = [[name] for name in app.VERBS] + [["jobs"]] + [["jobs", name] for name in app.JOB_VERBS]
+GROUPED = [[group, *verb] for group, (_, verbs) in app.GROUPS.items() for verb in ([], *([name] for name in verbs))]
+COMMANDS = [[name] for name in app.VERBS] + GROUPED
 
 
 def test_the_verbs_are_those_that_scripts_rely_on() -> None:
     verbs = {"analyze", "import", "map", "prune", "convert", "plan", "quantize", "chat"}
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}
+    assert set(app.IMATRIX_VERBS) == {"show", "merge", "convert", "slice"}
 
 
 @pytest.mark.parametrize("name", COMMANDS, ids=" ".join)
