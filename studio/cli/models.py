@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from studio.checkpoints.gguf_header import read_header
 from studio.cli.terminal import Json, Overwrite, model_path, note, progress_bar, read_bytes, result, size
 from studio.errors import InputError
 
@@ -104,6 +103,7 @@ def plan(
 
     No model is written.
     """
+    from studio.checkpoints.gguf_header import read_header
     from studio.checkpoints.gguf_outline import outline
     from studio.checkpoints.reference import open_reference
     from studio.quantize.custom import tensor_types as as_file
@@ -165,6 +165,7 @@ def quantize(
 
     It is read once, and pruned on the way if a map is given. Killed and called again, it goes on where it was.
     """
+    from studio.checkpoints.gguf_header import read_header
     from studio.families import shape_of_gguf
     from studio.quantize.writer import Options
     from studio.quantize.writer import quantize as write
@@ -240,6 +241,7 @@ def _as_gguf(path: Path, progress: Progress) -> Path:
 
 
 def _warn_of_loss(source: Path, tiers: Sequence[Tier]) -> None:
+    from studio.checkpoints.gguf_header import read_header
     from studio.quantize.ggml import FLOAT_TYPES
 
     quantized = Counter(tensor.type.name for tensor in read_header(source).tensors if tensor.type not in FLOAT_TYPES)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +44,8 @@ class Journey:
     """The rows that are kept: (first, how many), ascending."""
     places: Mapping[Type, tuple[Place, ...]]
     """Type wanted → where it goes as that."""
-    importance: ggml.Floats | None = None
-    """Weights of the columns [M, C] of each of M kept matrices (experts), from an importance matrix."""
+    weigh: Callable[[], ggml.Floats | None] = lambda: None
+    """Gives the weights of the columns [M, C] of each of M kept matrices (experts), from an importance matrix."""
 
     @property
     def source_bytes(self) -> int:
@@ -60,11 +60,12 @@ class Journey:
     def chunks(self) -> Iterator[Chunk]:
         """All kept rows, a few at a time."""
         at_once = max(1, CHUNK_VALUES // self.columns)
+        importance = self.weigh()
         target = 0
         for first, count in self.runs:
             for row in range(first, first + count, at_once):
                 rows = min(at_once, first + count - row)
-                yield Chunk(self, row, target, rows)
+                yield Chunk(self, row, target, rows, importance)
                 target += rows
 
 
@@ -76,6 +77,8 @@ class Chunk:
     row: int
     target: int
     rows: int
+    importance: ggml.Floats | None = None
+    """Of all matrices of the tensor, see `Journey.weigh`."""
 
     @property
     def is_last(self) -> bool:
@@ -89,15 +92,14 @@ class Chunk:
 
     def by_matrix(self) -> Iterator[tuple[slice, ggml.Floats | None]]:
         """Rows of the chunk that have the same importance, and that [C]."""
-        importance = self.journey.importance
-        if importance is None:
+        if self.importance is None:
             yield slice(0, self.rows), None
             return
-        height = self.journey.rows // len(importance)
+        height = self.journey.rows // len(self.importance)
         row = self.target
         while row < self.target + self.rows:
             end = min((row // height + 1) * height, self.target + self.rows)
-            yield slice(row - self.target, end - self.target), importance[row // height]
+            yield slice(row - self.target, end - self.target), self.importance[row // height]
             row = end
 
 

@@ -48,7 +48,8 @@ def quantized_headers(
     added: Mapping[str, Any] | None = None,
 ) -> list[bytes]:
     """The headers of the files of a model of `file_type`, which hold `parts`; `added` are further keys."""
-    emptied = replace(header, version=GGUF_VERSION, values=header.values.without((*_APPENDED, *_DROPPED)))
+    gone = (*_APPENDED, *_DROPPED, *(added or {}))  # what is set anew comes last, wherever the source has it
+    emptied = replace(header, version=GGUF_VERSION, values=header.values.without(gone))
     changes: dict[str, Any] = dict(zip(_APPENDED, (QUANTIZATION_VERSION, file_type), strict=True))
     if kept_experts is not None:
         changes[f"{header.architecture}.expert_count"] = kept_experts

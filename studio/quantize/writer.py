@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -289,8 +290,8 @@ def _journeys(work: _Work, sources: Sequence[int], files: Sequence[tuple[_File, 
         tensor = tensors[name]
         columns, runs = _kept_rows(tensor, None if work.kept is None else work.kept.get(name))
         source = Place(sources[tensor.part], work.header.start_of(tensor))
-        importance = None if work.imatrix is None else work.imatrix.importance(name)
-        yield Journey(name, tensor.type, columns, source, runs, wanted, importance)
+        journey = Journey(name, tensor.type, columns, source, runs, wanted)
+        yield journey if work.imatrix is None else replace(journey, weigh=partial(work.imatrix.importance, name))
 
 
 def _kept_rows(tensor: GgufTensor, experts: tuple[int, ...] | None) -> tuple[int, tuple[tuple[int, int], ...]]:
