@@ -124,9 +124,6 @@ def plan(
         "tier": planned.tier,
         "tensors": {name: kind.name for name, kind in planned.types.items()},
         "tensor_bytes": planned.tensor_bytes,
-        "file_bytes": planned.file_bytes,
-        "fallbacks": dict(planned.fallbacks),
-        "without_importance": list(planned.without_importance),
     }
     result(json, fields, _plan_text(planned))
 
