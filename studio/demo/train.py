@@ -1,6 +1,6 @@
-"""Training the demo model from nothing on two CPU cores in about 80 minutes.
+"""Training the demo model from nothing on two CPU cores in less than two hours.
 
-    python -m studio.demo.train --minutes 80 --out assets/demo-model
+    python -m studio.demo.train --minutes 110 --out assets/demo-model
 
 Every batch holds packed rows of conversations of all classes. The loss is the cross-entropy of the model's own turns
 plus a small load-balancing term. That term (Switch Transformer, arXiv 2101.03961, equation 4) is computed per layer
@@ -257,7 +257,7 @@ def train(run: Run, *, out: Path, minutes: float, seed: int, peak: float, check_
 def main(
     *,
     out: Annotated[Path, typer.Option(help="folder for the finished model")] = Path("assets/demo-model"),
-    minutes: Annotated[float, typer.Option(help="time budget; the learning rate follows it")] = 80.0,
+    minutes: Annotated[float, typer.Option(help="time budget; the learning rate follows it")] = 110.0,
     seed: Annotated[int, typer.Option(help="of the weights, the tokenizer's text and the exercises")] = 0,
     peak: Annotated[float, typer.Option(help="highest learning rate")] = 1.5e-3,
     state: Annotated[Path, typer.Option(help="folder of log and checkpoint; resumed from if it exists")] = STATE,
