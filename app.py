@@ -37,9 +37,12 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def credentials(host: str) -> tuple[str, str] | None:
     """Who may log in, `ESPALIER_AUTH=USER:PASSWORD`; `InputError` when others can reach a page without a login."""
-    user, _, password = os.environ.get("ESPALIER_AUTH", "").partition(":")
+    told = os.environ.get("ESPALIER_AUTH", "")
+    user, _, password = told.partition(":")
     if user and password:
         return user, password
+    if told:
+        raise InputError("ESPALIER_AUTH is not of the form USER:PASSWORD.")
     if host in ("127.0.0.1", "localhost", "::1"):
         return None
     raise InputError(f"Others can reach {host}, and the page has no login.", "Set ESPALIER_AUTH=USER:PASSWORD.")
@@ -71,11 +74,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         login = credentials(given.host)
         studio = studio_of(given)
-    except EspalierError as error:
+    except (EspalierError, OSError) as error:
         sys.stderr.write(f"espalier: {error}\n")
         return 2
     gr.set_static_paths([plotly_script(), *STYLESHEETS])
-    page_of(studio).queue().launch(
+    page = page_of(studio).queue()
+    try:
+        _launch(page, given, login, studio)
+    except OSError as error:  # the port is taken, or the address is not this machine's
+        sys.stderr.write(f"espalier: {error}\n")
+        return 2
+    return 0
+
+
+def _launch(page: gr.Blocks, given: argparse.Namespace, login: tuple[str, str] | None, studio: Studio) -> None:
+    page.launch(
         server_name=given.host,
         auth=login,
         server_port=given.port,
@@ -88,8 +101,8 @@ def main(arguments: list[str] | None = None) -> int:
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,
+        share=False,  # gradio would open a tunnel by itself in some notebooks
     )
-    return 0
 
 
 if __name__ == "__main__":

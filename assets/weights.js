@@ -3,9 +3,12 @@
 const list = element.querySelector('.weights-rows');
 let rows = [];
 
+// The slider goes to 5 in quarters; the number says exactly what counts, and may be anything from 0.
 function input(type, weight, name) {
   const made = document.createElement('input');
-  Object.assign(made, { type, min: '0', max: '5', step: '0.25', value: String(weight) });
+  Object.assign(made, { type, min: '0', step: type === 'range' ? '0.25' : 'any' });
+  if (type === 'range') made.max = '5';
+  made.value = String(weight);
   made.setAttribute('aria-label', `Weight of ${name}` + (type === 'range' ? '' : ', as a number'));
   return made;
 }
@@ -17,8 +20,11 @@ function row({ name, label: text, weight }) {
   label.textContent = text;
   const slider = input('range', weight, text);
   const number = input('number', weight, text);
+  const made = { name, text, weight, slider, number };
   const set = (from, to) => {
-    const value = Math.min(Math.max(Number(from.value) || 0, 0), 5);
+    const value = Number(from.value);
+    if (from.value === '' || !(value >= 0 && value < Infinity)) return;
+    made.weight = value;
     to.value = String(value);
     tell();
   };
@@ -26,11 +32,11 @@ function row({ name, label: text, weight }) {
   number.addEventListener('input', () => set(number, slider));
   line.append(label, slider, number);
   list.append(line);
-  return { name, text, slider, number };
+  return made;
 }
 
 function tell() {
-  props.value = JSON.stringify(rows.map(({ name, text, slider }) => ({ name, label: text, weight: Number(slider.value) })));
+  props.value = JSON.stringify(rows.map(({ name, text, weight }) => ({ name, label: text, weight })));
   trigger('input');
 }
 
@@ -42,6 +48,7 @@ function show() {
     return;
   }
   wanted.forEach(({ weight }, index) => {
+    rows[index].weight = weight;
     rows[index].slider.value = String(weight);
     if (document.activeElement !== rows[index].number) rows[index].number.value = String(weight);
   });

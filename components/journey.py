@@ -67,7 +67,7 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
         choose=choose_station(opened, meaning_text(studio.library, opened)),
         build=build_station(studio.library, opened),
     )
-    _wire(studio.library, stations)
+    _wire(studio.library, stations, page)
     talk = chat_station(chat_sources(studio.library, stations.state))
     wire_build(page, studio, stations.state, stations.build)
     _keep_talk_fresh(page, talk, stations)
@@ -171,7 +171,7 @@ def _told(problem: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., 
     return decorate
 
 
-def _wire(library: Library, stations: Stations) -> None:
+def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     state, load, see, choose = stations.state, stations.load, stations.see, stations.choose
 
     @_told(choose.problem)
@@ -198,13 +198,26 @@ def _wire(library: Library, stations: Stations) -> None:
 
     @_told(load.problem)
     def on_reference(now: StudioState, name: str) -> Updates:
+        if name == now.reference:  # gradio also tells when a list was opened and closed again
+            return {load.problem: gr.skip()}
         return _everything(library, stations, library.open(library.with_reference(now, name)))
 
     @_told(load.problem)
     def on_analysis(now: StudioState, path: str | None) -> Updates:
-        if path is None:
+        chosen = now if path is None else library.with_analysis(now, Path(path))
+        if chosen is now:
             return {load.problem: gr.skip()}
-        return _everything(library, stations, library.open(library.with_analysis(now, Path(path))))
+        return _everything(library, stations, library.open(chosen))
+
+    def on_page(now: StudioState) -> Updates:
+        """What was put into the workspace since the page was built can be chosen after a reload."""
+        return {
+            load.reference: gr.Dropdown(reference.reference_choices(library), value=now.reference or None),
+            load.analysis: gr.Dropdown(
+                reference.analysis_choices(library),
+                value=str(library.analysis_path(now.analysis)) if now.analysis else None,
+            ),
+        }
 
     live: dict[str, Any] = {
         "queue": False,  # the queue would add its round trip to every move of a slider
@@ -221,6 +234,7 @@ def _wire(library: Library, stations: Stations) -> None:
     see.plot.click(on_cell, state, [state, see.cell, choose.problem], **{**live, "trigger_mode": "multiple"})
     slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
     choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)
+    page.load(on_page, state, [load.reference, load.analysis], **live)
     load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
     load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **slow)
     load.upload.upload(on_analysis, [state, load.upload], stations.everything, **slow)

@@ -9,17 +9,19 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 from components.state import StudioState
+from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
 from studio.contributions import file
 from studio.contributions.importers import import_analysis
 from studio.contributions.model import Contributions
-from studio.errors import InputError, MismatchError
+from studio.errors import InputError, MismatchError, OutputExistsError
 from studio.jobs.store import JobStore
 from studio.jobs.task import ASSETS, DEMO, reference_path
 from studio.quantize.forecast import predict_bytes
@@ -29,6 +31,7 @@ from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.preview import Preview, preview
 from studio.recipes.recipe import Recipe
+from studio.staging import staged
 from studio.workspace import Workspace
 
 DEMO_ANALYSIS = ASSETS / "demo-contributions.safetensors"
@@ -46,6 +49,13 @@ def is_recipe(text: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(content, dict) and isinstance(content.get("drop"), int)
+
+
+def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """What changes when a model is replaced by another one of its name."""
+    files = [*sorted(path.glob("*.safetensors*")), path / "config.json"] if path.is_dir() else [path]
+    found = ((file.name, file.stat()) for file in files if file.exists())
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,15 @@ class Library:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
-        self._reference = lru_cache(16)(open_reference)
-        self._outline = lru_cache(4)(lambda path: outline(self._reference(path)))
+        self._references = lru_cache(16)(lambda path, _signature: open_reference(path))
+        self._outlines = lru_cache(4)(lambda path, _signature: outline(self._reference(path)))
         self._fallbacks = lru_cache(1024)(self._count_fallbacks)
+
+    def _reference(self, path: Path) -> Reference:
+        return self._references(path, _signature(path))
+
+    def _outline(self, path: Path) -> GgufHeader:
+        return self._outlines(path, _signature(path))
 
     def _count_fallbacks(self, path: Path, tier: str, kept_experts: int) -> Mapping[str, int]:
         plan = make_plan(self._outline(path), tier_named(tier), kept_experts=kept_experts)
@@ -105,7 +121,8 @@ class Library:
 
     def reference_names(self) -> list[str]:
         """What can be opened by name: the demo, and what lies in the workspace."""
-        found = sorted(entry.name for entry in self.workspace.references.iterdir() if not entry.name.startswith("."))
+        entries = (entry.name for entry in self.workspace.references.iterdir())
+        found = sorted(name for name in entries if not name.startswith(".") and name != DEMO)
         return [*([DEMO] if reference_path(self.workspace, DEMO).exists() else []), *found]
 
     def reference(self, name: str) -> Reference:
@@ -122,7 +139,7 @@ class Library:
         open_reference(path)
         if path == reference_path(self.workspace, DEMO).resolve():
             return DEMO
-        link = self.workspace.references / path.name
+        link = self.workspace.references / (f"{path.name}-model" if path.name == DEMO else path.name)
         if link.is_symlink() and link.resolve() != path and not link.exists():
             link.unlink()
         if not link.exists():
@@ -199,17 +216,29 @@ class Library:
         )
 
     def with_reference(self, state: StudioState, name: str) -> StudioState:
-        """`state` with another model; its analysis stays where it fits, and the drop count becomes possible."""
+        """`state` with another model; what was chosen stays where the analysis fits it."""
         shape = self.reference(name).shape
-        fits = state.analysis is not None and self.analysis(state.analysis).shape.same_grid(shape)
-        return StudioState.opening(name, state.analysis if fits else None, shape).looking(state.view)
+        if state.analysis is not None and self.analysis(state.analysis).shape.same_grid(shape):
+            return replace(state, reference=name)
+        return StudioState.opening(name, None, shape).looking(state.view)
 
     def with_analysis(self, state: StudioState, path: Path) -> StudioState:
-        """`state` with another analysis; raises as `open_analysis` does."""
+        """`state` with another analysis, itself where it is open already; what was chosen stays where it fits.
+
+        Raises as `open_analysis` does.
+        """
         key = self.open_analysis(path, self.reference(state.reference) if state.reference else None)
+        if key == state.analysis:
+            return state
         contributions = self.analysis(key)
         view = state.view.within(contributions.classes)
-        return StudioState.opening(state.reference, key, contributions.shape).looking(view)
+        if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
+            return StudioState.opening(state.reference, key, contributions.shape).looking(view)
+        known = {
+            klass: weight for klass, weight in state.recipe.class_weights.items() if klass in contributions.classes
+        }
+        recipe = state.recipe.but(class_weights=known)
+        return replace(state, analysis=key, recipe=recipe, view=view, cell=None)
 
     def read_choice(self, state: StudioState, path: Path) -> StudioState:
         """`state` with the map or recipe in the file at `path`; it is looked at to tell which.
@@ -246,9 +275,16 @@ class Library:
         if drop is None:
             raise InputError("There is no map to build from.", "Open an analysis, or import a map.")
         map_path = self.workspace.maps / f"{drop.content_hash[:12]}.json"
-        map_path.write_text(drop.to_json(), encoding="utf-8")
+        _write_once(map_path, drop.to_json())
         if state.imported is not None:
             return map_path, None
         recipe_path = self.workspace.recipes / f"{state.recipe.content_hash[:12]}.json"
-        recipe_path.write_text(state.recipe.to_json(), encoding="utf-8")
+        _write_once(recipe_path, state.recipe.to_json())
         return map_path, recipe_path
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a file whose name says what is in it; a job may be reading it already."""
+    if not path.exists():
+        with suppress(OutputExistsError), staged(path) as partial:
+            partial.write_text(text, encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -20,8 +21,6 @@ ALL = "all"
 
 OWN = "own"
 """The preset of a recipe that was loaded from a file and is none of the published ones."""
-
-MOST_WEIGHT = 5.0
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,13 @@ def weights_json(classes: tuple[str, ...], weights: Mapping[str, float]) -> str:
 def weights_from_json(text: str, classes: tuple[str, ...]) -> dict[str, float]:
     """What assets/weights.js sent, checked; classes that count once are left out, as a recipe does.
 
-    Raises `InputError` for anything that the sliders cannot produce.
+    Raises `InputError` for anything that a recipe cannot have.
     """
     try:
         sent = {str(entry["name"]): float(entry["weight"]) for entry in json.loads(text)}
     except (ValueError, TypeError, KeyError) as error:
         raise InputError("The class weights that the page sent cannot be read.", "Reload the page.") from error
     for klass, weight in sent.items():
-        if klass not in classes or not 0 <= weight <= MOST_WEIGHT:
-            raise InputError(f"The class {klass!r} cannot have the weight {weight}.", f"Give 0 to {MOST_WEIGHT:g}.")
+        if klass not in classes or not 0 <= weight < math.inf:
+            raise InputError(f"The class {klass!r} cannot have the weight {weight}.", "Give 0 or more.")
     return {klass: sent[klass] for klass in classes if klass in sent and sent[klass] != 1.0}

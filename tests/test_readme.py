@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -20,13 +21,20 @@ BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 def test_the_verbs_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None:
     for name in ("assets", "studio"):
         (tmp_path / name).symlink_to(ROOT / name)
+    environment = {**os.environ, "ESPALIER_HOME": str(tmp_path / "home")}
     commands = BLOCKS[0].strip().splitlines()
     assert len(commands) >= 8
     for command in commands:
         words = shlex.split(command)
         assert words[0] == "python"
         done = subprocess.run(
-            [sys.executable, *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=240
+            [sys.executable, *words[1:]],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
         )
         assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
 

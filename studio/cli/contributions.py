@@ -131,6 +131,8 @@ def _weights(given: list[str]) -> dict[str, float]:
     weights = {}
     for text in given:
         klass, equals, number = text.partition("=")
+        if klass in weights:
+            raise InputError(f"--class-weight names {klass!r} twice.")
         try:
             weights[klass] = float(number)
         except ValueError:

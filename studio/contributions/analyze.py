@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from studio.contributions import file
-from studio.contributions.model import Contributions
+from studio.contributions.model import SUMS, Contributions
 from studio.contributions.prompts import read_prompts
 from studio.errors import FormatError, InputError, OutputExistsError
 from studio.families.lookup import shape_of_config
 from studio.progress import Progress, silent
+from studio.staging import require_disk
 
 
 def analyze(
@@ -39,6 +40,8 @@ def analyze(
         raise OutputExistsError(out)
     asked = read_prompts(Path(prompts))
     shape = shape_of_config(_config(model_dir))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    require_disk(out.parent, len(asked) * shape.layers * shape.experts * len(SUMS) * 8)
     progress(0, len(asked), "questions", f"loading {model_dir.name}")
     model, tokenizer = _load(model_dir, dtype)
 

@@ -51,6 +51,10 @@ def import_analysis(path: Path, progress: Progress = silent, *, top_k: int | Non
     layer_ids, experts = _layer_ids(analysis), _experts(analysis)
     if len(layer_ids) * experts > MOST_CELLS:
         raise analysis.error("", f"{len(layer_ids)} layers of {experts} experts are more than any model has")
+    cells = len(analysis.groups) * len(layer_ids) * experts
+    if cells > max(MOST_CELLS, path.stat().st_size):  # a file says something about most of them, in tens of bytes each
+        grid = f"{len(analysis.groups)} groups × {len(layer_ids)} layers × {experts} experts"
+        raise analysis.error("", f"it claims {grid}, and has hardly anything to say about them")
     if analysis.kind == "categories":
         _require_complete(analysis, layer_ids, experts)
         questions = tuple(_class_question(analysis, klass) for klass in analysis.groups)

@@ -38,7 +38,7 @@ class Question:
     truncated: bool = False
     """Whether the prompt was cut to the collector's limit of tokens."""
     skipped_tokens: int = 0
-    """Tokens left out because their hidden state was not finite, summed over layers."""
+    """Tokens left out because their hidden state was not finite in some layer."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,7 +49,7 @@ def generate_texts(model: Any, tokenizer: Any, prompts: Sequence[str], batch: in
         rows = order[start : start + batch]
         inputs = tokenizer(
             [prompts[i] for i in rows], add_special_tokens=False, padding=True, padding_side="left", return_tensors="pt"
-        )
+        ).to(model.device)
         with torch.inference_mode():
             output = model.generate(
                 input_ids=inputs["input_ids"],

@@ -2,7 +2,7 @@
 
     python -m studio.demo.report
 
-Every way of choosing experts drops 25 % and 50 % of them; each pruned model (masked, which is the same as pruned)
+Every way of choosing experts drops 25, 50 and 75 % of them; each pruned model (masked, which is the same as pruned)
 answers the held-out exercises, and the share of right answers per class goes into the card, between its two markers.
 """
 
@@ -20,6 +20,7 @@ from studio.contributions.file import load
 from studio.contributions.model import Contributions
 from studio.demo.evaluate import accuracy, read_exercises
 from studio.demo.exercises import CLASSES, Exercise
+from studio.demo.samples import ASSETS
 from studio.evaluate.masking import masked
 from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
@@ -28,9 +29,9 @@ from studio.recipes.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+
 RANDOM_SEEDS = range(5)
-SHARES = (0.25, 0.5)
+SHARES = (0.25, 0.5, 0.75)
 BEGIN, END = "<!-- pruning-table -->", "<!-- /pruning-table -->"
 
 Row = tuple[str, Sequence[DropMap]]

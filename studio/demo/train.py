@@ -1,6 +1,6 @@
-"""Training the demo model from nothing on two CPU cores in about 80 minutes.
+"""Training the demo model from nothing on two CPU cores in less than two hours.
 
-    python -m studio.demo.train --minutes 80 --out assets/demo-model
+    python -m studio.demo.train --minutes 110 --out assets/demo-model
 
 Every batch holds packed rows of conversations of all classes. The loss is the cross-entropy of the model's own turns
 plus a small load-balancing term. That term (Switch Transformer, arXiv 2101.03961, equation 4) is computed per layer
@@ -29,6 +29,7 @@ from studio.demo.evaluate import accuracy, held_out
 from studio.demo.exercises import CHECKABLE
 from studio.demo.model import EXPERTS, new_model, save_model
 from studio.demo.tokenizer import load_tokenizer, train_tokenizer
+from studio.errors import InputError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,9 @@ class Batch:
     positions: Any
     labels: Any
     klasses: Any
+
+    def to(self, device: Any) -> Batch:
+        return Batch(*(tensor.to(device) for tensor in (self.ids, self.positions, self.labels, self.klasses)))
 
 
 def encode(tokenizer: Any, pieces: list[tuple[str, bool]]) -> tuple[list[int], list[int]]:
@@ -114,7 +118,7 @@ class Balance:
         tokens of any expert relative to an even share. Forgets the pass."""
         import torch
 
-        total, least = torch.zeros(()), math.inf
+        total, least = torch.zeros((), device=real.device), math.inf
         for probabilities, chosen in self.seen:
             share = torch.bincount(chosen[real].flatten(), minlength=EXPERTS).float()
             share = share / share.sum()
@@ -174,6 +178,7 @@ class Run:
     tokenizer: Any
     optimizer: Any
     state: Path
+    seed: int
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0  # spent before the process was last started
@@ -187,11 +192,14 @@ class Run:
         # A resumed run keeps the tokenizer it began with, even if the exercises changed since.
         checkpoint = state / "checkpoint"
         tokenizer = load_tokenizer(checkpoint) if checkpoint.exists() else train_tokenizer(seed)
-        model = new_model(seed, len(tokenizer))
-        model.set_experts_implementation("grouped_mm")
-        run = cls(model, tokenizer, optimizer_of(model, peak), state)
+        gpu = torch.cuda.is_available()
+        model = new_model(seed, len(tokenizer)).to("cuda" if gpu else "cpu")
+        model.set_experts_implementation("eager" if gpu else "grouped_mm")  # CUDA groups bfloat16 only
+        run = cls(model, tokenizer, optimizer_of(model, peak), state, seed)
         if (state / "state.pt").exists():
-            kept = torch.load(state / "state.pt", weights_only=True)
+            kept = torch.load(state / "state.pt", weights_only=True, map_location=model.device)
+            if kept.get("seed", seed) != seed:
+                raise InputError(f"The run in {state} has seed {kept['seed']}.", "Name another --state, or that seed.")
             model.load_state_dict(kept["model"])
             run.optimizer.load_state_dict(kept["optimizer"])
             run.step, run.tokens, run.seconds = kept["step"], kept["tokens"], kept["seconds"]
@@ -204,7 +212,10 @@ class Run:
 
         save_model(self.model, self.tokenizer, self.state / "checkpoint")
         kept = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
-        torch.save({**kept, "step": self.step, "tokens": self.tokens, "seconds": seconds}, self.state / "state.new")
+        torch.save(
+            {**kept, "step": self.step, "tokens": self.tokens, "seconds": seconds, "seed": self.seed},
+            self.state / "state.new",
+        )
         (self.state / "state.new").replace(self.state / "state.pt")
 
     def record(self, row: dict[str, Any]) -> None:
@@ -231,7 +242,7 @@ def train(run: Run, *, out: Path, minutes: float, seed: int, peak: float, check_
     while (spent := (jump + seconds()) / budget) < 1:
         for group in run.optimizer.param_groups:
             group["lr"] = learning_rate(run.step, spent, peak)
-        batch = batch_of(run.tokenizer, rng)
+        batch = batch_of(run.tokenizer, rng).to(run.model.device)
         result = train_step(run.model, run.optimizer, balance, batch)
         run.step += 1
         run.tokens += int((batch.klasses >= 0).sum())
@@ -257,7 +268,7 @@ def train(run: Run, *, out: Path, minutes: float, seed: int, peak: float, check_
 def main(
     *,
     out: Annotated[Path, typer.Option(help="folder for the finished model")] = Path("assets/demo-model"),
-    minutes: Annotated[float, typer.Option(help="time budget; the learning rate follows it")] = 80.0,
+    minutes: Annotated[float, typer.Option(help="time budget; the learning rate follows it")] = 110.0,
     seed: Annotated[int, typer.Option(help="of the weights, the tokenizer's text and the exercises")] = 0,
     peak: Annotated[float, typer.Option(help="highest learning rate")] = 1.5e-3,
     state: Annotated[Path, typer.Option(help="folder of log and checkpoint; resumed from if it exists")] = STATE,

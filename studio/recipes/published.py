@@ -6,8 +6,9 @@ and a summary that contains a `drop_map`. Whether ids and counts are right is fo
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,13 @@ EXTRA_BLOCKS = ("mtp",)
 
 _LAYER_KEY = re.compile(r"(?:0|[1-9][0-9]{0,5})", re.ASCII)
 _METADATA_KEYS = ("per_layer_drop", "per_layer_keep", "original_experts", "target_experts", "drop_map")
+
+_TELLING: Mapping[str, Callable[[Any], bool]] = {
+    "recipe": lambda value: isinstance(value, Mapping) or _is_object(value),
+    "recipe_hash": lambda value: isinstance(value, str),
+    "contributions_hash": lambda value: isinstance(value, str),
+}
+"""Keys of a map's origin that Espalier writes, and what they have to be."""
 
 _OTHER_FILES: tuple[tuple[str, str, str], ...] = (
     ("floor_per_layer", "is a map of floors per layer: how many experts to protect, not which to drop", ""),
@@ -138,7 +146,16 @@ def _others(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the file says about its origin: the keys that are not the map."""
     own = content.get("provenance")
     others = {key: value for key, value in content.items() if key not in (*_METADATA_KEYS, "provenance")}
-    return others | (dict(own) if isinstance(own, Mapping) else {})
+    told = others | (dict(own) if isinstance(own, Mapping) else {})
+    # These keys mean something to a manifest; other tools may call other things so.
+    return {key: value for key, value in told.items() if key not in _TELLING or _TELLING[key](value)}
+
+
+def _is_object(text: object) -> bool:
+    try:
+        return isinstance(text, str) and isinstance(json.loads(text), dict)
+    except ValueError:
+        return False
 
 
 def _short(value: object) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,16 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from playwright.sync_api import sync_playwright
 from safetensors.numpy import save_file
 
 from studio.contributions import file
 from studio.contributions.model import SUMS, Contributions, Question
 from studio.families import MoeShape
+from tests.chromium import chromium
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which(os.environ.get("ESPALIER_CHROMIUM", "chromium"))
-SWITCHES = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 BUDGET_MS = 250.0
 MOVES = 60
 WARM_UP = 5
@@ -73,8 +69,7 @@ def slider_to_pixels(layers: int, experts: int, top_k: int) -> dict[str, Any]:
 
 def _moves(url: str, most: int) -> list[float]:
     """Milliseconds of each move, after some to warm up."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+    with chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(120_000)
         page.goto(url)
@@ -84,7 +79,6 @@ def _moves(url: str, most: int) -> list[float]:
             np.cumsum(np.random.default_rng(0).integers(1, most - 1, WARM_UP + MOVES)) % most
         )  # never twice the same
         times = [float(page.evaluate(MOVE, int(drop))) for drop in drops]
-        browser.close()
     return times[WARM_UP:]
 
 

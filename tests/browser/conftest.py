@@ -1,6 +1,5 @@
 """The real page, started as a person starts it, in a headless Chromium.
 
-`ESPALIER_CHROMIUM` names another browser than `chromium`, and where there is none, Playwright's own is used.
 `ESPALIER_TEST_FLAGS` are further flags of app.py, to run these tests on a model of one's own.
 """
 
@@ -8,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,19 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError
 
 ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = shutil.which(os.environ.get("ESPALIER_CHROMIUM", "chromium"))
-SWITCHES = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE_S = 240
 """For one thing to happen on the page; generous, because a build shares the machine with it."""
 
@@ -90,14 +78,6 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """One app for all tests of a session, in a workspace of its own."""
     with running_app(tmp_path_factory.mktemp("studio") / "workspace") as started:
         yield started
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
-        yield started
-        started.close()
 
 
 @pytest.fixture

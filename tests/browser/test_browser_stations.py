@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page
 
+from studio.jobs.task import ASSETS
+
 OpenPage = Callable[..., Page]
 
 DROPPED = "Number(document.querySelector('.plot').dataset.dropped)"
@@ -183,3 +185,35 @@ def test_the_steps_lead_to_the_stations(open_page: OpenPage) -> None:
     page.click(".steps a:has-text('Build')")
     page.wait_for_function("document.querySelector('.steps [aria-current]').innerText.includes('Build')")
     assert "__theme=light" in page.url, "the page was not loaded again"
+
+
+def test_looking_through_the_lists_of_models_changes_no_choice(open_page: OpenPage) -> None:
+    page = open_page()
+    page.locator("#drop input[type=number]").fill("3")
+    page.locator("#drop input[type=number]").press("Enter")
+    weight = page.locator("#weights .weight", has_text="Code").locator("input[type=number]")
+    weight.fill("0.3")
+    page.wait_for_function("document.querySelector('#meaning').innerText.includes('29 of 32')")
+    for station in ("#reference", "#analysis"):
+        page.click(f"{station} input")
+        page.keyboard.press("Escape")
+        page.click("#meaning")
+    page.wait_for_timeout(1000)
+    assert page.input_value("#drop input[type=number]") == "3"
+    assert weight.input_value() == "0.3"
+    weight.fill("")
+    page.locator("#drop input[type=number]").fill("4")
+    page.locator("#drop input[type=number]").press("Enter")
+    page.wait_for_function("document.querySelector('#meaning').innerText.includes('28 of 32')")
+    page.locator("#build button", has_text="The same as commands").click()
+    assert "--class-weight code=0.3" in page.inner_text("#command")
+
+
+def test_a_model_put_into_the_workspace_can_be_chosen_after_a_reload(open_page: OpenPage, app: Any) -> None:
+    (app.workspace / "references" / "late").symlink_to(ASSETS / "demo-model")
+    page = open_page()
+    page.click("#reference input")
+    page.locator("ul[role=listbox] li", has_text="late").click()
+    page.wait_for_function(
+        "document.querySelector('#build-name input, #build-name textarea').value.startsWith('demo-model-')"
+    )

@@ -92,8 +92,17 @@ def test_sigterm_is_only_taken_over_while_a_verb_runs(verb: Run) -> None:
 def test_an_interrupted_verb_exits_with_130_and_leaves_nothing(
     number: signal.Signals, checkpoint: Path, tmp_path: Path
 ) -> None:
-    line = [sys.executable, "-m", "studio", "convert", str(checkpoint), "--out", str(tmp_path / "tiny.gguf")]
-    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore SIGINT, and so would their children.
+    heed = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv[0] = 'studio'; "
+    run = "import runpy; runpy.run_module('studio', run_name='__main__', alter_sys=True)"
+    line = [sys.executable, "-c", heed + run, "convert", str(checkpoint), "--out", str(tmp_path / "tiny.gguf")]
+    process = subprocess.Popen(
+        line,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     deadline = time.monotonic() + 60
     while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.05)

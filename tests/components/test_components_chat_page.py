@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from components.chat import ChatModel, ChatSources, chat_station
 from components.chat_view import chat_messages
@@ -16,8 +16,6 @@ from studio.serve.conversation import Conversation
 from studio.serve.pool import ServerPool
 from tests.serve.serve_models import tiny_gguf_once
 
-CHROMIUM = Path("/usr/bin/chromium")
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 HOSTILE = """
 <script>window.hacked = "script"</script><img src="data:," onerror="window.hacked = 'image'">
 <a id="link" href="javascript:window.hacked = 'link'">press</a> <svg onload="window.hacked = 'svg'"></svg>
@@ -25,11 +23,9 @@ HOSTILE = """
 <p onclick="window.hacked = 'click'" id="paragraph">the end</p>
 """
 
-pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs /usr/bin/chromium")
-
 
 @pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
+def page(tmp_path: Path, browser: Browser) -> Iterator[Page]:
     """The station on its own; a hostile answer is there already."""
     pool = ServerPool(tmp_path / "logs")
     tiny = tiny_gguf_once()
@@ -50,13 +46,11 @@ def page(tmp_path: Path) -> Iterator[Page]:
             station.refresh, [station.candidate, gr.State("tiny"), *station.refresh_inputs[2:]], station.refresh_outputs
         )
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 390, "height": 844})
-        page.set_default_timeout(60_000)
-        page.goto(address)
-        yield page
-        browser.close()
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(60_000)
+    page.goto(address)
+    yield page
+    page.close()
     blocks.close()
     pool.close()
 

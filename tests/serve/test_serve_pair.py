@@ -42,7 +42,9 @@ def texts(events: list[tuple[Side, Event]]) -> dict[Side, str]:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    """The model servers of this process."""
+    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in living if "studio.serve.worker" in child.cmdline()]
 
 
 def room_for_one(monkeypatch: pytest.MonkeyPatch, model: Path, pool: ServerPool, times: float = 1.5) -> None:
