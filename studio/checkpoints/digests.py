@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from studio.staging import partial_path
+
 _CHUNK = 8 << 20
 _known: dict[str, str] = {}
 
@@ -29,7 +31,7 @@ def digest_file(path: Path, cache: Path | None = None, read: Callable[[int], Non
         _known[key] = _digest(path, read)
     if remembered and not _remembered(remembered):
         remembered.parent.mkdir(parents=True, exist_ok=True)
-        beside = remembered.with_name(f".{key}.partial-{os.getpid()}")
+        beside = partial_path(remembered)
         beside.write_text(_known[key])
         beside.replace(remembered)
     return _known[key]

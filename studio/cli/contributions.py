@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_bytes, result
+from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_bytes, result, story_path
 from studio.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,7 +75,10 @@ def map_(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Choose the experts to drop, and say what remains of each class."""
+    """Choose the experts to drop, and say what remains of each class.
+
+    Beside the map lies its story, from which prune and quantize take what they write into manifests.
+    """
     from studio.contributions.importers import import_analysis
     from studio.recipes.apply import make_map
     from studio.recipes.preview import preview
@@ -87,6 +91,8 @@ def map_(
     meaning = preview(analysis, drop_map)
     with staged(out, overwrite=overwrite) as partial:
         partial.write_text(drop_map.to_json(), encoding="utf-8")
+    with staged(story_path(out), overwrite=True) as partial:
+        partial.write_text(dumps({**drop_map.provenance, "map_hash": drop_map.content_hash}, indent=2) + "\n")
     fields = {
         "map": str(out),
         "kept_experts": meaning.kept_experts,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from json import loads
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studio.cli.terminal import Json, Overwrite, model_path, note, progress_bar, read_bytes, result, size
+from studio.cli.terminal import Json, Overwrite, model_path, note, progress_bar, read_bytes, result, size, story_path
 from studio.errors import InputError
 
 if TYPE_CHECKING:
@@ -183,7 +185,8 @@ def quantize(
         named = name or (model_path(file).resolve().name if source != file else None)
         if allow_requantize:
             _warn_of_loss(source, tiers)
-        paths = write(source, tiers, out, drop=drop, name=named, options=options, progress=progress)
+        story = {"manifest": _manifest(source, drop, tiers, imatrix, progress)} if drop else None
+        paths = write(source, tiers, out, drop=drop, name=named, options=options, progress=progress, provenance=story)
     written = {path: path.stat().st_size for path in paths}
     files = [{"path": str(path), "tier": _tier_in(path, tiers), "bytes": count} for path, count in written.items()]
     result(json, {"files": files}, "\n".join(f"{path}: {size(count)}" for path, count in written.items()))
@@ -192,7 +195,34 @@ def quantize(
 def _drop_map(path: Path, shape: MoeShape) -> DropMap:
     from studio.recipes.dropmap import DropMap
 
-    return DropMap.from_json(read_bytes(path, "drop map"), shape=shape, name=str(path))
+    drop = DropMap.from_json(read_bytes(path, "drop map"), shape=shape, name=str(path))
+    return replace(drop, provenance={**drop.provenance, **_story(path, drop.content_hash)})
+
+
+def _story(map_path: Path, map_hash: str) -> dict[str, Any]:
+    """What `map` wrote beside the map about how it came to be; nothing where that is about another map."""
+    from studio.recipes.published import telling
+
+    path = story_path(map_path)
+    try:
+        told = loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return telling(told) if isinstance(told, dict) and told.pop("map_hash", None) == map_hash else {}
+
+
+def _manifest(source: Path, drop: DropMap, tiers: Sequence[Tier], matrix: Path | None, progress: Progress) -> str:
+    """The story of files that are pruned on the way; as a job, it names its reference by its hash."""
+    from studio.checkpoints.reference import open_reference
+    from studio.publish import manifest
+    from studio.quantize.imatrix_file import read_imatrix
+    from studio.workspace import Workspace
+
+    reference = open_reference(source)
+    digest = reference.content_hash(progress, Workspace.open().cache / "digests")
+    used = matrix and manifest.ImatrixRecord(name=matrix.name, sha256=read_imatrix(matrix).content_hash)
+    record = manifest.ReferenceRecord(name=reference.name, sha256=digest)
+    return manifest.describe(record, drop, tiers=[tier.name for tier in tiers], imatrix=used or None).to_json()
 
 
 def _tier(text: str, tensor_types: Path | None) -> Tier:

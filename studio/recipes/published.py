@@ -146,9 +146,12 @@ def _others(content: Mapping[str, Any]) -> dict[str, Any]:
     """What the file says about its origin: the keys that are not the map."""
     own = content.get("provenance")
     others = {key: value for key, value in content.items() if key not in (*_METADATA_KEYS, "provenance")}
-    told = others | (dict(own) if isinstance(own, Mapping) else {})
-    # These keys mean something to a manifest; other tools may call other things so.
-    return {key: value for key, value in told.items() if key not in _TELLING or _TELLING[key](value)}
+    return telling(others | (dict(own) if isinstance(own, Mapping) else {}))
+
+
+def telling(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """`provenance` without what a manifest would misunderstand: other tools may call other things by its keys."""
+    return {key: value for key, value in provenance.items() if key not in _TELLING or _TELLING[key](value)}
 
 
 def _is_object(text: object) -> bool:

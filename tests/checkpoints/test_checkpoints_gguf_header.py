@@ -168,7 +168,7 @@ def test_what_is_no_gguf_is_refused_by_name(build_gguf: Builder, tmp_path: Path)
         read_bytes(tmp_path, build_gguf(version=1))
     with pytest.raises(UnsupportedError, match="big-endian"):
         read_bytes(tmp_path, b"GGUF" + struct.pack(">IQQ", 3, 0, 0))
-    with pytest.raises(UnsupportedError, match="one of 4 parts"):
+    with pytest.raises(InputError, match="one of 4 parts"):
         read_bytes(tmp_path, build_gguf({"split.count": 4}))
 
 

@@ -162,6 +162,76 @@ def test_quantize_with_a_map_is_prune_and_quantize_in_one(
     assert sum(tensor.size for tensor in made.tensors) == planned["tensor_bytes"]
 
 
+def test_what_was_chosen_travels_with_the_map_into_every_file(
+    verb: Run, gguf: Path, checkpoint: Path, drop_map: Path, contributions: Path, tmp_path: Path
+) -> None:
+    story = json.loads(drop_map.with_name("map.story.json").read_text())
+    assert story["recipe_hash"] and story["contributions_hash"]
+    verb("prune", checkpoint, "--map", drop_map, "--out", tmp_path / "pruned")
+    verb("quantize", gguf, "--tier", "Q8_0", "--map", drop_map, "--out", tmp_path)
+    folder = json.loads((tmp_path / "pruned" / "espalier-manifest.json").read_text())
+    file = json.loads(read_header(tmp_path / "tiny-Q8_0.gguf").values["espalier.manifest"])
+    for told in (folder, file):
+        assert told["recipe_sha256"] == story["recipe_hash"] and told["recipe"]["drop"] == 3
+        assert told["contributions"] == story["contributions_hash"]
+    other = tmp_path / "map.json"
+    other.write_text(json.dumps({layer: [0, 1, 2] for layer in json.loads(drop_map.read_text())}))
+    shutil.copy(drop_map.with_name("map.story.json"), tmp_path)
+    verb("quantize", gguf, "--tier", "Q8_0", "--map", other, "--name", "other", "--out", tmp_path)
+    assert json.loads(read_header(tmp_path / "other-Q8_0.gguf").values["espalier.manifest"])["recipe"] is None
+
+
+def test_tiers_by_layer_and_of_ones_own(
+    verb: Run, gguf: Path, checkpoint: Path, contributions: Path, tmp_path: Path
+) -> None:
+    assert "importance, which is not known" in verb("plan", gguf, "--tier", "CD-Q4_K_M").mistake
+    planned = verb("plan", gguf, "--tier", "CD-Q4_K_M", "--contributions", contributions, "--json").json
+    (tmp_path / "mine.json").write_text(
+        json.dumps({"name": "mine", "base": "Q4_K_M", "overrides": [{"role": "attention", "type": "Q8_0"}]})
+    )
+    tiers = ("--tier", "CD-Q4_K_M", "--tier", str(tmp_path / "mine.json"), "--contributions", contributions)
+    told = verb("quantize", checkpoint, *tiers, "--out", tmp_path, "--json").json
+    assert [(one["tier"], Path(one["path"]).name) for one in told["files"]] == [
+        ("CD-Q4_K_M", "tiny-gemma-CD-Q4_K_M.gguf"),
+        ("mine", "tiny-gemma-mine.gguf"),
+    ]
+    made = {one.name: one.type.name for one in read_header(tmp_path / "tiny-gemma-CD-Q4_K_M.gguf").tensors}
+    assert made == planned["tensors"]
+    mine = read_header(tmp_path / "tiny-gemma-mine.gguf")
+    assert mine.tensor("blk.0.attn_q.weight").type.name == "Q8_0"
+
+
+def test_types_go_out_to_llama_cpp_and_come_back(verb: Run, gguf: Path, tmp_path: Path) -> None:
+    types = tmp_path / "types.txt"
+    verb("plan", gguf, "--tier", "Q5_K_M", "--export", types)
+    planned = verb("plan", gguf, "--tier", "Q5_K_M", "--json").json
+    assert "^blk\\.0\\.attn_q\\.weight$=" in types.read_text()
+    back = verb("plan", gguf, "--tier", "Q4_0", "--tensor-types", types, "--json").json
+    assert back["tensors"] == planned["tensors"] and back["tier"] == "Q4_0-custom"
+
+
+def test_a_model_is_split_and_taken_as_a_source_again(verb: Run, gguf: Path, tmp_path: Path) -> None:
+    assert (
+        "5G or 500M" in verb("quantize", gguf, "--tier", "Q8_0", "--split-max-size", "huge", "--out", tmp_path).mistake
+    )
+    told = verb("quantize", gguf, "--tier", "F16", "--split-max-size", "1M", "--out", tmp_path, "--json").json
+    parts = [Path(one["path"]) for one in told["files"]]
+    assert len(parts) > 1 and parts[0].name == f"tiny-F16-00001-of-{len(parts):05d}.gguf"
+    assert {one["tier"] for one in told["files"]} == {"F16"}
+    assert "is F16" not in verb("plan", parts[-1], "--tier", "Q8_0").out
+    assert (
+        "allow requantizing"
+        in verb(
+            "quantize",
+            *(verb("quantize", parts[0], "--tier", "Q8_0", "--out", tmp_path, "--json").json["files"][0]["path"],),
+            "--tier",
+            "Q4_0",
+            "--out",
+            tmp_path,
+        ).mistake
+    )
+
+
 def weights(path: Path) -> dict[str, bytes]:
     header, content = read_header(path), path.read_bytes()
     starts = {tensor.name: header.data_start + tensor.offset for tensor in header.tensors}

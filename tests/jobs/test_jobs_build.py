@@ -253,6 +253,43 @@ def test_a_build_cancelled_while_it_converts_is_gone_within_two_seconds(
     assert not partials() and not list(prepared.artifacts.iterdir())
 
 
+def test_a_build_killed_while_it_quantizes_goes_on_where_it_was(
+    store: Any, prepared: Workspace, until: Callable[..., Any], partials: Callable[[], list[Path]]
+) -> None:
+    tiers = ["IQ4_XS", "Q2_K", "Q3_K_S", "Q4_K_M", "Q5_K_M", "Q6_K", "Q4_0", "IQ3_S"]
+    parameters = {"reference": "tiny", "map": MAP, "name": "mine", "outputs": ["gguf"], "tiers": tiers}
+    whole = run(prepared, **{**parameters, "name": "whole"})
+    job = until(
+        store, runner.start(store, "build", parameters).id, lambda job: job.message.startswith("Quantizing: blk.1"), 60
+    )
+    os.kill(job.pid, 9)
+    until(store, job.id, lambda job: job.is_finished)
+    (journal,) = prepared.artifacts.rglob("journal.jsonl")
+    finished = len(journal.read_text().splitlines())
+    assert finished and [path.name for path in prepared.artifacts.iterdir() if not path.name.startswith(".")] == [
+        "whole"
+    ]
+    again = until(store, runner.retry(store, job.id).id, lambda job: job.is_finished, 120)
+    assert again.status == "done", again.log_tail
+    assert not partials()
+    made = {Path(file["path"]).name.replace("mine", "whole"): file["bytes"] for file in again.result["files"]}
+    assert made == {Path(file["path"]).name: file["bytes"] for file in whole["files"]}
+    weights = [read_header(prepared.artifacts / name / "gguf" / f"{name}-Q4_K_M.gguf") for name in ("mine", "whole")]
+    data = [header.path.read_bytes()[header.data_start :] for header in weights]
+    assert data[0] == data[1]
+
+
+def test_a_cancelled_build_leaves_nothing_to_go_on_with(
+    store: Any, prepared: Workspace, until: Callable[..., Any], partials: Callable[[], list[Path]]
+) -> None:
+    parameters = {"reference": "tiny", "map": MAP, "name": "mine", "outputs": ["gguf"], "tiers": ["IQ4_XS", "Q2_K"]}
+    job = until(
+        store, runner.start(store, "build", parameters).id, lambda job: job.message.startswith("Quantizing"), 60
+    )
+    runner.cancel(store, job.id)
+    assert not partials() and not list(prepared.artifacts.iterdir())
+
+
 def test_a_build_killed_in_the_middle_leaves_nothing_and_can_be_tried_again(
     store: Any, prepared: Workspace, until: Callable[..., Any], partials: Callable[[], list[Path]]
 ) -> None:
