@@ -34,6 +34,7 @@ from studio.quantize.forecast import predict_bytes
 from studio.quantize.tiers import TIERS
 from studio.quantize.writer import Options, quantize
 from studio.recipes.dropmap import DropMap
+from tests.quantize.quantize_headers import sparse_gguf
 from tests.quantize.quantize_source import EXPERTS, LAYERS, TOP_K
 
 QUICK = ["Q8_0", "Q4_0", "BF16", "Q4_K_M"]
@@ -398,3 +399,28 @@ def test_two_jobs_do_not_write_the_same_files_at_once(source: Path, tmp_path: Pa
 
     (path,) = quantize(source, ["Q8_0"], tmp_path, progress=meddle)
     assert list(tmp_path.iterdir()) == [path]
+
+
+HUNGRY = """
+import re, resource, sys
+from pathlib import Path
+from studio.quantize.ggml import library
+from studio.quantize.writer import Options, quantize
+
+peak = lambda: int(re.search(r"VmHWM:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) >> 10
+library()
+resource.setrlimit(resource.RLIMIT_DATA, (1 << 29, 1 << 29))
+before = peak()
+quantize(Path(sys.argv[1]), ["Q8_0", "Q4_0"], Path(sys.argv[2]), options=Options(threads=2))
+print(peak() - before)
+"""
+
+
+def test_a_tensor_larger_than_the_memory_there_is_needs_little_of_it(tmp_path: Path) -> None:
+    keys = {"block_count": 1, "attention.head_count": 1}
+    tensors = [("blk.0.ffn_up.weight", (4096, 131072), Type.BF16)]  # 1 GiB of zeros, in a process of half a GiB
+    header = sparse_gguf(tmp_path / "large.gguf", "llama", keys, tensors)
+    done = subprocess.run(
+        [sys.executable, "-c", HUNGRY, str(header.path), str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) < 64  # MiB
