@@ -156,12 +156,13 @@ def read_header(path: Path) -> GgufHeader:
     Raises `InputError` when there is no such file or a part is missing, `FormatError` naming the place where one is
     damaged or lies, and `UnsupportedError` for a byte order, version or tensor type that is not known here.
     """
-    header = _read_file(Path(path))
+    header = read_part(Path(path))
     count = header.values.get(SPLIT_COUNT, 0)
     return _joined(header, count) if isinstance(count, int) and count > 1 else header
 
 
-def _read_file(path: Path) -> GgufHeader:
+def read_part(path: Path) -> GgufHeader:
+    """Read the header of one file, whether or not the model has other parts. Raises as `read_header`."""
     if not path.is_file():
         raise InputError(f"{path} is not a file.", "Name a .gguf file.")
     file_bytes = path.stat().st_size
@@ -203,7 +204,7 @@ def _joined(header: GgufHeader, count: int) -> GgufHeader:
                 f"{path} is missing: {given.name} is one of {count} parts of a model.",
                 "Put all parts into one folder, under the names that they had.",
             )
-        one = header if path == given else _read_file(path)
+        one = header if path == given else read_part(path)
         if (one.values.get(SPLIT_NUMBER), one.values.get(SPLIT_COUNT)) != (number, count):
             raise FormatError(path, SPLIT_NUMBER, "its name says another part than its header")
         if number == 0:

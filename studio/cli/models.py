@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from json import loads
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from studio.cli.terminal import Json, Overwrite, model_path, note, progress_bar,
 from studio.errors import InputError
 
 if TYPE_CHECKING:
+    from studio.checkpoints.gguf_header import GgufHeader
     from studio.families import MoeShape
     from studio.progress import Progress
     from studio.quantize.plan import TensorPlan
@@ -87,8 +89,8 @@ def convert(
 
 def plan(
     file: Annotated[
-        Path,
-        typer.Argument(help="A GGUF file, or a safetensors folder.", metavar="FILE.gguf"),
+        str,
+        typer.Argument(help="A GGUF file, a safetensors folder, or hf:OWNER/NAME[/FILE.gguf].", metavar="FILE.gguf"),
     ],
     *,
     tier: Annotated[str, typer.Option(help="The tier, for instance Q4_K_M, or a JSON file of your own.")],
@@ -105,16 +107,13 @@ def plan(
 
     No model is written.
     """
-    from studio.checkpoints.gguf_header import read_header
-    from studio.checkpoints.gguf_outline import outline
-    from studio.checkpoints.reference import open_reference
     from studio.quantize.custom import tensor_types as as_file
     from studio.quantize.dynamic import ranking_of_imatrix
     from studio.quantize.plan import make_plan
     from studio.quantize.writer import fitting_imatrix
     from studio.staging import staged
 
-    header = outline(open_reference(model_path(file))) if file.is_dir() or str(file) == "demo" else read_header(file)
+    header = _header(file)
     matrix = None if imatrix is None else fitting_imatrix(imatrix, header)
     ranking = _ranking(contributions) or (ranking_of_imatrix(matrix) if matrix else None)
     known = matrix.entries.keys() if matrix else None
@@ -239,6 +238,20 @@ def _tier(text: str, tensor_types: Path | None) -> Tier:
 def _tier_in(path: Path, tiers: Sequence[Tier]) -> str:
     """Which of `tiers` the file at `path` is of."""
     return max((tier.name for tier in tiers if f"-{tier.name}" in path.name), key=len)
+
+
+def _header(model: str) -> GgufHeader:
+    """The header of a GGUF file, or the one that a safetensors model will have; also of a model on the Hub."""
+    from studio.checkpoints.gguf_header import read_header
+    from studio.checkpoints.gguf_outline import outline
+    from studio.checkpoints.reference import open_reference
+    from studio.checkpoints.remote_header import PREFIX, remote_header
+
+    if model.startswith(PREFIX):
+        with TemporaryDirectory(prefix="espalier-") as folder:
+            return remote_header(model, Path(folder))
+    path = model_path(Path(model))
+    return outline(open_reference(path)) if path.is_dir() else read_header(path)
 
 
 def _ranking(contributions: Path | None) -> tuple[int, ...] | None:
