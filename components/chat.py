@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -15,7 +16,7 @@ from components.chat_view import (
     ANSWERS_HERE,
     NO_CANDIDATE,
     NO_REFERENCE,
-    PREPARING,
+    STOPPED_WAITING,
     chat_messages,
     heading_html,
     next_example,
@@ -23,7 +24,7 @@ from components.chat_view import (
     stats_html,
 )
 from components.markup import failure, notice
-from studio.errors import EspalierError, InputError
+from studio.errors import Cancelled, EspalierError, InputError
 from studio.serve.client import Sampler, sampler_of
 from studio.serve.conversation import Conversation
 from studio.serve.pair import SIDES, Pair, PairStream, Side, Status
@@ -82,10 +83,20 @@ def _wire(sources: ChatSources, station: ChatStation) -> None:
 
 
 @dataclass
+class _Waiting:
+    """What can be stopped before any answer comes."""
+
+    stopped: bool = False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@dataclass
 class _Running:
     """Answers that are coming in a tab, and what another handler of that tab wants of them."""
 
-    stream: PairStream
+    stream: PairStream | _Waiting
     cleared: bool = False
     over: bool = False
 
@@ -134,7 +145,8 @@ def _restart(
     question = _Question(before, before.asked_again(side), [side], candidate, values[:count], values[count:])
     yield _begun(station, question.conversation, [side])
     try:
-        _pair(sources, question).restart(side)
+        path = next(step for step in sources.prepare(*question.states) if isinstance(step, Path))
+        _pair(sources, question, path).restart(side)
         yield from _converse(sources, station, question)
     except EspalierError as error:
         yield _refused(station, question, error)
@@ -145,11 +157,19 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question) -
     system, thinking, sampler = asked_with(question.settings)
     conversation = question.conversation
     reference = sources.reference(*question.states)
-    if reference and reference.path is None:
+    waiting = _Waiting()
+    yield {station.running: _Running(waiting)}
+    path: Path | None = None
+    for step in sources.prepare(*question.states):
+        if waiting.stopped:
+            raise Cancelled(STOPPED_WAITING)
+        if isinstance(step, Path):
+            path = step
+            break
         for side in question.sides:
-            conversation = conversation.heard(side, Status(PREPARING))
+            conversation = conversation.heard(side, Status(step))
         yield _columns(station, conversation, question.sides)
-    pair = _pair(sources, question)
+    pair = _pair(sources, question, path)
     # Before anything is loaded: how they will answer, and which file the reference is.
     heading = heading_html("Reference", reference.name if reference else "", pair.paths["reference"])
     yield {station.note: note_html(pair), station.sides["reference"].heading: heading}
@@ -183,9 +203,9 @@ def _longest(conversation: Conversation) -> int:
     return max(len(answer.text) + len(answer.reasoning) if answer else 0 for answer in answers)
 
 
-def _pair(sources: ChatSources, question: _Question) -> Pair:
+def _pair(sources: ChatSources, question: _Question, reference: Path | None) -> Pair:
     """The models that a question is for; raises what `sources` raise."""
-    reference, candidates = sources.prepare(*question.states), sources.candidates(*question.states)
+    candidates = sources.candidates(*question.states)
     if question.candidate and question.candidate not in candidates:
         raise InputError(f"{question.candidate} is no longer there.", "Choose another candidate, or build it again.")
     return Pair(sources.pool, reference, candidates[question.candidate] if question.candidate else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,8 @@ class ChatSources:
     pool: ServerPool
     reference: Callable[..., ChatModel | None]
     """The reference that is open."""
-    prepare: Callable[..., Path]
-    """The reference's GGUF, made if need be; may take its time."""
+    prepare: Callable[..., Iterator[str | Path]]
+    """What happens until the reference's GGUF is there, in words, and last its path."""
     candidates: Callable[..., Mapping[str, Path]]
     """What was built: name → GGUF, the newest first."""
     examples: Mapping[str, Sequence[str]]

@@ -15,7 +15,7 @@ from studio.serve.pair import Side
 NO_CANDIDATE = "**No candidate yet.** Build a pruned model in step 4, and it answers here beside the reference."
 ANSWERS_HERE = "Its answers appear here."
 NO_REFERENCE = "**No reference yet.** Open a model in step 1."
-PREPARING = "Preparing the reference; the first time it is converted to GGUF …"
+STOPPED_WAITING = "Stopped waiting for the reference; its conversion goes on in the list of jobs."
 
 
 def chat_messages(conversation: Conversation, side: Side) -> list[dict[str, Any]]:

@@ -68,7 +68,7 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
         build=build_station(studio.library, opened),
     )
     _wire(studio.library, stations, page)
-    talk = chat_station(chat_sources(studio.library, stations.state))
+    talk = chat_station(chat_sources(studio, stations.state))
     wire_build(page, studio, stations.state, stations.build)
     _keep_talk_fresh(page, talk, stations)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import gradio as gr
 
 from components.chat import ChatModel, ChatSources
-from components.library import Library
+from components.library import Studio
 from components.state import StudioState
-from studio.checkpoints.convert import cached_gguf
+from studio.checkpoints.convert import cached_path
 from studio.contributions.prompts import read_prompts
-from studio.errors import EspalierError, InputError
+from studio.errors import EspalierError, InputError, ProcessError
+from studio.jobs import runner
+from studio.jobs.store import JobStore
 from studio.jobs.task import ASSETS
 from studio.publish import manifest
 from studio.publish.manifest import Manifest
@@ -22,6 +25,7 @@ from studio.serve.pool import ServerPool
 EXAMPLES = ASSETS / "demo-heldout.jsonl"
 """Questions that the demo model was not trained on; any model can be asked them."""
 EXAMPLES_PER_CLASS = 12
+POLL_S = 0.3
 
 _WITHOUT_FILE = {
     "math": ("What is 17 plus 26?",),
@@ -30,8 +34,9 @@ _WITHOUT_FILE = {
 }
 
 
-def chat_sources(library: Library, state: gr.State) -> ChatSources:
+def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
     """The models and examples of one tab."""
+    library = studio.library
 
     def reference(now: StudioState) -> ChatModel | None:
         if not now.reference:
@@ -39,11 +44,18 @@ def chat_sources(library: Library, state: gr.State) -> ChatSources:
         opened = library.reference(now.reference)
         return ChatModel(opened.name, opened.path if opened.kind == "gguf" else None)
 
-    def prepare(now: StudioState) -> Path:
+    def prepare(now: StudioState) -> Iterator[str | Path]:
         if not now.reference:
             raise InputError("No reference is open.", "Open one in the first station.")
         opened = library.reference(now.reference)
-        return opened.path if opened.kind == "gguf" else cached_gguf(opened.path, library.workspace.cache)
+        if opened.kind == "gguf":
+            yield opened.path
+            return
+        cache = library.workspace.cache
+        digests = cache / "digests"
+        if not (opened.hash_is_known(digests) and cached_path(opened.content_hash(cache=digests), cache).exists()):
+            yield from _conversion(studio.store, now.reference)
+        yield cached_path(opened.content_hash(cache=digests), cache)
 
     def candidates(now: StudioState) -> Mapping[str, Path]:
         name = library.reference(now.reference).name if now.reference else ""
@@ -51,6 +63,26 @@ def chat_sources(library: Library, state: gr.State) -> ChatSources:
 
     pool = ServerPool(library.workspace.cache / "chat")
     return ChatSources(pool, reference, prepare, candidates, examples(), states=[state])
+
+
+def _conversion(store: JobStore, reference: str) -> Iterator[str]:
+    """The job that converts a reference, started unless it is under way, until it is done.
+
+    It is a job because it may take an hour, and a page may be closed. Raises `ProcessError` when it fails.
+    """
+    parameters = {"reference": reference}
+    under_way = [one for one in store.list() if one.kind == "convert" and not one.is_finished]
+    same = [one for one in under_way if one.parameters.get("reference") == reference and not one.parameters.get("name")]
+    job = same[0] if same else runner.start(store, "convert", parameters)
+    while not job.is_finished:
+        waiting = "it waits for another job" if job.status == "queued" else f"{job.fraction:.0%}"
+        yield f"Converting the reference to GGUF, once: {waiting} …"
+        time.sleep(POLL_S)
+        runner.refresh(store)
+        job = store.get(job.id)
+    if job.status != "done":
+        why = job.error or "it was cancelled."
+        raise ProcessError(f"The reference was not converted: {why}", "Ask again to try again.", job.log_tail)
 
 
 def built(artifacts: Path, reference_name: str) -> dict[str, Path]:

@@ -67,14 +67,18 @@ def cached_gguf(
     `digest` is the model's content hash, where the caller knows it already. Raises what `convert_to_gguf` raises.
     """
     reference = reference_of_folder(open_model_folder(model_dir))
-    digest = digest or reference.content_hash(progress, cache / "digests")
-    out = cache / "converted" / f"{digest[:32]}-{outtype}-{PACKAGE}-{version(PACKAGE)}.gguf"
+    out = cached_path(digest or reference.content_hash(progress, cache / "digests"), cache, outtype)
     with _CONVERTING:  # whoever comes second in this process finds it done
         if out.exists():
             return out
         with suppress(OutputExistsError):  # when another process was faster
             convert_to_gguf(model_dir, out, outtype=outtype, progress=progress)
     return out
+
+
+def cached_path(digest: str, cache: Path, outtype: str = "bf16") -> Path:
+    """Where `cached_gguf` keeps what a model with this content hash becomes, whether or not it is there."""
+    return cache / "converted" / f"{digest[:32]}-{outtype}-{PACKAGE}-{version(PACKAGE)}.gguf"
 
 
 def _script() -> Path:

@@ -19,14 +19,12 @@ def digest_file(path: Path, cache: Path | None = None, read: Callable[[int], Non
 
     Remembered for the path, size, modification time and inode: in this process, and in the folder `cache` when given.
     """
-    found = path.stat()
-    identity = f"{path.resolve()}\n{found.st_size}\n{found.st_mtime_ns}\n{found.st_ino}"
-    key = hashlib.sha256(os.fsencode(identity)).hexdigest()
+    key = _key(path)
     remembered = cache / key if cache else None
     if key not in _known and remembered and (digest := _remembered(remembered)):
         _known[key] = digest
     if key in _known:
-        read(found.st_size)
+        read(path.stat().st_size)
     else:
         _known[key] = _digest(path, read)
     if remembered and not _remembered(remembered):
@@ -35,6 +33,18 @@ def digest_file(path: Path, cache: Path | None = None, read: Callable[[int], Non
         beside.write_text(_known[key])
         beside.replace(remembered)
     return _known[key]
+
+
+def is_known(path: Path, cache: Path) -> bool:
+    """Whether `digest_file` can answer without reading `path`."""
+    key = _key(path)
+    return key in _known or _remembered(cache / key) is not None
+
+
+def _key(path: Path) -> str:
+    found = path.stat()
+    identity = f"{path.resolve()}\n{found.st_size}\n{found.st_mtime_ns}\n{found.st_ino}"
+    return hashlib.sha256(os.fsencode(identity)).hexdigest()
 
 
 def _remembered(file: Path) -> str | None:

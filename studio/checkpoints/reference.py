@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from studio.checkpoints.digests import digest_file
+from studio.checkpoints.digests import digest_file, is_known
 from studio.checkpoints.gguf_header import GgufHeader, read_header
 from studio.checkpoints.model_folder import ModelFolder, open_model_folder
 from studio.errors import InputError
@@ -44,6 +44,10 @@ class Reference:
     def hashed_bytes(self) -> int:
         """Bytes that `content_hash` reads."""
         return sum(file.stat().st_size for file in self.files.values())
+
+    def hash_is_known(self, cache: Path) -> bool:
+        """Whether `content_hash` answers at once, as it does when nothing changed since it was last asked."""
+        return all(is_known(file, cache) for file in self.files.values())
 
     def content_hash(self, progress: Progress = silent, cache: Path | None = None) -> str:
         """sha256 over the contents of all files of the model, whatever folder it lies in.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from studio.checkpoints.convert import convert_to_gguf
+from studio.checkpoints.convert import cached_gguf, convert_to_gguf
 from studio.checkpoints.digests import digest_file
 from studio.checkpoints.reference import open_reference
 from studio.contributions.analyze import analyze
@@ -47,25 +47,33 @@ class Analyze(Task):
 
 
 class Convert(Task):
-    """Convert a safetensors reference; makes `references/NAME.gguf`, which can be opened as a reference itself."""
+    """Convert a safetensors reference; makes `references/NAME.gguf`, which can be opened as a reference itself.
+
+    Without a name the result goes where builds and chats find it, and is made only once.
+    """
 
     reference: str
-    name: str
+    name: str | None = None
     overwrite: bool = False
 
     def title(self) -> str:
         return f"Convert {self.reference} to GGUF"
 
     def check(self, workspace: Workspace) -> None:
-        check_new(workspace.references, self.name, self.overwrite, suffix=".gguf")
+        if self.name is not None:
+            check_new(workspace.references, self.name, self.overwrite, suffix=".gguf")
         _require_safetensors(workspace, self.reference, "converted")
         reference = open_reference(reference_path(workspace, self.reference))
         require_disk(workspace.references, reference.parameters * CONVERTED_BYTES)
         require_memory(reference, converting=True)
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:
+        model = reference_path(workspace, self.reference)
+        if self.name is None:
+            out = cached_gguf(model, workspace.cache, progress=progress)
+            return {"path": relative(workspace, out), "bytes": out.stat().st_size}
         out = workspace.references / f"{self.name}.gguf"
-        convert_to_gguf(reference_path(workspace, self.reference), out, overwrite=self.overwrite, progress=progress)
+        convert_to_gguf(model, out, overwrite=self.overwrite, progress=progress)
         return {"path": relative(workspace, out), "bytes": out.stat().st_size, "sha256": digest_file(out)}
 
 

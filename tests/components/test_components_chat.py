@@ -14,7 +14,7 @@ import pytest
 
 from components import chat
 from components.chat import ChatModel, ChatSources, ChatStation, chat_station
-from components.chat_view import NO_CANDIDATE, PREPARING
+from components.chat_view import NO_CANDIDATE, STOPPED_WAITING
 from studio.errors import InputError
 from studio.serve.conversation import Conversation
 from studio.serve.memory import MEMORY_VARIABLE, model_need
@@ -24,6 +24,7 @@ from tests.serve.serve_models import tiny_gguf_once
 EXAMPLES = {"math": ["What is 2 plus 2?"], "code": ["Reverse a string."]}
 SETTINGS = ("Be brief.", False, 0.0, 0.95, 64, 0, 24)
 ANSWERED = "24 tokens"
+HALF_WAY = "Converting the reference to GGUF, once: 50%"
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def sources(pool: ServerPool, candidates: Mapping[str, Path]) -> ChatSources:
     return ChatSources(
         pool=pool,
         reference=lambda: ChatModel("demo", None),
-        prepare=tiny_gguf_once,
+        prepare=lambda: iter([HALF_WAY, tiny_gguf_once()]),
         candidates=lambda: candidates,
         examples=EXAMPLES,
     )
@@ -79,7 +80,16 @@ def test_both_columns_fill_and_the_box_is_empty_again(sources: ChatSources, stat
 
 def test_a_reference_that_has_yet_to_be_converted_says_so(sources: ChatSources, station: ChatStation) -> None:
     updates = send(sources, station, None)
-    assert any(PREPARING in update.get(station.sides["reference"].stats, "") for update in updates)
+    assert any(HALF_WAY in update.get(station.sides["reference"].stats, "") for update in updates)
+
+
+def test_waiting_for_a_conversion_can_be_stopped(sources: ChatSources, station: ChatStation) -> None:
+    sides = chat._send(sources, station, "Hello", Conversation(), None, *SETTINGS)
+    running = next(update[station.running] for update in sides if update.get(station.running))
+    running.stream.stop()
+    updates = list(sides)
+    assert updates[-1][station.prompt] == "Hello"
+    assert STOPPED_WAITING in updates[-1][station.problem].value
 
 
 def test_the_next_question_comes_with_the_answers_before(sources: ChatSources, station: ChatStation) -> None:

@@ -32,7 +32,7 @@ def page(tmp_path: Path, browser: Browser) -> Iterator[Page]:
     sources = ChatSources(
         pool,
         reference=lambda: ChatModel("tiny", tiny),
-        prepare=lambda: tiny,
+        prepare=lambda: iter([tiny]),
         candidates=lambda: {"pruned": tiny},
         examples={"code": ["Reverse a string."]},
     )
