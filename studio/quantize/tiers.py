@@ -124,8 +124,8 @@ _DYNAMIC = {
 }
 """Tier → its file type, and what its layers get."""
 
-_ALIASES = {"CD-Q3_K_M": "CD-Q3_K_L"}
-"""Other names under which tiers are published."""
+_ALIASES = {"CD-Q3_K_M": "CD-Q3_K_L", **{f"Q{bits}_K": f"Q{bits}_K_M" for bits in (3, 4, 5)}}
+"""Other names under which tiers are published, or known to llama.cpp."""
 
 
 def _all() -> dict[str, Tier]:

@@ -116,8 +116,9 @@ def test_a_ranking_comes_from_contributions_or_an_importance_matrix(gemma4: Gguf
         make_plan(gemma4, TIERS["CD-Q4_K_M"], ranking=(0, 30))
 
 
-def test_the_other_name_of_a_tier() -> None:
+def test_the_other_names_of_tiers() -> None:
     assert tier_named("cd-q3_k_m") is TIERS["CD-Q3_K_L"]
+    assert tier_named("q4_k") is TIERS["Q4_K_M"]
 
 
 # --- a person's own
