@@ -14,5 +14,20 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, unit: str = "", message: str = "") -> None: ...
 
 
+class Tally:
+    """Several pieces of work, counted in one unit, as one progress."""
+
+    def __init__(self, progress: Progress, total: int, unit: str = "bytes") -> None:
+        self._progress = progress
+        self._total = total
+        self._unit = unit
+        self._done = 0
+
+    def advance(self, count: int, message: str) -> None:
+        """`count` more are done."""
+        self._done += count
+        self._progress(self._done, self._total, self._unit, message)
+
+
 def silent(done: int, total: int, unit: str = "", message: str = "") -> None:
     """The default: nobody is watching."""

@@ -27,10 +27,10 @@ from studio.checkpoints.gguf_header import (
 )
 from studio.checkpoints.reference import reference_of_gguf
 from studio.checkpoints.slicing import Piece, copy_pieces, expert_pieces
-from studio.checkpoints.story import Steps, reference_record, refuse_inside
+from studio.checkpoints.story import reference_record, refuse_inside
 from studio.errors import FormatError
 from studio.families import MoeShape, family_named, shape_of_gguf
-from studio.progress import Progress, silent
+from studio.progress import Progress, Tally, silent
 from studio.publish import manifest
 from studio.recipes.dropmap import DropMap
 from studio.staging import staged
@@ -77,8 +77,8 @@ def prune_gguf(
     plan = plan_gguf(header, drop)
     needed = header.parts[0].data_start + plan.data_bytes
     with staged(out, overwrite=overwrite, needed_bytes=needed) as partial:
-        steps = Steps(progress, plan.data_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
-        story = manifest.describe(reference_record(opened, known, steps), drop, provenance=known)
+        tally = Tally(progress, plan.data_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
+        story = manifest.describe(reference_record(opened, known, tally), drop, provenance=known)
         changes: dict[str, Any] = dict.fromkeys((SPLIT_NUMBER, SPLIT_COUNT, SPLIT_TENSORS))
         changes |= {f"{header.architecture}.expert_count": drop.kept_count, MANIFEST_KEY: story.to_json()}
         start = header_bytes(header, replace=changes, tensors=plan.tensors)
@@ -87,7 +87,7 @@ def prune_gguf(
             file.truncate(len(start) + plan.data_bytes)  # so that padding reads as zeros
             for part, wanted in zip(header.parts, plan.pieces, strict=True):
                 pieces = (Piece(piece.source, len(start) + piece.target, piece.length) for piece in wanted)
-                copy_pieces(part.path, file.fileno(), pieces, lambda count: steps.advance(count, f"Writing {out.name}"))
+                copy_pieces(part.path, file.fileno(), pieces, lambda count: tally.advance(count, f"Writing {out.name}"))
     return out
 
 

@@ -16,10 +16,10 @@ from studio.checkpoints.model_folder import CONFIG, INDEX, ModelFolder, open_mod
 from studio.checkpoints.reference import Reference, reference_of_folder
 from studio.checkpoints.safetensors_header import SafeTensor, SafetensorsHeader, header_bytes, nbytes
 from studio.checkpoints.slicing import Piece, copy_pieces, expert_pieces
-from studio.checkpoints.story import Steps, reference_record, refuse_inside
+from studio.checkpoints.story import reference_record, refuse_inside
 from studio.errors import FormatError, UnsupportedError
 from studio.families import Family, family_named
-from studio.progress import Progress, silent
+from studio.progress import Progress, Tally, silent
 from studio.publish import manifest
 from studio.recipes.dropmap import DropMap
 from studio.staging import staged
@@ -71,11 +71,11 @@ def prune_safetensors(
     needed = weight_bytes + sum(file.stat().st_size for file in companions.values())
     with staged(out, overwrite=overwrite, needed_bytes=needed) as partial:
         partial.mkdir()
-        steps = Steps(progress, weight_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
-        record = reference_record(opened, known, steps)
+        tally = Tally(progress, weight_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
+        record = reference_record(opened, known, tally)
         _copy_companions(companions, partial)
         for name, plan in plans.items():
-            _write_shard(plan, partial / name, steps)
+            _write_shard(plan, partial / name, tally)
         family = family_named(opened.shape.family)
         _write_text(partial / CONFIG, with_expert_count(folder.config_text, family, drop.kept_count))
         if folder.index is not None:
@@ -162,11 +162,11 @@ def _placed(tensors: list[SafeTensor]) -> dict[str, SafeTensor]:
     return placed
 
 
-def _write_shard(plan: ShardPlan, path: Path, steps: Steps) -> None:
+def _write_shard(plan: ShardPlan, path: Path, tally: Tally) -> None:
     with path.open("wb", buffering=0) as file:
         file.write(plan.header)
-        steps.advance(len(plan.header), f"Writing {path.name}")
-        copy_pieces(plan.source, file.fileno(), plan.pieces, lambda count: steps.advance(count, f"Writing {path.name}"))
+        tally.advance(len(plan.header), f"Writing {path.name}")
+        copy_pieces(plan.source, file.fileno(), plan.pieces, lambda count: tally.advance(count, f"Writing {path.name}"))
 
 
 def _copy_companions(companions: Mapping[str, Path], folder: Path) -> None:

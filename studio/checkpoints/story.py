@@ -8,24 +8,11 @@ from typing import Any
 
 from studio.checkpoints.reference import Reference
 from studio.errors import InputError
-from studio.progress import Progress
+from studio.progress import Tally
 from studio.publish.manifest import ReferenceRecord
 
 
-class Steps:
-    """Several pieces of work, counted in bytes, as one progress."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._done = 0
-
-    def advance(self, count: int, message: str) -> None:
-        self._done += count
-        self._progress(self._done, self._total, "bytes", message)
-
-
-def reference_record(reference: Reference, provenance: Mapping[str, Any], steps: Steps) -> ReferenceRecord:
+def reference_record(reference: Reference, provenance: Mapping[str, Any], tally: Tally) -> ReferenceRecord:
     """Name and hash of the reference: those in `provenance`, else its own, for which all of it is read."""
     name = str(provenance.get("base_model") or reference.name)
     if digest := provenance.get("reference_hash"):
@@ -34,7 +21,7 @@ def reference_record(reference: Reference, provenance: Mapping[str, Any], steps:
 
     def hashed(done: int, total: int, unit: str = "", message: str = "") -> None:
         nonlocal counted
-        steps.advance(done - counted, message)
+        tally.advance(done - counted, message)
         counted = done
 
     return ReferenceRecord(name=name, sha256=reference.content_hash(hashed))

@@ -16,7 +16,7 @@ from studio.contributions.prompts import Prompt
 from studio.contributions.sequences import TokenSequence, continue_greedily, plan_batches, tokenize
 from studio.errors import InputError
 from studio.families.base import MoeShape
-from studio.progress import Progress, silent
+from studio.progress import Progress, Tally, silent
 
 MAX_TOKENS = 4096
 CONTINUATION_TOKENS = 128
@@ -57,12 +57,12 @@ def collect(
     try:
         with torch.inference_mode():
             pad_token = tokenizer.pad_token_id or 0
-            steps = _Steps(progress, len(sequences) + sum(sequence.open for sequence in sequences))
+            tally = Tally(progress, len(sequences) + sum(sequence.open for sequence in sequences), "questions")
             for index, sequence in continue_greedily(model, sequences, continuation_tokens, pad_token):
                 sequences[index] = sequence
-                steps.advance(1, "letting the model answer")
+                tally.advance(1, "letting the model answer")
             sums, skipped = _observe(
-                model, sequences, shape, batch_tokens=batch_tokens, pad_token=pad_token, steps=steps
+                model, sequences, shape, batch_tokens=batch_tokens, pad_token=pad_token, tally=tally
             )
     finally:
         model.train(was_training)
@@ -79,17 +79,6 @@ def collect(
     )
 
 
-class _Steps:
-    """Progress over questions: each is observed once, and before that perhaps answered."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def advance(self, steps: int, message: str) -> None:
-        self._done += steps
-        self._progress(self._done, self._total, "questions", message)
-
-
 def _observe(
     model: Any,
     sequences: Sequence[TokenSequence],
@@ -97,7 +86,7 @@ def _observe(
     *,
     batch_tokens: int,
     pad_token: int,
-    steps: _Steps,
+    tally: Tally,
 ) -> tuple[Array, npt.NDArray[np.int64]]:
     """Sums `[6, Q, L, E]` and skipped tokens `[Q]`."""
     sums = np.zeros((len(SUMS), len(sequences), shape.layers, shape.experts))
@@ -106,7 +95,7 @@ def _observe(
         for batch in plan_batches([len(sequence.tokens) for sequence in sequences], batch_tokens):
             _forward(model, observer, [sequences[i].tokens for i in batch], pad_token)
             sums[:, batch], skipped[batch] = observer.totals()
-            steps.advance(len(batch), "observing the experts")
+            tally.advance(len(batch), "observing the experts")
     return sums, skipped
 
 

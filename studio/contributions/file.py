@@ -70,15 +70,6 @@ def load(path: Path) -> Contributions:
         raise FormatError(path, "header", error.what.rstrip("."), _REMEDY) from error
 
 
-def is_contributions_file(path: Path) -> bool:
-    """Whether `path` is a safetensors file that says it holds contributions."""
-    try:
-        with safe_open(path, framework="numpy") as opened:
-            return _KEY in (opened.metadata() or {})
-    except (SafetensorError, OSError):
-        return False
-
-
 def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         header = json.loads(metadata[_KEY])

@@ -20,6 +20,7 @@ from studio.contributions.file import load
 from studio.contributions.model import Contributions
 from studio.demo.evaluate import accuracy, read_exercises
 from studio.demo.exercises import CLASSES, Exercise
+from studio.demo.model import load_model
 from studio.demo.samples import ASSETS
 from studio.evaluate.masking import masked
 from studio.recipes.apply import make_map
@@ -97,14 +98,8 @@ def main(
     / "demo-heldout.jsonl",
 ) -> None:
     """Measures all ways of pruning and writes the table into the model's card."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    model: Any = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
-    model.eval()
-    model.set_experts_implementation("grouped_mm")
-    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    model, tokenizer = load_model(model_dir)
     table = as_markdown(measure(model, tokenizer, read_exercises(held_out), load(contributions_path)))
     card = model_dir / "README.md"
     card.write_text(into_card(card.read_text(encoding="utf-8"), table), encoding="utf-8")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,6 @@ class Family:
     """GGUF tensors with an expert axis: last in ne, first in numpy; one group, the layer."""
     text_config_key: str = "text_config"
     """Where a multimodal `config.json` keeps the language model's part."""
-    notes: str = field(default="", compare=False)
 
     def checkpoint_layer(self, tensor_name: str) -> tuple[int, int] | None:
         """(layer, expert axis) of a safetensors tensor, or None when it has no expert axis."""
