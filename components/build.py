@@ -13,7 +13,16 @@ import gradio as gr
 from components.jobs import IDLE_S, NOTHING_YET, WATCH_S, job_choices, job_html
 from components.library import Library, Opened, Studio
 from components.markup import failure, station_head
-from components.outputs import command_html, first_outputs, output_choices, parameters, sizes_html, suggested_name
+from components.outputs import (
+    command_html,
+    first_outputs,
+    output_choices,
+    parameters,
+    sizes_html,
+    suggested_name,
+    ticked,
+)
+from components.sizes import SizesPart, sizes_part, wire_sizes
 from components.state import StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError, OutputExistsError
@@ -32,6 +41,8 @@ class BuildStation:
 
     name: gr.Textbox
     outputs: gr.CheckboxGroup
+    tiers: SizesPart
+    """All other tiers, with their sizes."""
     sizes: gr.HTML
     start: gr.Button
     command: gr.HTML
@@ -47,6 +58,11 @@ class BuildStation:
     tells only of events that went through its queue."""
     seen: gr.State
     """What the panel shows now, so that a look that finds nothing new changes nothing."""
+
+    @property
+    def asked(self) -> list[Any]:
+        """What a build is told: its name, the outputs, and more tiers."""
+        return [self.name, self.outputs, self.tiers.more]
 
 
 def build_station(library: Library, opened: Opened) -> BuildStation:
@@ -65,7 +81,7 @@ def build_station(library: Library, opened: Opened) -> BuildStation:
                 problem = panel(visible=False)
                 start = gr.Button("Start the build", variant="primary", elem_id="build-start")
                 with gr.Accordion("The same as commands", open=False):
-                    command = panel(command_html(opened, name, chosen), elem_id="command")
+                    command = panel(command_html(library, opened, name, chosen), elem_id="command")
             with gr.Column(min_width=300):
                 job = gr.Dropdown([], label="Job", elem_id="job", visible=False)
                 job_panel = panel(NOTHING_YET, elem_id="job-panel")
@@ -74,12 +90,14 @@ def build_station(library: Library, opened: Opened) -> BuildStation:
                     retry = gr.Button("Retry", visible=False, elem_id="job-retry")
                 with gr.Accordion("Log", open=False, visible=True, elem_id="job-log"):
                     log = panel("<p class='quiet'>No job has written anything.</p>")
+        tiers = sizes_part(library, opened)
         timer = gr.Timer(IDLE_S)
         finished = gr.Number(0, visible="hidden")
         seen = gr.State("")
     return BuildStation(
         name=name_box,
         outputs=outputs,
+        tiers=tiers,
         sizes=sizes,
         start=start,
         command=command,
@@ -150,8 +168,9 @@ def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildS
         except EspalierError as error:
             return {station.problem: gr.HTML(failure(error), visible=True)}
 
-    def on_start(now: StudioState, name: str, outputs: list[str]) -> dict[Any, Any]:
-        return told(lambda: runner.start(store, "build", parameters(library, library.open(now), name, outputs)).id)
+    def on_start(now: StudioState, name: str, outputs: list[str], more: list[str]) -> dict[Any, Any]:
+        chosen = ticked(outputs, more)
+        return told(lambda: runner.start(store, "build", parameters(library, library.open(now), name, chosen)).id)
 
     def on_cancel(chosen: str) -> dict[Any, Any]:
         return told(lambda: runner.cancel(store, chosen).id)
@@ -162,18 +181,19 @@ def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildS
     def on_look(chosen: str | None, seen: str) -> dict[Any, Any]:
         return watch_build(store, station, chosen, seen)
 
-    def on_outputs(now: StudioState, name: str, outputs: list[str]) -> dict[Any, Any]:
-        opened = library.open(now)
+    def on_outputs(now: StudioState, name: str, outputs: list[str], more: list[str]) -> dict[Any, Any]:
+        opened, chosen = library.open(now), ticked(outputs, more)
         return {
-            station.sizes: sizes_html(library, opened, outputs),
-            station.command: command_html(opened, name, outputs),
+            station.sizes: sizes_html(library, opened, chosen),
+            station.command: command_html(library, opened, name, chosen),
         }
 
-    asked = [state, station.name, station.outputs]
+    asked = [state, *station.asked]
+    wire_sizes(library, state, station.tiers, asked=station.asked, sizes=station.sizes, command=station.command)
     station.start.click(on_start, asked, watched, **live)
     station.cancel.click(on_cancel, station.job, watched, **live)
     station.retry.click(on_retry, station.job, watched, **live)
     station.job.input(on_look, [station.job, gr.State("")], watched, **live)
     gr.on([page.load, station.timer.tick], on_look, [station.job, station.seen], watched, **live)
-    for control in (station.outputs, station.name):
+    for control in (station.outputs, station.tiers.more, station.name):
         control.input(on_outputs, asked, [station.sizes, station.command], trigger_mode="always_last", **live)

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from components import heatmap, outputs, recipe, reference
+from components import heatmap, outputs, recipe, reference, sizes
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.heatmap import SeeStation, see_station
@@ -47,12 +47,23 @@ class Stations:
     def results(self) -> list[Any]:
         """What follows from a choice."""
         choose, build = self.choose, self.build
-        return [*self.looks, choose.meaning, choose.saves, choose.when, build.sizes, build.command, build.name]
+        return [
+            *self.looks,
+            choose.meaning,
+            choose.saves,
+            choose.when,
+            build.sizes,
+            build.tiers.table,
+            build.command,
+            build.name,
+        ]
 
     @property
     def everything(self) -> list[Any]:
         """What follows from opening another model, analysis, map or recipe."""
-        controls = [*self.see.controls, *self.choose.controls, self.build.outputs]
+        tiers = self.build.tiers
+        building = [self.build.outputs, tiers.context, tiers.more, tiers.imatrix, tiers.coverage, tiers.problem]
+        controls = [*self.see.controls, *self.choose.controls, *building]
         return [*self.results, *controls, *vars(self.load).values()]
 
 
@@ -129,7 +140,8 @@ def _results(library: Library, stations: Stations, opened: Opened, name: str, ti
         choose.saves: recipe.saves_html(opened),
         choose.when: recipe.when_html(opened.state),
         building.sizes: outputs.sizes_html(library, opened, ticked),
-        building.command: outputs.command_html(opened, name, ticked),
+        building.tiers.table: sizes.table_html(library, opened),
+        building.command: outputs.command_html(library, opened, name, ticked),
         building.name: name,
     }
 
@@ -141,6 +153,7 @@ def _everything(library: Library, stations: Stations, opened: Opened) -> Updates
     return {
         **_results(library, stations, opened, "", ticked),
         stations.build.outputs: gr.CheckboxGroup(outputs.output_choices(opened), value=ticked),
+        **sizes.renewed(library, stations.build.tiers, opened),
         see.klass: gr.Dropdown(heatmap.class_choices(classes), value=state.view.klass),
         see.minus: gr.Dropdown(heatmap.minus_choices(classes), value=state.view.minus or heatmap.NOBODY),
         see.scale: state.view.scale,
@@ -176,9 +189,9 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
 
     @_told(choose.problem)
     def on_choose(now: StudioState, *values: Any) -> Updates:
-        preset, drop, weights, name, ticked = values
+        preset, drop, weights, name, chosen_outputs, more = values
         chosen = now.choosing(preset, int(drop), weights_from_json(weights, library.classes(now)))
-        return _results(library, stations, library.open(chosen), name, ticked)
+        return _results(library, stations, library.open(chosen), name, outputs.ticked(chosen_outputs, more))
 
     @_told(choose.problem)
     def on_look(now: StudioState, klass: str, minus: str, scale: str) -> Updates:
@@ -225,7 +238,7 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
         "show_progress": "hidden",
         "api_visibility": "private",
     }
-    asked = [stations.build.name, stations.build.outputs]
+    asked = stations.build.asked
     for control in choose.controls:
         control.input(on_choose, [state, *choose.controls, *asked], stations.results, **live)
     for control in see.controls:

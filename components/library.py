@@ -6,8 +6,8 @@ Tabs keep names and hashes (`StudioState`); the arrays lie here once.
 from __future__ import annotations
 
 import json
+import shutil
 import threading
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,9 +24,12 @@ from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
 from studio.jobs.store import JobStore
 from studio.jobs.task import ASSETS, DEMO, reference_path
-from studio.quantize.forecast import predict_bytes
-from studio.quantize.plan import make_plan
+from studio.quantize.dynamic import ranking_of_contributions, ranking_of_imatrix
+from studio.quantize.forecast import Sizes, forecast_of, predict_bytes
+from studio.quantize.imatrix import Coverage
+from studio.quantize.imatrix_file import read_imatrix
 from studio.quantize.tiers import tier_named
+from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.preview import Preview, preview
@@ -96,6 +99,20 @@ class Opened:
         return self.reference.name.rpartition("/")[2].removesuffix(".gguf") if self.reference else "model"
 
 
+@dataclass(frozen=True)
+class Guidance:
+    """What is known about the weights of a model beside themselves, for tiers that go by it."""
+
+    imatrix: frozenset[str] | None
+    """Names of the tensors that an importance matrix covers; None without one."""
+    ranking: tuple[int, ...] | None
+    """Layers, the most important first."""
+    coverage: Mapping[int, Coverage]
+    """Layer → how the importance matrix covers its experts."""
+    problem: MismatchError | None = None
+    """Why the importance matrix cannot be used with the map that is shown."""
+
+
 @dataclass
 class Library:
     """The models and analyses of one workspace."""
@@ -107,7 +124,8 @@ class Library:
     def __post_init__(self) -> None:
         self._references = lru_cache(16)(lambda path, _signature: open_reference(path))
         self._outlines = lru_cache(4)(lambda path, _signature: outline(self._reference(path)))
-        self._fallbacks = lru_cache(1024)(self._count_fallbacks)
+        self._imatrix = lru_cache(2)(self._fit_imatrix)
+        self._ranking = lru_cache(8)(lambda key: ranking_of_contributions(self.analysis(key)))
 
     def _reference(self, path: Path) -> Reference:
         return self._references(path, _signature(path))
@@ -115,9 +133,43 @@ class Library:
     def _outline(self, path: Path) -> GgufHeader:
         return self._outlines(path, _signature(path))
 
-    def _count_fallbacks(self, path: Path, tier: str, kept_experts: int) -> Mapping[str, int]:
-        plan = make_plan(self._outline(path), tier_named(tier), kept_experts=kept_experts)
-        return Counter(why.partition(":")[0] for why in plan.fallbacks.values())
+    def _fit_imatrix(self, reference: Path, path: Path, drop: DropMap) -> Guidance:
+        header = self._outline(reference)
+        imatrix = fitting_imatrix(path, header, kept_experts(header, drop))
+        return Guidance(frozenset(imatrix.entries), ranking_of_imatrix(imatrix) or None, imatrix.coverage)
+
+    def outline(self, reference: Reference) -> GgufHeader:
+        """The GGUF header that `reference` has, or would have once converted."""
+        return self._outline(reference.path)
+
+    def guidance(self, opened: Opened) -> Guidance:
+        """What the analysis and the importance matrix that are open say about tensors and layers, as a job uses it."""
+        key, name = opened.state.analysis, opened.state.imatrix
+        ranking = self._ranking(key) if key else None
+        if name is None or opened.reference is None or opened.drop is None:
+            return Guidance(None, ranking, {})
+        try:
+            known = self._imatrix(opened.reference.path, self.workspace.imatrix / name, opened.drop)
+        except MismatchError as problem:
+            return Guidance(None, ranking, {}, problem)
+        return replace(known, ranking=ranking or known.ranking)
+
+    def adopt_imatrix(self, state: StudioState, path: Path) -> StudioState:
+        """`state` with the importance matrix at `path`, which is copied into the workspace.
+
+        Raises what `read_imatrix` raises, and `MismatchError` for one of another model.
+        """
+        opened = self.open(state)
+        if opened.reference is None or opened.drop is None:
+            raise InputError("There is no model to use the importance matrix with.", "Open one first.")
+        imatrix = read_imatrix(path)
+        header = self.outline(opened.reference)
+        fitting_imatrix(path, header, kept_experts(header, opened.drop))
+        kept = self.workspace.imatrix / f"{path.stem}-{imatrix.content_hash[:8]}{path.suffix}"
+        if not kept.exists():
+            with staged(kept, overwrite=True, needed_bytes=path.stat().st_size) as partial:
+                shutil.copyfile(path, partial)
+        return state.weighing(kept.name)
 
     def reference_names(self) -> list[str]:
         """What can be opened by name: the demo, and what lies in the workspace."""
@@ -219,8 +271,8 @@ class Library:
         """`state` with another model; what was chosen stays where the analysis fits it."""
         shape = self.reference(name).shape
         if state.analysis is not None and self.analysis(state.analysis).shape.same_grid(shape):
-            return replace(state, reference=name)
-        return StudioState.opening(name, None, shape).looking(state.view)
+            return replace(state, reference=name, imatrix=None)
+        return StudioState.opening(name, None, shape).looking(state.view).targeting(state.target)
 
     def with_analysis(self, state: StudioState, path: Path) -> StudioState:
         """`state` with another analysis, itself where it is open already; what was chosen stays where it fits.
@@ -233,7 +285,8 @@ class Library:
         contributions = self.analysis(key)
         view = state.view.within(contributions.classes)
         if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
-            return StudioState.opening(state.reference, key, contributions.shape).looking(view)
+            opened = StudioState.opening(state.reference, key, contributions.shape)
+            return opened.looking(view).targeting(state.target).weighing(state.imatrix)
         known = {
             klass: weight for klass, weight in state.recipe.class_weights.items() if klass in contributions.classes
         }
@@ -262,12 +315,28 @@ class Library:
         assert reference is not None and drop is not None, "sizes are asked for when both are open"
         if output in (SAFETENSORS, AS_IS):
             return reference.bytes * reference.parameters_with(drop.kept_count) // reference.parameters
-        return predict_bytes(self._outline(reference.path), tier_named(output), drop.kept_count)
+        guided = self.guidance(opened)
+        return predict_bytes(
+            self.outline(reference),
+            tier_named(output),
+            drop.kept_count,
+            imatrix=guided.imatrix,
+            ranking=guided.ranking,
+        )
 
     def fallbacks(self, opened: Opened, tier: str) -> Mapping[str, int]:
         """What tensors get instead of the type that a tier wants ("Q4_K → Q5_0") → how many tensors."""
-        assert opened.reference is not None and opened.drop is not None, "fallbacks are asked for when both are open"
-        return self._fallbacks(opened.reference.path, tier, opened.drop.kept_count)
+        return self._sizes(opened, tier).fallbacks
+
+    def lacking(self, opened: Opened, tier: str) -> tuple[str, ...]:
+        """Tensors that a tier can make with an importance matrix only, where none covers them."""
+        return self._sizes(opened, tier).without_importance
+
+    def _sizes(self, opened: Opened, tier: str) -> Sizes:
+        assert opened.reference is not None and opened.drop is not None, "sizes are asked for when both are open"
+        guided, forecast = self.guidance(opened), forecast_of(self.outline(opened.reference))
+        kept = opened.drop.kept_count
+        return forecast.sizes(tier_named(tier), kept, imatrix=guided.imatrix, ranking=guided.ranking)
 
     def keep_choice(self, state: StudioState) -> tuple[Path, Path | None]:
         """Files of the map that `state` shows and of its recipe (None for an imported map), for a job to read."""

@@ -11,10 +11,13 @@ from typing import Any
 from components.library import AS_IS, SAFETENSORS, Library, Opened
 from components.markup import size_text, table
 from components.state import OWN
-from studio.errors import InputError
+from studio.errors import InputError, UnsupportedError
+from studio.quantize.tiers import TIERS
 
 OFFERED = ("BF16", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
-"""The tiers on the page, largest first."""
+"""The usual tiers, largest first."""
+MORE = tuple(name for name in TIERS if name not in OFFERED)
+"""All others, in the order of `TIERS`: largest first, and those by layer at the end."""
 FIRST = "Q4_K_M"
 
 _GOOD_FOR = {
@@ -67,16 +70,34 @@ def sizes_html(library: Library, opened: Opened, chosen: Sequence[str]) -> str:
     if opened.reference is None or opened.drop is None:
         return ""
     rows = []
-    for (label, output), (_, size) in zip(output_choices(opened), foretold_sizes(library, opened), strict=True):
-        share = f"{100 * size / opened.reference.bytes:.0f} %"
+    others = [(tier, tier) for tier in _chosen_tiers(chosen) if tier in MORE]
+    for label, output in [*output_choices(opened), *others]:
         name = f"<strong>{escape(label)}</strong>" if output in chosen else escape(label)
-        rows.append((name, size_text(size), share, _GOOD_FOR[output]))
+        try:
+            size = library.foretold_bytes(opened, output)
+        except (InputError, UnsupportedError) as error:  # a tier that needs more than is open
+            rows.append((name, "not known", "", escape(error.what)))
+            continue
+        share = f"{100 * size / opened.reference.bytes:.0f} %"
+        rows.append((name, size_text(size), share, _GOOD_FOR.get(output) or _needs(library, opened, output)))
     sizes = table(("Output", "Predicted size", "of reference", "Good for"), rows, numeric=(1, 2))
-    return sizes + "".join(_fallback_html(library, opened, tier) for tier in chosen if tier in OFFERED)
+    return sizes + "".join(_fallback_html(library, opened, tier) for tier in chosen if tier in TIERS)
+
+
+def _needs(library: Library, opened: Opened, tier: str) -> str:
+    """What a tier lacks."""
+    return "needs an importance matrix" if library.lacking(opened, tier) else ""
+
+
+def ticked(outputs: Sequence[str] | None, more: Sequence[str] | None) -> list[str]:
+    """What is chosen in both groups of boxes."""
+    return [*(outputs or []), *(more or [])]
 
 
 def _fallback_html(library: Library, opened: Opened, tier: str) -> str:
     """One line per kind of fallback of a tier."""
+    if TIERS[tier].layers and library.guidance(opened).ranking is None:
+        return ""
     changes = [f"{escape(change)} in {count}" for change, count in library.fallbacks(opened, tier).items()]
     if not changes:
         return ""
@@ -92,7 +113,7 @@ def parameters(library: Library, opened: Opened, name: str, chosen: Sequence[str
         )
     map_path, recipe_path = library.keep_choice(opened.state)
     root = library.workspace.root
-    tiers = [tier for tier in OFFERED if tier in chosen]
+    tiers = _chosen_tiers(chosen)
     told: dict[str, Any] = {
         "reference": opened.state.reference,
         "map": str(map_path.relative_to(root)),
@@ -100,18 +121,27 @@ def parameters(library: Library, opened: Opened, name: str, chosen: Sequence[str
         "outputs": [*([SAFETENSORS] if SAFETENSORS in chosen else []), *(["gguf"] if tiers or AS_IS in chosen else [])],
         "tiers": tiers,
     }
+    by_layer = any(TIERS[tier].layers for tier in tiers)
     if recipe_path is not None:
         told["recipe"] = recipe_path.read_text(encoding="utf-8")
+    if opened.analysis_path and (recipe_path is not None or by_layer):
         told["contributions"] = opened.analysis_path
+    if opened.state.imatrix is not None and tiers:
+        told["imatrix"] = str((library.workspace.imatrix / opened.state.imatrix).relative_to(root))
     return told
 
 
-def command_html(opened: Opened, name: str, chosen: Sequence[str]) -> str:
+def _chosen_tiers(chosen: Sequence[str]) -> list[str]:
+    """The tiers that are ticked, the usual ones first."""
+    return [tier for tier in (*OFFERED, *MORE) if tier in chosen]
+
+
+def command_html(library: Library, opened: Opened, name: str, chosen: Sequence[str]) -> str:
     """The same work as commands."""
-    return f"<code class='command'>{escape(command_text(opened, name, chosen))}</code>"
+    return f"<code class='command'>{escape(command_text(library, opened, name, chosen))}</code>"
 
 
-def command_text(opened: Opened, name: str, chosen: Sequence[str]) -> str:
+def command_text(library: Library, opened: Opened, name: str, chosen: Sequence[str]) -> str:
     """Commands that do what the button does; files of the page's own are named as they can be saved from it."""
     if opened.reference is None or opened.drop is None:
         return ""
@@ -131,12 +161,16 @@ def command_text(opened: Opened, name: str, chosen: Sequence[str]) -> str:
         if output in chosen:
             target = shlex.quote(f"{name}{suffix}")
             lines.append(f"python -m studio prune {shlex.quote(reference)} --map map.json --out {target}")
-    if tiers := [tier for tier in OFFERED if tier in chosen]:
+    if tiers := _chosen_tiers(chosen):
         source = reference
         if opened.reference.kind == SAFETENSORS:
             source = "reference.gguf"
             lines.append(f"python -m studio convert {shlex.quote(reference)} --out {source}")
         asked = " ".join(f"--tier {tier}" for tier in tiers)
+        if opened.state.imatrix:
+            asked += f" --imatrix {shlex.quote(str(library.workspace.imatrix / opened.state.imatrix))}"
+        if opened.analysis_path and any(TIERS[tier].layers for tier in tiers):
+            asked += f" --contributions {shlex.quote(opened.analysis_path)}"
         lines.append(
             f"python -m studio quantize {shlex.quote(source)} {asked} --map map.json --out {shlex.quote(name)}-gguf"
         )

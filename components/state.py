@@ -45,6 +45,22 @@ class View:
         return View(klass, minus, self.scale)
 
 
+HERE = "here"
+"""The card of this machine."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the smaller model is to run, as the table of all tiers asks."""
+
+    card: str = ""
+    """GiB of a card, `HERE` for the one of this machine; empty: whichever comes first."""
+    context: int = 8192
+    """Tokens of a conversation."""
+    shown: bool = False
+    """Whether the table is open."""
+
+
 @dataclass(frozen=True)
 class StudioState:
     """One tab: which model and analysis are open, what is chosen, what is looked at.
@@ -59,6 +75,9 @@ class StudioState:
     view: View = View()
     imported: DropMap | None = None
     """A published map that is shown instead of the recipe's own."""
+    target: Target = Target()
+    imatrix: str | None = None
+    """Name of an importance matrix of this model, in the workspace."""
     cell: tuple[int, int] | None = None
     """(row, expert) of the cell whose numbers are shown."""
 
@@ -87,6 +106,14 @@ class StudioState:
     def looking(self, view: View) -> StudioState:
         """Another view of the same choice."""
         return replace(self, view=view)
+
+    def targeting(self, target: Target) -> StudioState:
+        """Sizes for another card or another length of conversation."""
+        return replace(self, target=target)
+
+    def weighing(self, imatrix: str | None) -> StudioState:
+        """With another importance matrix, or without."""
+        return replace(self, imatrix=imatrix)
 
     def pointing(self, row: object, expert: object) -> StudioState:
         """At a cell; whether the map has it is for the engine to say."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from studio.errors import InputError
 
-ROOMS = ("references", "contributions", "recipes", "maps", "artifacts", "jobs", "cache")
+ROOMS = ("references", "contributions", "recipes", "maps", "imatrix", "artifacts", "jobs", "cache")
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Workspace:
     @property
     def maps(self) -> Path:
         return self.root / "maps"
+
+    @property
+    def imatrix(self) -> Path:
+        return self.root / "imatrix"
 
     @property
     def artifacts(self) -> Path:

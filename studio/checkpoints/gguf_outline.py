@@ -18,7 +18,7 @@ from studio.checkpoints.gguf_values import U32, Span, Values, encode, encode_str
 from studio.checkpoints.model_folder import open_model_folder
 from studio.checkpoints.reference import Reference
 from studio.checkpoints.safetensors_header import SafeTensor
-from studio.errors import UnsupportedError
+from studio.errors import InputError, UnsupportedError
 from studio.families import MoeShape, family_named
 from studio.families.lookup import text_config
 
@@ -69,16 +69,14 @@ def _values(architecture: str, reference: Reference) -> Values:
     """The pairs that tiers and shapes are read from."""
     shape, family = reference.shape, family_named(reference.shape.family)
     config: Mapping[str, Any] = text_config(reference.config, family)
-    heads = int(config.get("num_attention_heads", 1))
-    pairs = {
+    pairs: dict[str, Any] = {
         "general.architecture": architecture,
         f"{architecture}.block_count": max(shape.layer_ids) + 1,
         f"{architecture}.embedding_length": shape.hidden_size,
         f"{architecture}.expert_count": shape.experts,
         f"{architecture}.expert_used_count": shape.top_k,
         f"{architecture}.expert_feed_forward_length": shape.expert_size,
-        f"{architecture}.attention.head_count": heads,
-        f"{architecture}.attention.head_count_kv": int(config.get("num_key_value_heads", heads)),
+        **{f"{architecture}.{key}": value for key, value in _attention(config).items()},
     }
     raw, spans = bytearray(), {}
     for key, value in pairs.items():
@@ -88,3 +86,49 @@ def _values(architecture: str, reference: Reference) -> Values:
         raw += encode(value, kind)
         spans[key] = Span(kind, start, position, len(raw))
     return Values(bytes(raw), spans)
+
+
+def _attention(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the converter says of attention, as far as tiers and the size of keys and values depend on it.
+
+    Full layers may have other heads than sliding ones (llama.cpp, conversion/gemma.py): `global_…` keys say so, or the
+    `per_layer_config` of the first full layer that is in it. Raises `InputError` where a key makes no sense.
+    """
+
+    def number(key: str, within: Mapping[str, Any] = config) -> int | None:
+        value = within.get(key)
+        if value is not None and (not isinstance(value, int) or value < 0):
+            raise InputError(f"config.json, {key} is {value!r}, and should be a whole number.")
+        return value
+
+    kinds = config.get("layer_types") or ()
+    sliding = [kind == "sliding_attention" for kind in kinds] if isinstance(kinds, list) else []
+    layers = config.get("per_layer_config")
+    by_layer = layers if isinstance(layers, Mapping) else {}
+    full = [one for index, slides in enumerate(sliding) if not slides for one in [by_layer.get(str(index))]]
+
+    def of_full(key: str, plain: str) -> int | None:
+        said = [number(plain, one) for one in full if isinstance(one, Mapping)]
+        found = number(key)
+        return next((one for one in [found, *said] if one is not None), number(plain))
+
+    heads = number("num_attention_heads") or 1
+    kv_heads, full_kv_heads = (
+        number("num_key_value_heads"),
+        of_full("num_global_key_value_heads", "num_key_value_heads"),
+    )
+    head, full_head = number("head_dim"), of_full("global_head_dim", "head_dim")
+    per_layer = None if kv_heads is None else [kv_heads if slides else full_kv_heads for slides in sliding]
+    told = {
+        "context_length": number("max_position_embeddings"),
+        "attention.head_count": heads,
+        "attention.head_count_kv": per_layer or kv_heads or heads,
+        "attention.key_length": full_head,
+        "attention.value_length": full_head,
+        "attention.key_length_swa": head,
+        "attention.value_length_swa": head,
+        "attention.sliding_window": number("sliding_window"),
+        "attention.sliding_window_pattern": sliding or None,
+        "attention.shared_kv_layers": number("num_kv_shared_layers"),
+    }
+    return {key: value for key, value in told.items() if value is not None}

@@ -53,9 +53,8 @@ def gini(values: Array) -> Array:
     position = np.arange(1, experts + 1)
     total = ordered.sum(axis=1)
     weighted = 2 * (position * ordered).sum(axis=1)
-    return np.divide(weighted, experts * total, out=np.zeros_like(total), where=total > 0) - np.where(
-        total > 0, (experts + 1) / experts, 0
-    )
+    spread: Array = np.divide(weighted, experts * total, out=np.zeros_like(total), where=total > 0)
+    return np.where(total > 0, spread - (experts + 1) / experts, 0.0)
 
 
 def experts_for(values: Array, share: float = 0.8) -> Counts:
@@ -64,7 +63,8 @@ def experts_for(values: Array, share: float = 0.8) -> Counts:
         raise InputError(f"A share of {share} makes no sense.", "Give more than 0 and at most 1.")
     ordered = -np.sort(-values, axis=1)
     reached = np.cumsum(ordered, axis=1) < share * ordered.sum(axis=1, keepdims=True) * (1 - 1e-12)
-    return reached.sum(axis=1) + 1
+    counts: Counts = reached.sum(axis=1) + 1
+    return counts
 
 
 def layer_importance(values: Array) -> Array:
@@ -121,7 +121,8 @@ def split_half(values: Array, rounds: int = 8, seed: int = 0) -> Array:
         order = lots.permutation(questions)
         halves = [values[half].sum(axis=0) for half in (order[: questions // 2], order[questions // 2 :])]
         correlations.append(spearman(*halves))
-    return np.mean(correlations, axis=0)
+    mean: Array = np.mean(correlations, axis=0)
+    return mean
 
 
 def spearman(first: Array, second: Array) -> Array:
@@ -130,7 +131,8 @@ def spearman(first: Array, second: Array) -> Array:
     centred = [one - one.mean(axis=1, keepdims=True) for one in ranks]
     scale = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
     product = (centred[0] * centred[1]).sum(axis=1)
-    return np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
+    correlation: Array = np.divide(product, scale, out=np.zeros_like(product), where=scale > 0)
+    return correlation
 
 
 def enough_questions(values: Array, sure: float = SURE) -> int:

@@ -10,16 +10,14 @@ from pathlib import Path
 
 import psutil
 
-from studio.checkpoints.gguf_header import GgufHeader, read_header
-from studio.errors import InputError, UnsupportedError
+from studio.checkpoints.gguf_header import read_header
+from studio.errors import InputError
+from studio.quantize.fit import GIB, context_length, kv_bytes, logit_bytes
 
 MEMORY_VARIABLE = "ESPALIER_MODEL_MEMORY"
 """Environment variable: bytes that chat may use for models, instead of what the system has free."""
 
-KV_BYTES = 2  # keys and values are kept in f16
-UBATCH = 512  # llama.cpp's default: tokens of a prompt that are computed together
 PROCESS_BYTES = 128 << 20  # Python and llama.cpp with all that is neither weights, keys and values nor logits
-GIB = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -64,45 +62,10 @@ def model_need(path: Path, context: int, slots: int) -> ModelNeed:
 @lru_cache(maxsize=256)  # asked for at every question, and the header of a large vocabulary takes a third of a second
 def _model_need(path: Path, _signature: tuple[int, int], context: int, slots: int) -> ModelNeed:
     header = read_header(path)
-    context = min(context, int(header.values.get(f"{_architecture(header)}.context_length", context)))
+    context = min(context, context_length(header) or context)
     weights = sum(tensor.size for tensor in header.tensors)
-    vocabulary = next((tensor.shape[-1] for tensor in header.tensors if tensor.name == "token_embd.weight"), 0)
-    logits = UBATCH * vocabulary * 4  # the largest of the compute buffers, in f32
-    return ModelNeed(context, weights + slots * kv_bytes(header, context) + logits + PROCESS_BYTES)
-
-
-def kv_bytes(header: GgufHeader, context: int) -> int:
-    """Bytes of keys and values of one conversation of `context` tokens.
-
-    Sliding layers keep their window and one batch, rounded up to 256 tokens (llama.cpp, llama-kv-cache-iswa.cpp), and
-    that twice: one checkpoint lets a conversation go on where it stopped.
-    """
-    architecture = _architecture(header)
-
-    def number(key: str, default: int = 0) -> int:
-        return int(header.values.get(f"{architecture}.{key}", default))
-
-    def per_layer(key: str, default: int) -> list[int]:
-        value = header.values.get(f"{architecture}.{key}", default)
-        return list(value) if isinstance(value, list) else [int(value)] * layers
-
-    try:
-        layers = number("block_count")
-        heads = max(per_layer("attention.head_count", 1))
-        kv_heads = per_layer("attention.head_count_kv", heads)
-        key = number("attention.key_length", number("embedding_length") // heads)
-        value = number("attention.value_length", key)
-        per_token = key + value
-        per_token_sliding = number("attention.key_length_swa", key) + number("attention.value_length_swa", value)
-        window = number("attention.sliding_window")
-        sliding = per_layer("attention.sliding_window_pattern", 0) if window else [0] * layers
-        kept = min(context, -(-(window + UBATCH) // 256) * 256)
-        return sum(
-            KV_BYTES * kv_heads[layer] * (2 * kept * per_token_sliding if sliding[layer] else context * per_token)
-            for layer in range(layers - number("attention.shared_kv_layers"))
-        )
-    except (TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise InputError(f"{header.path} describes its attention wrongly: {error}.", "Convert it again.") from None
+    conversations = slots * kv_bytes(header, context)
+    return ModelNeed(context, weights + conversations + logit_bytes(header) + PROCESS_BYTES)
 
 
 def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0) -> Fit:
@@ -156,10 +119,3 @@ def private_bytes(pid: int) -> int:
         return int(memory.rss) - int(getattr(memory, "shared", 0))
     except psutil.Error:
         return 0
-
-
-def _architecture(header: GgufHeader) -> str:
-    architecture = header.values.get("general.architecture")
-    if not isinstance(architecture, str) or f"{architecture}.block_count" not in header.values:
-        raise UnsupportedError(f"{header.path} holds no language model.", "Choose the GGUF of a model that chats.")
-    return architecture

@@ -14,8 +14,9 @@ from pathlib import Path
 import psutil
 
 from studio.errors import Cancelled, ResourceError
+from studio.quantize.fit import GIB
 from studio.serve import memory
-from studio.serve.memory import GIB, Fit, ModelNeed
+from studio.serve.memory import Fit, ModelNeed
 from studio.serve.server import CONTEXT, SLOTS, ModelServer
 
 KEEP = 3

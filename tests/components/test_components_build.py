@@ -75,16 +75,16 @@ def test_nothing_to_make_is_refused(library: Library, opened: Opened) -> None:
         check("build", parameters(library, opened, "pear-4e", []), library.workspace)
 
 
-def test_the_equivalent_commands_name_the_choice(opened: Opened) -> None:
-    lines = command_text(opened, "pear-4e", ["safetensors", "Q8_0"]).splitlines()
+def test_the_equivalent_commands_name_the_choice(library: Library, opened: Opened) -> None:
+    lines = command_text(library, opened, "pear-4e", ["safetensors", "Q8_0"]).splitlines()
     words = [shlex.split(line)[3] for line in lines]
     assert words == ["map", "prune", "convert", "quantize"]
     assert "--preset 98e-v4 --drop 4 --class-weight code=3" in lines[0]
     assert "--tier Q8_0" in lines[-1]
 
 
-def test_a_name_cannot_break_out_of_the_command(opened: Opened) -> None:
-    line = command_text(opened, "a; rm -rf ~", ["safetensors"]).splitlines()[-1]
+def test_a_name_cannot_break_out_of_the_command(library: Library, opened: Opened) -> None:
+    line = command_text(library, opened, "a; rm -rf ~", ["safetensors"]).splitlines()[-1]
     assert shlex.split(line)[-1] == "a; rm -rf ~"
 
 
@@ -170,7 +170,7 @@ def test_a_gguf_reference_keeps_its_types_unless_a_tier_is_asked_for(library: Li
     assert first_outputs(quantized) == [AS_IS] and SAFETENSORS not in dict(output_choices(quantized)).values()
     told = parameters(library, quantized, "pear-4e", [AS_IS])
     assert (told["outputs"], told["tiers"]) == (["gguf"], [])
-    assert command_text(quantized, "pear-4e", [AS_IS]).endswith("--map map.json --out pear-4e.gguf")
+    assert command_text(library, quantized, "pear-4e", [AS_IS]).endswith("--map map.json --out pear-4e.gguf")
     with pytest.raises(InputError, match="Choose one"):
         parameters(library, quantized, "pear-4e", [AS_IS, "Q8_0"])
 

@@ -12,6 +12,7 @@ import pytest
 
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
+from studio.quantize.fit import kv_bytes
 from studio.serve import memory
 from studio.serve.client import Sampler
 from studio.serve.server import ModelServer
@@ -52,18 +53,18 @@ GEMMA_26B = {
 def test_keys_and_values_of_gemma_4_26b_are_counted_layer_by_layer(tmp_path: Path) -> None:
     full = 5 * 2 * (512 + 512) * 2 * 4096
     sliding = 25 * 8 * (256 + 256) * 2 * (1024 + 512)
-    assert memory.kv_bytes(header_of(tmp_path, **GEMMA_26B), 4096) == full + 2 * sliding
+    assert kv_bytes(header_of(tmp_path, **GEMMA_26B), 4096) == full + 2 * sliding
 
 
 def test_a_plain_model_keeps_keys_and_values_of_every_head(tmp_path: Path) -> None:
     header = header_of(tmp_path, block_count=4, embedding_length=256, attention__head_count=8)
-    assert memory.kv_bytes(header, 1000) == 4 * 8 * (32 + 32) * 2 * 1000
+    assert kv_bytes(header, 1000) == 4 * 8 * (32 + 32) * 2 * 1000
 
 
 @pytest.mark.parametrize("wrong", [{"attention__head_count_kv": [8, 8]}, {"attention__head_count": 0}])
 def test_a_header_whose_attention_makes_no_sense_is_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="describes its attention wrongly"):
-        memory.kv_bytes(header_of(tmp_path, **GEMMA_26B | wrong), 4096)
+        kv_bytes(header_of(tmp_path, **GEMMA_26B | wrong), 4096)
 
 
 def test_a_conversation_is_no_longer_than_the_model_allows(tiny_gguf: Path) -> None:
