@@ -7,6 +7,7 @@ from html import escape
 
 import gradio as gr
 
+from components.hub import hub_part
 from components.library import DEMO_ANALYSIS, Library, Opened
 from components.markup import count_text, facts, notice, size_text, station_head
 from components.theme import panel
@@ -102,6 +103,7 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                         f"<code>{escape(str(library.workspace.references))}</code> and reload the page; or start with "
                         "<code>python app.py --reference PATH</code>.</p>"
                     )
+                hub_part()
             with gr.Column(min_width=300):
                 analysis_choice = gr.Dropdown(
                     analysis_choices(library),

@@ -116,10 +116,13 @@ def table_html(library: Library, opened: Opened) -> str:
         f"<p class='quiet'>With {context:,} tokens of context, on a card with {card / GIB:.1f} GiB for models. "
         f"{size_text(ram)} of main memory are free here for experts. Compute buffers are estimates.</p>"
     )
-    return said + _table(found, counts, drop.kept_count) + note
+    return said + size_table(found, counts, drop.kept_count, GROUPS) + note
 
 
-def _table(found: Sequence[Row], counts: Sequence[int], kept: int) -> str:
+def size_table(
+    found: Sequence[Row], counts: Sequence[int], kept: int, groups: Sequence[tuple[str, Sequence[str]]]
+) -> str:
+    """The rows as HTML, in `groups` of (heading, tiers); the column of `kept` experts is marked."""
     by_name = {row.tier: row for row in found}
     heads = "".join(
         f"<th scope='col' class='number{' chosen' if count == kept else ''}'>{count} experts"
@@ -130,7 +133,7 @@ def _table(found: Sequence[Row], counts: Sequence[int], kept: int) -> str:
     body = "".join(
         f"<tr class='group'><th scope='colgroup' colspan='{width}'>{escape(title)}</th></tr>"
         + "".join(_row(by_name[name], counts, kept) for name in names)
-        for title, names in GROUPS
+        for title, names in groups
     )
     head = f"<tr><th scope='col'>Tier</th>{heads}<th scope='col' class='number'>Bits per weight</th><th>Notes</th></tr>"
     return (

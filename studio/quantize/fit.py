@@ -18,8 +18,7 @@ GIB = 1 << 30
 CARDS = (12, 16, 24, 32, 48, 80)
 """What graphics cards have, in GiB."""
 RESERVE = 0.05
-"""Share of a card's memory that programs do not get: the driver, error correction and the screen keep some. An
-estimate; cards sold with 24 and 80 GiB report between 1 and 6 % less than that."""
+"""Share of a card's memory that is taken to be the driver's, error correction's and the screen's; an estimate."""
 CUDA_CONTEXT = 512 << 20
 """Bytes that CUDA and llama.cpp's kernels take on the card before the first tensor; an estimate."""
 QUERY_S = 2.0
@@ -45,9 +44,8 @@ def placement(need: Need, card_bytes: int, ram_bytes: int) -> Placement:
     """Where the model runs: entirely on a card of `card_bytes`, with its experts in `ram_bytes` of RAM, or nowhere.
 
     On the card are weights, keys and values, the compute buffer and `CUDA_CONTEXT`. With the experts in main memory
-    everything else is still on the card. Both additions are estimates: the context as measured on cards of several
-    generations (300 to 500 MiB), the buffer from its largest parts. Layers that are only partly on the card are not
-    considered.
+    everything else is still on the card. Both additions are estimates that no measurement stands behind: a round number
+    for the context, and for the buffer its largest parts. Layers that are only partly on the card are not considered.
     """
     on_card = need.weights + need.kv + need.compute + CUDA_CONTEXT
     if on_card <= card_bytes:

@@ -31,6 +31,7 @@ def test_a_tier_is_found_in_the_table_and_ticked_with_its_size(open_page: OpenPa
     page.click("#more-tiers label:has-text('IQ4_XS')")
     page.wait_for_selector("#sizes strong:text-is('IQ4_XS')")
     assert "MiB" in page.locator("#sizes tr", has_text="IQ4_XS").first.inner_text()
+    page.locator("#build button", has_text="The same as commands").click()
     assert "--tier IQ4_XS" in page.locator("#command").text_content()
 
 
