@@ -28,6 +28,7 @@ from studio.recipes.dropmap import DropMap
 
 ROUNDS = 3
 LAYERS, EXPERTS, DROPPED = 2, 64, 16
+GGUF_LAYERS = 6
 HIDDEN, EXPERT = 2816, 704  # Gemma 4 26B-A4B
 LARGEST_MIB = 500
 TOKENS, MERGES = 262_144, 514_906
@@ -68,15 +69,15 @@ def prune_safetensors_vs_cp() -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         reference = Path(folder) / "reference"
         write_safetensors(reference)
-        return compare(reference, "prune_safetensors", Path("model.safetensors"))
+        return compare(reference, "prune_safetensors", Path("model.safetensors"), LAYERS)
 
 
 def prune_gguf_vs_cp() -> dict[str, Any]:
-    """Throughput of pruning a GGUF ÷ that of cp."""
+    """Throughput of pruning a quantized GGUF ÷ that of cp."""
     with tempfile.TemporaryDirectory() as folder:
         reference = Path(folder) / "reference.gguf"
         write_gguf(reference)
-        return compare(reference, "prune_gguf", Path())
+        return compare(reference, "prune_gguf", Path(), GGUF_LAYERS)
 
 
 def open_gguf_262k_vocab_s() -> dict[str, Any]:
@@ -96,11 +97,11 @@ def open_gguf_262k_vocab_s() -> dict[str, Any]:
     }
 
 
-def compare(reference: Path, module: str, written: Path) -> dict[str, Any]:
+def compare(reference: Path, module: str, written: Path, layers: int) -> dict[str, Any]:
     """Prune and cp in turns; `written` is the file that counts, relative to the result."""
     folder = reference.parent
     out, copy, map_file = folder / "out", folder / "copy", folder / "map.json"
-    map_file.write_text(random_map().to_json())
+    map_file.write_text(random_map(layers).to_json())
     script = PRUNE.format(module=module, experts=EXPERTS)
     child(script, [reference, map_file, out])  # fills the cache, and gives cp its source
     prune_runs: list[tuple[float, float]] = []
@@ -156,11 +157,11 @@ def child(script: str, arguments: Sequence[Path]) -> tuple[float, float]:
     return seconds, mebibytes
 
 
-def random_map() -> DropMap:
+def random_map(layers: int) -> DropMap:
     """Scattered drops: the worst case for copying in runs."""
     random = np.random.default_rng(0)
-    dropped = tuple(tuple(sorted(random.permutation(EXPERTS)[:DROPPED].tolist())) for _ in range(LAYERS))
-    return DropMap("gemma4", EXPERTS, dropped, tuple(range(LAYERS)))
+    dropped = tuple(tuple(sorted(random.permutation(EXPERTS)[:DROPPED].tolist())) for _ in range(layers))
+    return DropMap("gemma4", EXPERTS, dropped, tuple(range(layers)))
 
 
 def write_safetensors(folder: Path) -> None:
@@ -191,20 +192,20 @@ def write_safetensors(folder: Path) -> None:
 
 
 def write_gguf(path: Path) -> None:
-    """A bf16 GGUF of 1.4 GiB with experts of the real size."""
-    bf16, f32 = GGMLQuantizationType.BF16, GGMLQuantizationType.F32
+    """A Q8_0 GGUF of 2.4 GB with experts of the real size."""
+    q8, f32 = GGMLQuantizationType.Q8_0, GGMLQuantizationType.F32
     tensors = []
-    for layer in range(LAYERS):
+    for layer in range(GGUF_LAYERS):
         tensors += [
-            (f"blk.{layer}.ffn_down_exps.weight", (EXPERT, HIDDEN, EXPERTS), bf16),
-            (f"blk.{layer}.ffn_gate_up_exps.weight", (HIDDEN, 2 * EXPERT, EXPERTS), bf16),
+            (f"blk.{layer}.ffn_down_exps.weight", (EXPERT, HIDDEN, EXPERTS), q8),
+            (f"blk.{layer}.ffn_gate_up_exps.weight", (HIDDEN, 2 * EXPERT, EXPERTS), q8),
             (f"blk.{layer}.ffn_gate_inp.weight", (HIDDEN, EXPERTS), f32),
             (f"blk.{layer}.ffn_down_exps.scale", (EXPERTS,), f32),
             (f"blk.{layer}.attn_norm.weight", (HIDDEN,), f32),
         ]
     placed = laid_out(tensors, 32)
     numbers = {
-        "block_count": LAYERS,
+        "block_count": GGUF_LAYERS,
         "expert_count": EXPERTS,
         "expert_used_count": 8,
         "embedding_length": HIDDEN,

@@ -10,6 +10,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
+
 SPECIAL_TOKENS = [
     "<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>",
     "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>',
@@ -102,3 +104,11 @@ def _tokenizer():  # type: ignore[no-untyped-def]
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def is_model_server(process: psutil.Process) -> bool:
+    """Whether `process` is a living model server."""
+    try:
+        return "studio.serve.worker" in process.cmdline()  # a zombie has no command line
+    except psutil.NoSuchProcess:
+        return False

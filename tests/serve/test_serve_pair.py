@@ -26,6 +26,7 @@ from studio.serve.client import Delta, Sampler
 from studio.serve.memory import MEMORY_VARIABLE, model_need
 from studio.serve.pair import SIDES, Event, Pair, Side, Status
 from studio.serve.pool import ServerPool
+from tests.serve.serve_models import is_model_server
 
 HELLO = {side: [{"role": "user", "content": "Hello"}] for side in SIDES}
 SHORT = Sampler(max_tokens=30, seed=5)
@@ -43,8 +44,7 @@ def texts(events: list[tuple[Side, Event]]) -> dict[Side, str]:
 
 def children() -> list[psutil.Process]:
     """The model servers of this process."""
-    living = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in living if "studio.serve.worker" in child.cmdline()]
+    return [child for child in psutil.Process().children() if is_model_server(child)]
 
 
 def room_for_one(monkeypatch: pytest.MonkeyPatch, model: Path, pool: ServerPool, times: float = 1.5) -> None:

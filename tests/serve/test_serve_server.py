@@ -19,6 +19,7 @@ import pytest
 from studio.errors import InputError, ProcessError
 from studio.serve.client import ChatStream, Delta, Sampler, request_body, sampler_of
 from studio.serve.server import ModelServer
+from tests.serve.serve_models import is_model_server
 
 ROOT = Path(__file__).parents[2]
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -180,7 +181,7 @@ def test_a_load_that_hangs_is_given_up(tmp_path: Path) -> None:
     with pytest.raises(ProcessError, match=r"was not loaded within 1\.5 s"):
         ModelServer.start(hanging, log=tmp_path / "log", timeout_s=1.5)
     assert time.monotonic() - started < 10
-    assert not [child for child in psutil.Process().children() if "studio.serve.worker" in child.cmdline()]
+    assert not [child for child in psutil.Process().children() if is_model_server(child)]
 
 
 def test_it_survives_the_thread_that_started_it(tiny_gguf: Path, tmp_path: Path) -> None:
