@@ -168,9 +168,12 @@ def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildS
         except EspalierError as error:
             return {station.problem: gr.HTML(failure(error), visible=True)}
 
-    def on_start(now: StudioState, name: str, outputs: list[str], more: list[str]) -> dict[Any, Any]:
-        chosen = ticked(outputs, more)
-        return told(lambda: runner.start(store, "build", parameters(library, library.open(now), name, chosen)).id)
+    def on_start(now: StudioState, again: bool, name: str, outputs: list[str], more: list[str]) -> dict[Any, Any]:
+        def start() -> str:
+            asked = parameters(library, library.open(now), name, ticked(outputs, more))
+            return runner.start(store, "build", {**asked, "requantize": again}).id
+
+        return told(start)
 
     def on_cancel(chosen: str) -> dict[Any, Any]:
         return told(lambda: runner.cancel(store, chosen).id)
@@ -190,7 +193,7 @@ def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildS
 
     asked = [state, *station.asked]
     wire_sizes(library, state, station.tiers, asked=station.asked, sizes=station.sizes, command=station.command)
-    station.start.click(on_start, asked, watched, **live)
+    station.start.click(on_start, [state, station.tiers.again, *station.asked], watched, **live)
     station.cancel.click(on_cancel, station.job, watched, **live)
     station.retry.click(on_retry, station.job, watched, **live)
     station.job.input(on_look, [station.job, gr.State("")], watched, **live)

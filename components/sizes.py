@@ -48,6 +48,8 @@ class SizesPart:
     context: gr.Dropdown
     table: gr.HTML
     more: gr.CheckboxGroup
+    again: gr.Checkbox
+    """Whether a reference that is quantized already may be quantized again."""
     imatrix: gr.File
     coverage: gr.HTML
     problem: gr.HTML
@@ -230,6 +232,11 @@ def sizes_part(library: Library, opened: Opened) -> SizesPart:
             )
         table = panel(table_html(library, opened), elem_id="tier-table")
         more = gr.CheckboxGroup(list(MORE), value=[], label="More tiers to make", elem_id="more-tiers")
+        again = gr.Checkbox(
+            label="Quantize a quantized reference again",
+            info="What it lost stays lost, and the result loses more than one made of the original weights.",
+            elem_id="again",
+        )
         imatrix = gr.File(
             label="Importance matrix (GGUF or .dat)",
             file_types=[".gguf", ".dat", ".imatrix"],
@@ -238,7 +245,7 @@ def sizes_part(library: Library, opened: Opened) -> SizesPart:
         )
         problem = panel(visible=False)
         coverage = panel(coverage_html(library, opened), elem_id="coverage")
-    return SizesPart(accordion, card, context, table, more, imatrix, coverage, problem)
+    return SizesPart(accordion, card, context, table, more, again, imatrix, coverage, problem)
 
 
 def renewed(library: Library, part: SizesPart, opened: Opened) -> dict[Any, Any]:

@@ -253,6 +253,21 @@ def test_a_build_cancelled_while_it_converts_is_gone_within_two_seconds(
     assert not partials() and not list(prepared.artifacts.iterdir())
 
 
+def test_a_quantized_reference_is_quantized_again_only_when_asked(quick: Workspace) -> None:
+    run(quick, name="small", outputs=["gguf"], tiers=["Q8_0"])
+    small = quick.artifacts / "small" / "gguf" / "small-Q8_0.gguf"
+    (quick.references / "small.gguf").symlink_to(small)
+    kept = read_header(small).values["gemma4.expert_count"]
+    again = {"reference": "small.gguf", "map": json.dumps({layer: [0] for layer in range(LAYERS)}), "name": "again"}
+    asked = {**again, "outputs": ["gguf"], "tiers": ["Q4_0"]}
+    with pytest.raises(UnsupportedError, match="allow requantizing"):
+        check("build", asked, quick)
+    result = check("build", {**asked, "requantize": True}, quick).run(quick, Watcher())
+    made = read_header(quick.root / result["files"][0]["path"])
+    assert made.values["gemma4.expert_count"] == kept - 1
+    assert made.tensor("blk.0.attn_q.weight").type.name == "Q4_0"
+
+
 def test_a_build_killed_while_it_quantizes_goes_on_where_it_was(
     store: Any, prepared: Workspace, until: Callable[..., Any], partials: Callable[[], list[Path]]
 ) -> None:
