@@ -13,7 +13,7 @@ from typing import Any
 
 from gguf.constants import GGML_QUANT_SIZES
 
-from studio.checkpoints.experts import check_layers, refuse_unknown_experts
+from studio.checkpoints.experts import DRAFT, Block, block_of, check_layers, kept_in, refuse_unknown_experts
 from studio.checkpoints.gguf_header import (
     SPLIT_COUNT,
     SPLIT_NUMBER,
@@ -29,7 +29,7 @@ from studio.checkpoints.reference import reference_of_gguf
 from studio.checkpoints.slicing import Piece, copy_pieces, expert_pieces
 from studio.checkpoints.story import reference_record, refuse_inside
 from studio.errors import FormatError
-from studio.families import MoeShape, family_named, shape_of_gguf
+from studio.families import MoeShape, draft_layers_of_gguf, family_named, shape_of_gguf
 from studio.progress import Progress, Tally, silent
 from studio.publish import manifest
 from studio.recipes.dropmap import DropMap
@@ -72,7 +72,7 @@ def prune_gguf(
     known = dict(provenance or {})
     header = read_header(reference)
     opened = reference_of_gguf(header)
-    drop.check(opened.shape)
+    drop.check(opened.shape, extra=extra_blocks(header))
     refuse_inside(reference, out)
     plan = plan_gguf(header, drop)
     needed = header.parts[0].data_start + plan.data_bytes
@@ -110,7 +110,7 @@ def plan_gguf(header: GgufHeader, drop: DropMap) -> GgufPlan:
     for before, now in zip(header.tensors, after, strict=True):
         source = header.start_of(before)
         if before.name in layers:
-            kept = drop.kept_in_layer(layers[before.name])
+            kept = kept_in(drop, layers[before.name])
             pieces[before.part] += expert_pieces(source, now.offset, before.size, drop.experts, kept)
         else:
             pieces[before.part].append(Piece(source, now.offset, before.size))
@@ -118,11 +118,19 @@ def plan_gguf(header: GgufHeader, drop: DropMap) -> GgufPlan:
     return GgufPlan(after, tuple(map(tuple, pieces)), aligned(end, header.alignment))
 
 
-def expert_layers(header: GgufHeader, shape: MoeShape) -> dict[str, int]:
+def extra_blocks(header: GgufHeader) -> tuple[str, ...]:
+    """Names of the blocks with experts beside the decoder layers."""
+    return (DRAFT,) if draft_layers_of_gguf(header.values) else ()
+
+
+def expert_layers(header: GgufHeader, shape: MoeShape) -> dict[str, Block]:
     """Layer of every tensor with an expert axis (the last of ne), by name; raises as `plan_gguf` does."""
     family = family_named(shape.family)
+    drafts = draft_layers_of_gguf(header.values)
     found = {tensor.name: family.gguf_layer(tensor.name) for tensor in header.tensors}
-    layers = {name: layer for name, layer in found.items() if layer is not None}
+    layers = {
+        name: block_of(header.path, shape, drafts, name, layer) for name, layer in found.items() if layer is not None
+    }
     check_layers(header.path, shape, layers)
     others = [tensor.name for tensor in header.tensors if tensor.name not in layers]
     refuse_unknown_experts(header.path, family, others, marker="_exps.")

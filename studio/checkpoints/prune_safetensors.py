@@ -7,18 +7,18 @@ import math
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from studio.checkpoints.experts import check_layers, refuse_unknown_experts
+from studio.checkpoints.experts import DRAFT, Block, block_of, check_layers, kept_in, refuse_unknown_experts
 from studio.checkpoints.model_folder import CONFIG, INDEX, ModelFolder, open_model_folder
 from studio.checkpoints.reference import Reference, reference_of_folder
 from studio.checkpoints.safetensors_header import SafeTensor, SafetensorsHeader, header_bytes, nbytes
 from studio.checkpoints.slicing import Piece, copy_pieces, expert_pieces
 from studio.checkpoints.story import reference_record, refuse_inside
 from studio.errors import FormatError, UnsupportedError
-from studio.families import Family, family_named
+from studio.families import ExpertPlace, Family, draft_layers_of_config, family_named
 from studio.progress import Progress, Tally, silent
 from studio.publish import manifest
 from studio.recipes.dropmap import DropMap
@@ -36,6 +36,8 @@ class ShardPlan:
 
     source: Path
     tensors: tuple[SafeTensor, ...] = field(repr=False)
+    names: Mapping[str, str] = field(repr=False)
+    """Name before → name after, of all tensors that stay."""
     header: bytes = field(repr=False)
     pieces: tuple[Piece, ...] = field(repr=False)
     bytes: int
@@ -63,7 +65,6 @@ def prune_safetensors(
     known = dict(provenance or {})
     folder = open_model_folder(reference)
     opened = reference_of_folder(folder)
-    drop.check(opened.shape)
     refuse_inside(reference, out)
     plans = plan_shards(folder, opened, drop)
     companions = {name: file for name, file in folder.companions.items() if name not in _OWN_FILES}
@@ -87,57 +88,118 @@ def prune_safetensors(
 
 
 def plan_shards(folder: ModelFolder, reference: Reference, drop: DropMap) -> dict[str, ShardPlan]:
-    """What each weight file becomes, by name, before anything is written.
+    """What each weight file becomes, by name, before anything is written; a file of dropped experts alone becomes none.
 
-    Raises `UnsupportedError` for experts laid out in a way the family does not know, `FormatError` for weights that
-    contradict the config.
+    Raises as `DropMap.check`, `UnsupportedError` for experts laid out in a way the family does not know, `FormatError`
+    for weights that contradict the config.
     """
+    drop.check(reference.shape, extra=extra_blocks(folder, reference))
+    experts = _experts(folder, reference)
+    plans = {name: _plan_shard(header, experts, drop) for name, header in folder.shards.items()}
+    return {name: plan for name, plan in plans.items() if plan.tensors}
+
+
+def extra_blocks(folder: ModelFolder, reference: Reference) -> tuple[str, ...]:
+    """Names of the blocks with experts beside the decoder layers."""
+    family, drafts = family_named(reference.shape.family), draft_layers_of_config(folder.config)
+    places = (family.place(tensor.name) for header in folder.shards.values() for tensor in header.tensors)
+    return (DRAFT,) if any(place and (place.layer is None or place.layer in drafts) for place in places) else ()
+
+
+@dataclass(frozen=True)
+class _Experts:
+    """The tensors of a checkpoint that have to do with single experts."""
+
+    family: Family
+    places: Mapping[str, ExpertPlace]
+    blocks: Mapping[str, Block]
+
+
+def _experts(folder: ModelFolder, reference: Reference) -> _Experts:
+    """Raises as `plan_shards`, but for the map."""
     shape, family = reference.shape, family_named(reference.shape.family)
-    found = [tensor.name for header in folder.shards.values() for tensor in header.tensors]
-    layers = {name: place[0] for name in found if (place := family.checkpoint_layer(name))}
-    check_layers(folder.path, shape, layers)
-    refuse_unknown_experts(folder.path, family, [name for name in found if name not in layers], marker=".experts.")
-    return {name: _plan_shard(header, family, drop) for name, header in folder.shards.items()}
+    drafts = draft_layers_of_config(folder.config)
+    found = {tensor.name: tensor for header in folder.shards.values() for tensor in header.tensors}
+    places = {name: place for name in found if (place := family.place(name))}
+    blocks = {name: block_of(folder.path, shape, drafts, name, place.layer) for name, place in places.items()}
+    check_layers(folder.path, shape, blocks)
+    others = [tensor for name, tensor in found.items() if name not in places]
+    refuse_unknown_experts(folder.path, family, [tensor.name for tensor in others], marker=".experts.")
+    stacked = [tensor.name for tensor in others if len(tensor.shape) == 3 and tensor.shape[0] == shape.experts]
+    refuse_unknown_experts(folder.path, family, stacked, marker="layers.")  # a matrix per expert under another name
+    _check_numbers(folder.path, places, blocks, shape.experts)
+    return _Experts(family, places, blocks)
+
+
+def _check_numbers(path: Path, places: Mapping[str, ExpertPlace], blocks: Mapping[str, Block], experts: int) -> None:
+    """Raise `FormatError` unless blocks with a tensor per expert have one of each number below `experts`."""
+    numbers: dict[Block, set[int]] = {}
+    for name, place in places.items():
+        if place.expert is not None:
+            numbers.setdefault(blocks[name], set()).add(place.expert)
+    for block, found in numbers.items():
+        if surplus := found - set(range(experts)):
+            raise FormatError(path, f"layer {block}", f"it has an expert {max(surplus)}, and the config says {experts}")
+        if missing := set(range(experts)) - found:
+            raise FormatError(path, f"layer {block}", f"its expert {min(missing)} is missing")
 
 
 def with_expert_count(config_text: str, family: Family, kept: int) -> str:
     """`config.json` with another number of experts and not a character changed beside it, where that can be done."""
+    text = config_text
+    for key in family.experts_keys:
+        text = _with_number(text, family.text_config_key, key, kept)
+    return text
+
+
+def _with_number(config_text: str, part_key: str, key: str, number: int) -> str:
+    """`config_text` with `number` under `key`, if it has that key."""
     expected = json.loads(config_text)
-    part = expected.get(family.text_config_key)
-    (part if isinstance(part, dict) else expected)[family.experts_key] = kept
-    for match in re.finditer(rf'("{re.escape(family.experts_key)}"\s*:\s*)\d+', config_text):
-        candidate = f"{config_text[: match.start()]}{match[1]}{kept}{config_text[match.end() :]}"
+    part = expected.get(part_key)
+    part = part if isinstance(part, dict) else expected
+    if key not in part:
+        return config_text
+    part[key] = number
+    for match in re.finditer(rf'("{re.escape(key)}"\s*:\s*)\d+', config_text):
+        candidate = f"{config_text[: match.start()]}{match[1]}{number}{config_text[match.end() :]}"
         if json.loads(candidate) == expected:
             return candidate
     return _json(expected)
 
 
-def _plan_shard(header: SafetensorsHeader, family: Family, drop: DropMap) -> ShardPlan:
-    after = {tensor.name: _pruned(header.path, tensor, family, drop) for tensor in header.tensors}
-    order = sorted(header.tensors, key=lambda tensor: tensor.start)
+def _plan_shard(header: SafetensorsHeader, experts: _Experts, drop: DropMap) -> ShardPlan:
+    changed = {tensor.name: _pruned(header.path, tensor, experts, drop) for tensor in header.tensors}
+    after = {name: tensor for name, tensor in changed.items() if tensor is not None}
+    order = [tensor for tensor in sorted(header.tensors, key=lambda tensor: tensor.start) if tensor.name in after]
     placed = _placed([after[tensor.name] for tensor in order])
-    tensors = tuple(placed[tensor.name] for tensor in header.tensors)
+    tensors = tuple(placed[tensor.name] for tensor in after.values())
     written = header_bytes(tensors, header.metadata)
     pieces: list[Piece] = []
     for tensor in order:
-        source, target = header.data_start + tensor.start, len(written) + placed[tensor.name].start
-        if place := family.checkpoint_layer(tensor.name):
-            layer, axis = place
-            blocks = math.prod(tensor.shape[:axis])
-            kept = drop.kept_in_layer(layer)
+        source, target = header.data_start + tensor.start, len(written) + placed[after[tensor.name].name].start
+        place = experts.places.get(tensor.name)
+        if place is not None and place.expert is None:
+            blocks = math.prod(tensor.shape[: place.axis])
+            kept = kept_in(drop, experts.blocks[tensor.name])
             pieces += expert_pieces(source, target, tensor.size, drop.experts, kept, blocks=blocks)
         else:
             pieces.append(Piece(source, target, tensor.size))
+    names = {before: tensor.name for before, tensor in after.items()}
     data_bytes = sum(tensor.size for tensor in tensors)
-    return ShardPlan(header.path, tensors, written, tuple(pieces), len(written) + data_bytes)
+    return ShardPlan(header.path, tensors, names, written, tuple(pieces), len(written) + data_bytes)
 
 
-def _pruned(path: Path, tensor: SafeTensor, family: Family, drop: DropMap) -> SafeTensor:
-    """`tensor` with its new shape, still at its old place."""
-    place = family.checkpoint_layer(tensor.name)
+def _pruned(path: Path, tensor: SafeTensor, experts: _Experts, drop: DropMap) -> SafeTensor | None:
+    """`tensor` with its new name and shape, still at its old place; None for a tensor of a dropped expert."""
+    place = experts.places.get(tensor.name)
     if place is None:
         return tensor
-    axis = place[1]
+    kept = kept_in(drop, experts.blocks[tensor.name])
+    if place.expert is not None:
+        if place.expert not in kept:
+            return None
+        return replace(tensor, name=experts.family.renumbered(tensor.name, kept.index(place.expert)))
+    axis = place.axis
     if len(tensor.shape) <= axis or tensor.shape[axis] != drop.experts:
         raise FormatError(
             path,
@@ -177,13 +239,15 @@ def _copy_companions(companions: Mapping[str, Path], folder: Path) -> None:
 
 
 def _rewritten_index(index: Mapping[str, Any], plans: Mapping[str, ShardPlan]) -> str:
-    """The index of the pruned checkpoint: the same tensors in the same files, and their new sizes."""
+    """The index of the pruned checkpoint: tensors in the files they were in, and their new names and sizes."""
     tensors = [tensor for plan in plans.values() for tensor in plan.tensors]
+    after = {name: now for plan in plans.values() for name, now in plan.names.items()}
+    weight_map = {after[name]: file for name, file in index["weight_map"].items() if name in after}
     metadata = dict(index.get("metadata") or {})
     metadata["total_size"] = sum(tensor.size for tensor in tensors)
     if "total_parameters" in metadata:
         metadata["total_parameters"] = sum(tensor.elements for tensor in tensors)
-    return _json({**index, "metadata": metadata})
+    return _json({**index, "metadata": metadata, "weight_map": weight_map})
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -96,7 +96,7 @@ def reference_of_folder(folder: ModelFolder) -> Reference:
         config=folder.config,
         bytes=sum(header.path.stat().st_size for header in folder.shards.values()),
         parameters=sum(tensor.elements for tensor in tensors),
-        expert_parameters=sum(tensor.elements for tensor in tensors if family.checkpoint_layer(tensor.name)),
+        expert_parameters=sum(tensor.elements for tensor in tensors if family.place(tensor.name)),
         files=folder.files,
     )
 

@@ -67,18 +67,17 @@ def slice_(
 ) -> None:
     """Leave out the experts that a map drops, so that the rest fits the pruned model."""
     from studio.checkpoints.gguf_header import read_header
-    from studio.checkpoints.prune_gguf import expert_layers
     from studio.families import shape_of_gguf
     from studio.quantize.imatrix_file import read_imatrix
+    from studio.quantize.writer import kept_experts
     from studio.recipes.dropmap import DropMap
 
     header = read_header(model)
     shape = shape_of_gguf(header.values)
     drop = DropMap.from_json(read_bytes(map_, "drop map"), shape=shape, name=str(map_))
-    drop.check(shape)
-    kept = {name: drop.kept_in_layer(layer) for name, layer in expert_layers(header, shape).items()}
+    kept = kept_experts(header, drop)
     whole = read_imatrix(file).matched({tensor.name: tensor.shape for tensor in header.tensors})
-    _write(whole.kept(kept), out, overwrite, json)
+    _write(whole.kept(kept or {}), out, overwrite, json)
 
 
 def _write(imatrix: Imatrix, out: Path, overwrite: bool, as_json: bool) -> None:

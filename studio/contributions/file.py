@@ -31,7 +31,7 @@ def save(contributions: Contributions, path: Path, overwrite: bool = False) -> N
         "version": VERSION,
         "model": contributions.model,
         "source": contributions.source,
-        "shape": asdict(contributions.shape),
+        "shape": contributions.shape.fields,
         "questions": [asdict(question) for question in contributions.questions],
     }
     needed = sum(values.nbytes for values in contributions.sums.values())
@@ -99,6 +99,7 @@ def _shape(entry: dict[str, Any]) -> MoeShape:
         family=str(entry["family"]),
         layer_ids=tuple(int(layer) for layer in entry["layer_ids"]),
         **{key: int(entry[key]) for key in numbers},
+        **{key: int(entry[key]) for key in ("groups", "groups_per_token") if key in entry},
     )
 
 

@@ -134,7 +134,7 @@ class Contributions:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over shape, questions and sums; it does not depend on the layout of any file."""
-        described = {"shape": asdict(self.shape), "questions": [asdict(question) for question in self.questions]}
+        described = {"shape": self.shape.fields, "questions": [asdict(question) for question in self.questions]}
         digest = hashlib.sha256(json.dumps(described, sort_keys=True, ensure_ascii=True).encode())
         for name, values in self.sums.items():
             digest.update(name.encode())

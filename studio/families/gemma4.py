@@ -7,27 +7,21 @@ import re
 from studio.families.base import ExpertTensor, Family
 
 # `model.language_model.` in the multimodal checkpoint, `model.` in a text-only one.
-_LAYER = r"model\.(?:language_model\.)?layers\.(\d+)\."
+_LAYER = r"model\.(?:language_model\.)?layers\.(?P<layer>\d+)\."
 
 GEMMA4 = Family(
     name="gemma4",
     model_types=("gemma4_text", "gemma4"),
     gguf_architecture="gemma4",
-    experts_key="num_experts",
+    experts_keys=("num_experts",),
     top_k_key="top_k_experts",
     expert_size_key="moe_intermediate_size",
     router_module="router",
-    router_projection="router.proj",
     experts_module="experts",
     checkpoint_tensors=(
         ExpertTensor(re.compile(_LAYER + r"experts\.gate_up_proj")),  # [E, 2·expert, hidden]
         ExpertTensor(re.compile(_LAYER + r"experts\.down_proj")),  # [E, hidden, expert]
         ExpertTensor(re.compile(_LAYER + r"router\.proj\.weight")),  # [E, hidden]
         ExpertTensor(re.compile(_LAYER + r"router\.per_expert_scale")),  # [E]
-    ),
-    gguf_tensors=(
-        # Converters write gate and up as one tensor; llama.cpp also reads them apart, and scales per expert.
-        re.compile(r"blk\.(\d+)\.ffn_(?:gate_up|gate|up|down)_exps\.(?:weight|scale|input_scale)"),
-        re.compile(r"blk\.(\d+)\.ffn_gate_inp\.weight"),
     ),
 )

@@ -23,8 +23,9 @@ from typing import Any
 
 from gguf.constants import GGMLQuantizationType as Type
 
+from studio.checkpoints.experts import kept_in
 from studio.checkpoints.gguf_header import GgufHeader, GgufTensor, aligned, read_header, split_path
-from studio.checkpoints.prune_gguf import expert_layers
+from studio.checkpoints.prune_gguf import expert_layers, extra_blocks
 from studio.checkpoints.slicing import kept_runs
 from studio.errors import InputError, MismatchError, OutputExistsError
 from studio.families import shape_of_gguf
@@ -199,8 +200,8 @@ def kept_experts(header: GgufHeader, drop: DropMap | None) -> dict[str, tuple[in
     if drop is None:
         return None
     shape = shape_of_gguf(header.values)
-    drop.check(shape)
-    return {name: drop.kept_in_layer(layer) for name, layer in expert_layers(header, shape).items()}
+    drop.check(shape, extra=extra_blocks(header))
+    return {name: kept_in(drop, block) for name, block in expert_layers(header, shape).items()}
 
 
 def _named(tiers: Sequence[str | Tier]) -> list[Tier]:

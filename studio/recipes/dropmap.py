@@ -107,6 +107,27 @@ class DropMap:
         if unknown := [name for name, _ in self.extra if name not in extra]:
             raise MismatchError(f"The drop map also prunes {_listed(unknown)}, and the model has no such block.")
         check_top_k(self.experts, self.dropped_count, shape.top_k)
+        self._check_groups(shape)
+
+    def _check_groups(self, shape: MoeShape) -> None:
+        """Raise `InputError` unless all groups that the router chooses among keep equally many experts, and enough."""
+        if shape.groups == 1:
+            return
+        size, left = self.experts // shape.groups, self.kept_count / shape.groups
+        for name, ids in self._blocks():
+            gone = np.bincount(np.array(ids, dtype=np.int64) // size, minlength=shape.groups)
+            if len(set(gone.tolist())) > 1:
+                raise InputError(
+                    f"{name} drops {', '.join(map(str, gone))} of the {size} experts in each of its groups. The router "
+                    "chooses groups first, and finds their borders by counting: all have to keep equally many.",
+                    "Make the map with a recipe, which cuts group by group for this model.",
+                )
+        if left * shape.groups_per_token < shape.top_k:
+            raise InputError(
+                f"Each group of experts would keep {left:.0f}, and a token uses {shape.top_k} from "
+                f"{shape.groups_per_token} groups.",
+                "Drop fewer experts.",
+            )
 
     def check_grid(self, shape: MoeShape, other: str) -> None:
         """Raise `MismatchError` unless `shape`, that of `other`, has the same experts and layers."""
@@ -195,7 +216,7 @@ class DropMap:
                 name, "target_experts", f"it says {published.target_experts}, and the map keeps {result.kept_count}"
             )
         if shape is not None:
-            result.check(shape)
+            result.check(shape, extra=[block for block, _ in result.extra])  # which of them there are, the weights tell
         return result
 
 
