@@ -32,6 +32,11 @@ class Checkpoint:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
 
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is remembered."""
+        return self._folder is not None
+
     def remember(self, kind: str, inputs: Any, make: Callable[[], Arrays]) -> tuple[Arrays, bool]:
         """The piece of `kind` that `make` makes from `inputs` (plain JSON), and whether an earlier run had made it."""
         name = f"{kind}-{key_of(inputs)[:32]}"
@@ -68,6 +73,11 @@ class Checkpoint:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(self._folder / name)
+
+    def forget(self, name: str) -> None:
+        """Remove what `write` wrote as `name`."""
+        if self._folder is not None:
+            (self._folder / name).unlink(missing_ok=True)
 
 
 def key_of(inputs: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,10 @@ def collect(
 
     A question with an answer is observed on prompt and answer together, cut to `max_tokens`. One without is cut to
     `max_tokens` and continued greedily by the model itself, by at most `continuation_tokens`, and then observed on
-    both. Questions of similar length share a pass of at most `batch_tokens` tokens; the result does not depend on it
-    beyond rounding. Tokens whose hidden state is not finite before or after a layer's experts are left out there and
-    counted in `Question.skipped_tokens`. What was cut and skipped is said in the questions and in `source`.
+    both; with 0 of these it is observed on the prompt alone. Questions of similar length share a pass of at most
+    `batch_tokens` tokens; the result does not depend on it beyond rounding. Tokens whose hidden state is not finite
+    before or after a layer's experts are left out there and counted in `Question.skipped_tokens`. What was cut and
+    skipped is said in the questions and in `source`.
 
     `checkpoint` is a folder that belongs to `model` as it is loaded. Every finished batch of answers and of questions
     is kept there, and one that is there already is not computed again: an analysis that was killed goes on, to the
@@ -60,6 +62,8 @@ def collect(
     if not prompts:
         raise InputError("There is no prompt to analyze the model on.")
     sequences = [tokenize(tokenizer, prompt, max_tokens=max_tokens, thinking=thinking) for prompt in prompts]
+    if not continuation_tokens:
+        sequences = [replace(sequence, open=False) for sequence in sequences]
     was_training = model.training
     model.eval()
     try:
@@ -75,16 +79,40 @@ def collect(
             )
     finally:
         model.train(was_training)
+    return contributions_of(
+        prompts,
+        sequences,
+        sums,
+        skipped,
+        shape=shape,
+        dtype=model.dtype,
+        max_tokens=max_tokens,
+        model_name=model_name or str(getattr(model.config, "_name_or_path", "")),
+    )
+
+
+def contributions_of(
+    prompts: Sequence[Prompt],
+    sequences: Sequence[TokenSequence],
+    sums: Array,
+    skipped: npt.NDArray[np.int64],
+    *,
+    shape: MoeShape,
+    dtype: torch.dtype,
+    max_tokens: int,
+    model_name: str,
+) -> Contributions:
+    """What was observed, sums `[6, Q, L, E]` and skipped tokens `[Q]`, with its story."""
     questions = tuple(
         Question(prompt.id, prompt.klass, truncated=sequence.truncated, skipped_tokens=int(count))
         for prompt, sequence, count in zip(prompts, sequences, skipped, strict=True)
     )
     return Contributions(
         shape=shape,
-        model=model_name or str(getattr(model.config, "_name_or_path", "")),
+        model=model_name,
         questions=questions,
         sums=dict(zip(SUMS, sums, strict=True)),
-        source=_source(questions, sum(len(sequence.tokens) for sequence in sequences), max_tokens, model),
+        source=_source(questions, sum(len(sequence.tokens) for sequence in sequences), max_tokens, dtype),
     )
 
 
@@ -118,19 +146,26 @@ def _observe(
 
 def _forward(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> Arrays:
     """One pass over `batch`, padded on the right: what `Observer.totals` gives, by name."""
-    width = max(len(tokens) for tokens in batch)
-    inputs = torch.tensor([[*tokens, *[pad_token] * (width - len(tokens))] for tokens in batch], device=model.device)
-    question = question_of_token([len(tokens) for tokens in batch], width, model.device)
+    inputs, mask, question = padded(batch, pad_token, model.device)
     observer.expect(question, len(batch))
-    mask = (question >= 0).to(torch.int64).view(len(batch), width)
     # Logits are not needed, and with a vocabulary of 262,144 they would be the largest tensor by far.
     model(input_ids=inputs, attention_mask=mask, use_cache=False, logits_to_keep=1)
     sums, skipped = observer.totals()
     return {"sums": np.ascontiguousarray(sums), "skipped": skipped}
 
 
-def _source(questions: Sequence[Question], tokens: int, max_tokens: int, model: Any) -> str:
-    text = f"observed by Espalier on {len(questions)} questions, {tokens} tokens, {str(model.dtype).rpartition('.')[2]}"
+def padded(
+    batch: Sequence[tuple[int, ...]], pad_token: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens and mask `[Q, T]` of `batch`, padded on the right, and each token's question `[Q · T]`."""
+    width = max(len(tokens) for tokens in batch)
+    inputs = torch.tensor([[*tokens, *[pad_token] * (width - len(tokens))] for tokens in batch], device=device)
+    question = question_of_token([len(tokens) for tokens in batch], width, device)
+    return inputs, (question >= 0).to(torch.int64).view(len(batch), width), question
+
+
+def _source(questions: Sequence[Question], tokens: int, max_tokens: int, dtype: torch.dtype) -> str:
+    text = f"observed by Espalier on {len(questions)} questions, {tokens} tokens, {str(dtype).rpartition('.')[2]}"
     if cut := sum(question.truncated for question in questions):
         text += f"; {cut} questions were cut to {max_tokens} tokens"
     if skipped := sum(question.skipped_tokens for question in questions):

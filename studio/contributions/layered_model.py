@@ -14,7 +14,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ class LayeredModel:
     """The model in the folder `path`, whose weights are read when they are needed.
 
     Use as a context manager: it holds the weight files open. `model` is the transformers model, in evaluation mode; it
-    has all along what lies outside of layers and token embeddings, and buffers that are computed and not stored. Raises `InputError` for a model that cannot be
-    built, `UnsupportedError` for one that cannot be run layer by layer.
+    has all along what lies outside of layers and token embeddings, and buffers that are computed and not stored.
+
+    Raises `InputError` for a model that cannot be built, `UnsupportedError` for one that cannot be run layer by layer.
     """
 
     def __init__(self, path: Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> None:
@@ -55,11 +56,12 @@ class LayeredModel:
         self.device = torch.device(device)
         self.model = _without_weights(path, dtype)
         self.decoder = self.model.get_decoder()
-        self.layers = getattr(self.decoder, "layers", None)
-        if not isinstance(self.layers, torch.nn.ModuleList):
+        layers = getattr(self.decoder, "layers", None)
+        if not isinstance(layers, torch.nn.ModuleList):
             raise UnsupportedError(f"{type(self.model).__name__} has no list of decoder layers to run one by one.")
+        self.layers: torch.nn.ModuleList = layers
         self._files = ExitStack()
-        self._weight_mapping = get_model_conversion_mapping(self.model)
+        self._weight_mapping: list[Any] = get_model_conversion_mapping(self.model)
         self._sources = self._sources_by_target()
         self._prefixes = {id(module): name for name, module in self.model.named_modules()}
         self._embeddings = self.decoder.get_input_embeddings()
@@ -197,7 +199,7 @@ class LayeredModel:
                 opened = self._files.enter_context(safe_open(file, framework="pt", backend="pread"))
             except (OSError, SafetensorError) as error:
                 raise InputError(f"{file} cannot be read: {error}.", "Is the download complete?") from error
-            for name in opened.keys():  # noqa: SIM118: it is no dict
+            for name in opened.keys():  # noqa: SIM118 it is no dict
                 target, _ = rename_source_key(name, renamings, converters, self.model.base_model_prefix, known)
                 if target not in known and name in known:
                     target, _ = rename_source_key(name, [], [], self.model.base_model_prefix, known)
@@ -222,7 +224,8 @@ def _without_weights(path: Path, dtype: torch.dtype | None) -> Any:
         config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         dtype = dtype or config.dtype or config.get_text_config().dtype or torch.float32
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+            build: Any = AutoModelForCausalLM.from_config
+            model = build(config, dtype=dtype, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"The model in {path} cannot be loaded: {reason}.") from error
@@ -247,13 +250,14 @@ def _compute_buffers(model: Any, device: torch.device) -> None:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without transformers' progress bar, which would begin anew for each tensor."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
+    logging: Any = transformers_logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         if shown:
-            transformers_logging.enable_progress_bar()
+            logging.enable_progress_bar()
 
 
 def _give_back_memory() -> None:
@@ -261,7 +265,5 @@ def _give_back_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    try:
+    with suppress(OSError, AttributeError, TypeError):  # another C library has no such function
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError, TypeError):  # another C library
-        pass

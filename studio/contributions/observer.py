@@ -43,14 +43,14 @@ class Observer:
         self._question = torch.empty(0, dtype=torch.int64)
         self._questions = 0
         self._sums: list[torch.Tensor | None] = [None] * shape.layers
-        self._skipped: list[torch.Tensor] = []
+        self._skipped: list[torch.Tensor | None] = [None] * shape.layers
 
     def expect(self, question: torch.Tensor, questions: int) -> None:
         """Announce a batch: `question` `[T]` is each token's question, in 0 … `questions` - 1, or -1 for padding."""
         self._question = question
         self._questions = questions
         self._sums = [None] * self._shape.layers
-        self._skipped = []
+        self._skipped = [None] * self._shape.layers
 
     def totals(self) -> tuple[Array, npt.NDArray[np.int64]]:
         """Sums `[6, Q, L, E]` in the order of `SUMS`, and tokens skipped in any layer `[Q]`, of the last pass."""
@@ -63,9 +63,20 @@ class Observer:
         cells = (self._questions, self._shape.experts)
         sums = torch.stack([layer[:, :-1].cpu() for layer in layers], dim=1)  # the last cell is what was skipped
         sums = sums.reshape(len(SUMS), self._shape.layers, *cells).transpose(1, 2)
-        skipped = torch.stack([layer.cpu() for layer in self._skipped]).any(0)
+        skipped = torch.stack([layer.cpu() for layer in self._skipped if layer is not None]).any(0)
         counted = torch.bincount(self._question.cpu()[skipped], minlength=self._questions)
         return sums.numpy(), counted.numpy()
+
+    def layer_totals(self, row: int) -> tuple[Array, npt.NDArray[np.bool_]]:
+        """Of the layer at `row` of the shape: sums `[6, Q, E]`, and whether a token was skipped there `[T]`."""
+        sums, skipped = self._sums[row], self._skipped[row]
+        if sums is None or skipped is None:
+            raise UnsupportedError(
+                f"Layer {self._shape.layer_ids[row]} did not ask transformers' registry for its experts.",
+                f"The family {self._shape.family} cannot be observed with this version of transformers.",
+            )
+        grid = sums[:, :-1].cpu().reshape(len(SUMS), self._questions, self._shape.experts)
+        return grid.numpy(), skipped.cpu().numpy()
 
     def forward(
         self, module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -104,7 +115,7 @@ class Observer:
         values = torch.stack([torch.ones_like(norms), gate, norms, norms**2, weighted, weighted**2])  # SUMS' order
         sums = norms.new_zeros(len(SUMS), cells + 1)
         self._sums[row] = sums.scatter_add_(1, cell.expand(len(SUMS), -1), values.reshape(len(SUMS), -1))
-        self._skipped.append(~finite & (question >= 0))
+        self._skipped[row] = ~finite & (question >= 0)
 
 
 @contextmanager

@@ -1,0 +1,182 @@
+"""Layer by layer gives what the whole model gives, with less memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from studio.contributions.collector import collect
+from studio.contributions.layered import collect_layered
+from studio.contributions.layered_model import LayeredModel
+from studio.contributions.model import SUMS, Contributions
+from studio.contributions.prompts import Prompt
+from studio.errors import InputError, UnsupportedError
+from studio.families import shape_of_config
+from tests.contributions.tiny import tiny_config, tiny_model
+from tests.families.tiny_models import CONFIGS, save, tiny
+
+
+def ask(text: str, answer: str | None = "Yes, indeed.", klass: str = "talk") -> Prompt:
+    return Prompt(f"{klass}: {text}", klass, ({"role": "user", "content": text},), answer)
+
+
+QUESTIONS = [ask("Is it?"), ask("Tell me about trees on walls.", klass="garden"), ask("x", answer="y"), ask("And why?")]
+BATCH_TOKENS = 140  # several batches, one of them padded
+
+
+def all_sums(contributions: Contributions) -> Any:
+    return np.stack([contributions.sum(name) for name in SUMS])
+
+
+def whole(folder: Path, tokenizer: Any, dtype: torch.dtype = torch.float32) -> Contributions:
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
+    shape = shape_of_config(model.config.to_dict())
+    return collect(model, tokenizer, QUESTIONS, shape=shape, batch_tokens=BATCH_TOKENS, model_name=folder.name)
+
+
+def layered(folder: Path, tokenizer: Any, dtype: torch.dtype = torch.float32, **options: Any) -> Contributions:
+    with LayeredModel(folder, dtype) as model:
+        shape = shape_of_config(model.model.config.to_dict())
+        return collect_layered(model, tokenizer, QUESTIONS, shape=shape, batch_tokens=BATCH_TOKENS, **options)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Gemma 4 on disk."""
+    return save(tiny_model(), tmp_path_factory.mktemp("layered") / "gemma4")
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["hub", "fused"])
+@pytest.mark.parametrize("family", sorted(CONFIGS))
+def test_every_family_gives_the_sums_of_the_whole_model(family: str, fused: bool, tokenizer, tmp_path: Path) -> None:
+    model = tiny(family)
+    model.resize_token_embeddings(300)
+    path = save(model, tmp_path / "model", fused=fused, shards="40KB")
+    expected, found = whole(path, tokenizer), layered(path, tokenizer)
+    np.testing.assert_allclose(all_sums(found), all_sums(expected), rtol=1e-4, atol=1e-12)
+    assert found.questions == expected.questions
+    assert found.source == expected.source
+    assert found.content_hash == expected.content_hash, "on one machine not a bit differs"
+
+
+def test_a_bf16_model_gives_the_sums_of_the_whole_model(tokenizer, tmp_path: Path) -> None:
+    path = save(tiny_model(dtype="bfloat16"), tmp_path / "model")
+    expected = all_sums(whole(path, tokenizer, torch.bfloat16))
+    np.testing.assert_allclose(all_sums(layered(path, tokenizer, torch.bfloat16)), expected, rtol=1e-4)
+    assert LayeredModel(path).model.dtype == torch.bfloat16, "that of the checkpoint"
+
+
+def test_the_language_model_of_a_multimodal_checkpoint_is_observed(tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, Gemma4Config
+
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+              "num_key_value_heads": 2, "head_dim": 8}  # fmt: skip
+    config = Gemma4Config(text_config=tiny_config(layers=2).to_dict(), vision_config=vision, audio_config=None)
+    torch.manual_seed(0)
+    path = save(AutoModelForCausalLM.from_config(config), tmp_path / "model")
+    np.testing.assert_allclose(all_sums(layered(path, tokenizer)), all_sums(whole(path, tokenizer)), rtol=1e-4)
+
+
+def test_only_one_layer_has_weights_at_a_time(folder: Path) -> None:
+    with LayeredModel(folder) as model:
+        for index, layer in enumerate(model.layers):
+            with model.layer(index):
+                assert not any(weights.is_meta for weights in layer.parameters())
+                others = [other for other in model.layers if other is not layer]
+                assert all(weights.is_meta for other in others for weights in other.parameters())
+            assert all(weights.is_meta for weights in layer.parameters())
+        assert model.model.lm_head.weight.is_meta
+
+
+@pytest.mark.parametrize("hidden_bytes", [0, 10_000, None])
+def test_hidden_states_on_disk_change_nothing_and_leave_only_what_was_observed(
+    folder: Path, tokenizer, tmp_path: Path, hidden_bytes: int | None
+) -> None:
+    found = layered(folder, tokenizer, checkpoint=tmp_path, hidden_bytes=hidden_bytes)
+    assert found.content_hash == layered(folder, tokenizer).content_hash
+    assert not list(tmp_path.glob("hidden-*"))
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupt_after(steps: int):
+    def progress(done: int, total: int, unit: str = "", message: str = "") -> None:
+        nonlocal steps
+        steps -= 1
+        if steps < 0:
+            raise Interrupted
+
+    return progress
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 9, 11])
+def test_an_interrupted_pass_goes_on_after_the_last_finished_layer(
+    folder: Path, tokenizer, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = layered(folder, tokenizer)
+    with pytest.raises(Interrupted):
+        layered(folder, tokenizer, checkpoint=tmp_path, progress=interrupt_after(steps))
+    finished = len(list(tmp_path.glob("layer-*")))
+    read: list[int] = []
+    load = LayeredModel.layer
+    monkeypatch.setattr(LayeredModel, "layer", lambda self, index: read.append(index) or load(self, index))
+    found = layered(folder, tokenizer, checkpoint=tmp_path)
+    assert found.content_hash == expected.content_hash
+    assert read == list(range(finished, 6))
+
+
+def test_damaged_hidden_states_are_not_believed(folder: Path, tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        layered(folder, tokenizer, checkpoint=tmp_path, progress=interrupt_after(9))
+    for piece in tmp_path.glob("hidden-*"):
+        piece.write_bytes(piece.read_bytes()[:-1] + b"?")
+    assert layered(folder, tokenizer, checkpoint=tmp_path).content_hash == layered(folder, tokenizer).content_hash
+
+
+def test_prompts_without_an_answer_are_refused_or_observed_alone(folder: Path, tokenizer, model, shape) -> None:
+    prompts = [ask("a"), ask("b", answer=None), ask("c", answer=None)]
+    with LayeredModel(folder) as from_disk:
+        with pytest.raises(InputError, match=r"2 of 3 prompts have no answer.*--continuation 0"):
+            collect_layered(from_disk, tokenizer, prompts, shape=shape)
+        found = collect_layered(from_disk, tokenizer, prompts, shape=shape, continuation_tokens=0)
+    expected = collect(model, tokenizer, prompts, shape=shape, continuation_tokens=0)
+    np.testing.assert_allclose(all_sums(found), all_sums(expected), rtol=1e-4)
+
+
+def test_a_checkpoint_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused_by_name(folder, tmp_path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "config.json").write_bytes((folder / "config.json").read_bytes())
+    tensors = load_file(folder / "model.safetensors")
+    name = "model.layers.3.self_attn.q_proj.weight"
+    save_file({key: tensor for key, tensor in tensors.items() if key != name}, broken / "model.safetensors")
+    with LayeredModel(broken) as model, pytest.raises(InputError, match=r"layers\.3\.self_attn\.q_proj"):  # noqa: SIM117
+        with model.layer(3):
+            pass
+    save_file({**tensors, name: tensors[name][:-1].contiguous()}, broken / "model.safetensors")
+    with LayeredModel(broken) as model, pytest.raises(InputError, match=r"layers\.3\.self_attn\.q_proj"):  # noqa: SIM117
+        with model.layer(3):
+            pass
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="cannot be read"):
+        LayeredModel(broken)
+
+
+def test_quantized_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None:
+    from studio.checkpoints.model_folder import read_json_object
+
+    config, _ = read_json_object(folder / "config.json")
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (tmp_path / "config.json").write_text(__import__("json").dumps(config))
+    with pytest.raises(UnsupportedError, match="stored quantized"):
+        LayeredModel(tmp_path)
