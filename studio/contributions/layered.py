@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from studio.contributions.checkpoint import Checkpoint, key_of
-from studio.contributions.collector import BATCH_TOKENS, CONTINUATION_TOKENS, MAX_TOKENS, contributions_of, padded
+from studio.contributions.collector import CONTINUATION_TOKENS, MAX_TOKENS, contributions_of, padded
 from studio.contributions.layered_model import LayeredModel
 from studio.contributions.model import SUMS, Array, Contributions
 from studio.contributions.observer import Observer, observing
@@ -22,6 +22,9 @@ from studio.contributions.sequences import TokenSequence, plan_batches, tokenize
 from studio.errors import InputError
 from studio.families.base import MoeShape
 from studio.progress import Progress, Tally, silent
+
+BATCH_TOKENS = 1024
+"""Less than where the whole model is in memory: what the experts compute has to be small beside one layer."""
 
 _log = logging.getLogger(__name__)
 

@@ -9,17 +9,15 @@ read by transformers' own loader, which renames, fuses and converts what checkpo
 from __future__ import annotations
 
 import ctypes
-import gc
-import json
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import (
@@ -31,7 +29,10 @@ from transformers.core_model_loading import (
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
 
+from studio.contributions.stored_tensors import StoredTensor, readable, stored_tensors
 from studio.errors import InputError, UnsupportedError
+
+_WITHOUT_THREADS = "HF_DEACTIVATE_ASYNC_LOAD"
 
 
 class _Reached(Exception):
@@ -45,8 +46,8 @@ class _Reached(Exception):
 class LayeredModel:
     """The model in the folder `path`, whose weights are read when they are needed.
 
-    Use as a context manager: it holds the weight files open. `model` is the transformers model, in evaluation mode; it
-    has all along what lies outside of layers and token embeddings, and buffers that are computed and not stored.
+    `model` is the transformers model, in evaluation mode. What lies outside of layers and token embeddings it has all
+    along, and buffers that are computed and not stored.
 
     Raises `InputError` for a model that cannot be built, `UnsupportedError` for one that cannot be run layer by layer.
     """
@@ -60,20 +61,13 @@ class LayeredModel:
         if not isinstance(layers, torch.nn.ModuleList):
             raise UnsupportedError(f"{type(self.model).__name__} has no list of decoder layers to run one by one.")
         self.layers: torch.nn.ModuleList = layers
-        self._files = ExitStack()
         self._weight_mapping: list[Any] = get_model_conversion_mapping(self.model)
         self._sources = self._sources_by_target()
         self._prefixes = {id(module): name for name, module in self.model.named_modules()}
         self._embeddings = self.decoder.get_input_embeddings()
         _compute_buffers(self.model, self.device)
-
-    def __enter__(self) -> LayeredModel:
         heavy = {name for module in (self._embeddings, self.layers) for name in self._names(module)}
         self._load([name for name in self._names(self.decoder) if name not in heavy])
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._files.close()
 
     @contextmanager
     def embedding(self) -> Iterator[None]:
@@ -177,8 +171,10 @@ class LayeredModel:
             dtype_plan=self.model._get_dtype_plan(self.model.dtype),
             weight_mapping=self._weight_mapping,
         )
-        with _quiet():
-            info, _ = convert_and_load_state_dict_in_model(self.model, dict(self._sources[target]), settings, None)
+        dtype = self.model.get_parameter_or_buffer(target).dtype
+        with _one_after_the_other(), torch.no_grad():
+            sources = readable(self._sources[target], dtype)
+            info, _ = convert_and_load_state_dict_in_model(self.model, sources, settings, None)
         if problems := [*info.mismatched_keys, *info.conversion_errors.items(), *info.error_msgs]:
             raise InputError(
                 f"{target} of the model in {self.path} cannot be loaded: {' '.join(str(problems[0]).split())[:300]}.",
@@ -187,35 +183,18 @@ class LayeredModel:
         missing: set[str] = info.missing_keys
         return missing
 
-    def _sources_by_target(self) -> dict[str, dict[str, Any]]:
-        """Name in the model → the tensors of the checkpoint that it is made of, not read yet."""
+    def _sources_by_target(self) -> dict[str, dict[str, StoredTensor]]:
+        """Name in the model → the tensors of the checkpoint that it is made of."""
         known = self.model.state_dict()
         renamings = [entry for entry in self._weight_mapping if isinstance(entry, WeightRenaming)]
         converters = [entry for entry in self._weight_mapping if isinstance(entry, WeightConverter)]
-        sources: dict[str, dict[str, Any]] = defaultdict(dict)
-        for file in _weight_files(self.path):
-            try:
-                # Not mapped: the pages of a mapped file count as this process's memory.
-                opened = self._files.enter_context(safe_open(file, framework="pt", backend="pread"))
-            except (OSError, SafetensorError) as error:
-                raise InputError(f"{file} cannot be read: {error}.", "Is the download complete?") from error
-            for name in opened.keys():  # noqa: SIM118 it is no dict
-                target, _ = rename_source_key(name, renamings, converters, self.model.base_model_prefix, known)
-                if target not in known and name in known:
-                    target, _ = rename_source_key(name, [], [], self.model.base_model_prefix, known)
-                sources[target][name] = opened.get_slice(name)
+        sources: dict[str, dict[str, StoredTensor]] = defaultdict(dict)
+        for name, stored in stored_tensors(self.path).items():
+            target, _ = rename_source_key(name, renamings, converters, self.model.base_model_prefix, known)
+            if target not in known and name in known:
+                target, _ = rename_source_key(name, [], [], self.model.base_model_prefix, known)
+            sources[target][name] = stored
         return sources
-
-
-def _weight_files(path: Path) -> list[Path]:
-    """The files that transformers reads the model of `path` from; others may lie beside them."""
-    single, index = path / "model.safetensors", path / "model.safetensors.index.json"
-    if single.is_file():
-        return [single]
-    try:
-        return sorted({path / Path(name).name for name in json.loads(index.read_bytes())["weight_map"].values()})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{path} has neither {single.name} nor a readable {index.name}.") from error
 
 
 def _without_weights(path: Path, dtype: torch.dtype | None) -> Any:
@@ -248,21 +227,25 @@ def _compute_buffers(model: Any, device: torch.device) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' progress bar, which would begin anew for each tensor."""
+def _one_after_the_other() -> Iterator[None]:
+    """transformers' loader without its threads, which hold on to memory, and its bar, which begins anew each time."""
     logging: Any = transformers_logging
-    shown = logging.is_progress_bar_enabled()
+    shown, before = logging.is_progress_bar_enabled(), os.environ.get(_WITHOUT_THREADS)
     logging.disable_progress_bar()
+    os.environ[_WITHOUT_THREADS] = "1"
     try:
         yield
     finally:
         if shown:
             logging.enable_progress_bar()
+        if before is None:
+            del os.environ[_WITHOUT_THREADS]
+        else:
+            os.environ[_WITHOUT_THREADS] = before
 
 
 def _give_back_memory() -> None:
     """Let the system have what was freed; glibc keeps much of it otherwise."""
-    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     with suppress(OSError, AttributeError, TypeError):  # another C library has no such function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ def whole(folder: Path, tokenizer: Any, dtype: torch.dtype = torch.float32) -> C
 
 
 def layered(folder: Path, tokenizer: Any, dtype: torch.dtype = torch.float32, **options: Any) -> Contributions:
-    with LayeredModel(folder, dtype) as model:
-        shape = shape_of_config(model.model.config.to_dict())
-        return collect_layered(model, tokenizer, QUESTIONS, shape=shape, batch_tokens=BATCH_TOKENS, **options)
+    model = LayeredModel(folder, dtype)
+    shape = shape_of_config(model.model.config.to_dict())
+    return collect_layered(model, tokenizer, QUESTIONS, shape=shape, batch_tokens=BATCH_TOKENS, **options)
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +85,14 @@ def test_the_language_model_of_a_multimodal_checkpoint_is_observed(tokenizer, tm
 
 
 def test_only_one_layer_has_weights_at_a_time(folder: Path) -> None:
-    with LayeredModel(folder) as model:
-        for index, layer in enumerate(model.layers):
-            with model.layer(index):
-                assert not any(weights.is_meta for weights in layer.parameters())
-                others = [other for other in model.layers if other is not layer]
-                assert all(weights.is_meta for other in others for weights in other.parameters())
-            assert all(weights.is_meta for weights in layer.parameters())
-        assert model.model.lm_head.weight.is_meta
+    model = LayeredModel(folder)
+    for index, layer in enumerate(model.layers):
+        with model.layer(index):
+            assert not any(weights.is_meta for weights in layer.parameters())
+            others = [other for other in model.layers if other is not layer]
+            assert all(weights.is_meta for other in others for weights in other.parameters())
+        assert all(weights.is_meta for weights in layer.parameters())
+    assert model.model.lm_head.weight.is_meta
 
 
 @pytest.mark.parametrize("hidden_bytes", [0, 10_000, None])
@@ -143,10 +144,10 @@ def test_damaged_hidden_states_are_not_believed(folder: Path, tokenizer, tmp_pat
 
 def test_prompts_without_an_answer_are_refused_or_observed_alone(folder: Path, tokenizer, model, shape) -> None:
     prompts = [ask("a"), ask("b", answer=None), ask("c", answer=None)]
-    with LayeredModel(folder) as from_disk:
-        with pytest.raises(InputError, match=r"2 of 3 prompts have no answer.*--continuation 0"):
-            collect_layered(from_disk, tokenizer, prompts, shape=shape)
-        found = collect_layered(from_disk, tokenizer, prompts, shape=shape, continuation_tokens=0)
+    from_disk = LayeredModel(folder)
+    with pytest.raises(InputError, match=r"2 of 3 prompts have no answer.*--continuation 0"):
+        collect_layered(from_disk, tokenizer, prompts, shape=shape)
+    found = collect_layered(from_disk, tokenizer, prompts, shape=shape, continuation_tokens=0)
     expected = collect(model, tokenizer, prompts, shape=shape, continuation_tokens=0)
     np.testing.assert_allclose(all_sums(found), all_sums(expected), rtol=1e-4)
 
@@ -160,15 +161,13 @@ def test_a_checkpoint_that_lacks_a_tensor_or_has_one_of_another_shape_is_refused
     tensors = load_file(folder / "model.safetensors")
     name = "model.layers.3.self_attn.q_proj.weight"
     save_file({key: tensor for key, tensor in tensors.items() if key != name}, broken / "model.safetensors")
-    with LayeredModel(broken) as model, pytest.raises(InputError, match=r"layers\.3\.self_attn\.q_proj"):  # noqa: SIM117
-        with model.layer(3):
-            pass
+    with pytest.raises(InputError, match=r"layers\.3\.self_attn\.q_proj"), LayeredModel(broken).layer(3):
+        pass
     save_file({**tensors, name: tensors[name][:-1].contiguous()}, broken / "model.safetensors")
-    with LayeredModel(broken) as model, pytest.raises(InputError, match=r"layers\.3\.self_attn\.q_proj"):  # noqa: SIM117
-        with model.layer(3):
-            pass
+    with pytest.raises(InputError, match=r"layers\.3\.self_attn\.q_proj"), LayeredModel(broken).layer(3):
+        pass
     (broken / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="download complete"):
         LayeredModel(broken)
 
 
@@ -177,6 +176,6 @@ def test_quantized_checkpoints_are_refused(folder: Path, tmp_path: Path) -> None
 
     config, _ = read_json_object(folder / "config.json")
     config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
-    (tmp_path / "config.json").write_text(__import__("json").dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedError, match="stored quantized"):
         LayeredModel(tmp_path)
