@@ -23,7 +23,7 @@ from studio.errors import InputError
 from studio.families.base import MoeShape
 from studio.progress import Progress, Tally, silent
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 """Less than where the whole model is in memory: what the experts compute has to be small beside one layer."""
 
 _log = logging.getLogger(__name__)

@@ -111,7 +111,10 @@ class LayeredModel:
             raise _Reached(result)
 
         replaced: dict[int, Callable[..., Any]] = dict.fromkeys(range(index), pass_over)
-        return self._run({**replaced, index: end}, mask, inputs_embeds=hidden)
+        try:
+            return self._run({**replaced, index: end}, mask, inputs_embeds=hidden)
+        finally:
+            _trim()
 
     def _run(self, forwards: Mapping[int, Callable[..., Any]], mask: torch.Tensor, **inputs: Any) -> torch.Tensor:
         """The decoder's forward pass with the `forward` of some layers replaced, up to one that ends it."""
@@ -245,8 +248,12 @@ def _one_after_the_other() -> Iterator[None]:
 
 
 def _give_back_memory() -> None:
-    """Let the system have what was freed; glibc keeps much of it otherwise."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    _trim()
+
+
+def _trim() -> None:
+    """Let the system have what was freed; glibc keeps much of it otherwise, and the holes add up."""
     with suppress(OSError, AttributeError, TypeError):  # another C library has no such function
         ctypes.CDLL(None).malloc_trim(0)
