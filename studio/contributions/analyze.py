@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from studio.contributions import file
 from studio.contributions.checkpoint import key_of, model_key
@@ -14,6 +15,9 @@ from studio.errors import FormatError, InputError, OutputExistsError
 from studio.families.lookup import shape_of_config
 from studio.progress import Progress, silent
 from studio.staging import require_disk, resumable
+
+if TYPE_CHECKING:
+    from studio.contributions.energies import Energies
 
 _INTERRUPTIONS = (KeyboardInterrupt, MemoryError, RuntimeError)
 """What an analysis goes on after as it does after a kill; torch reports a full GPU as a RuntimeError."""
@@ -29,6 +33,7 @@ def analyze(
     dtype: str = "auto",
     max_tokens: int = 4096,
     continuation_tokens: int = 128,
+    use_energies: Callable[[Energies], object] | None = None,
 ) -> Contributions:
     """Load the model in `model_dir` (safetensors, transformers), observe it on the file `prompts`, save to `out`.
 
@@ -36,6 +41,8 @@ def analyze(
     that of the checkpoint; `max_tokens` and `continuation_tokens` are those of `collect`. Everything that can be wrong
     with the inputs is checked before the weights are read. What is finished is kept in a hidden folder beside `out`:
     the next analysis with the same model and the same `out` goes on where this one was interrupted.
+
+    With `use_energies` the same pass measures what flows into every weight; it is called once, before `out` is written.
 
     Raises `OutputExistsError`, `FormatError` for a broken prompt file, `UnsupportedError` for an unknown architecture,
     `InputError` for a folder without a model.
@@ -51,7 +58,9 @@ def analyze(
     model, tokenizer = _load(model_dir, dtype)
 
     from studio.contributions.collector import collect
+    from studio.contributions.energies import Energies
 
+    energies = Energies() if use_energies else None
     with resumable(out.parent, out.name, _key(model_dir, model), outlives=_INTERRUPTIONS) as checkpoint:
         contributions = collect(
             model,
@@ -63,7 +72,10 @@ def analyze(
             progress=progress,
             model_name=model_dir.name,
             checkpoint=checkpoint,
+            energies=energies,
         )
+        if use_energies and energies:
+            use_energies(energies)
         file.save(contributions, out, overwrite)
     return contributions
 
