@@ -158,12 +158,12 @@ def publish(partial: Path, final: Path) -> None:
 
 
 @contextmanager
-def resumable(folder: Path, name: str, key: str) -> Iterator[Path]:
-    """Give a folder in `folder` to work in that outlives only the death of this process.
+def resumable(folder: Path, name: str, key: str, *, outlives: tuple[type[BaseException], ...] = ()) -> Iterator[Path]:
+    """Give a folder in `folder` to work in that outlives only the death of this process, and what `outlives` names.
 
-    It vanishes when the block ends, in success or failure; after a kill the next one who asks for the same `name` and
-    `key` finds it as it was, and whoever asks for another key of that name has it removed. `key` has to stand for all
-    that determines the result. Raises `ResourceError` while another process works in it.
+    It vanishes when the block ends otherwise, in success or failure; after a kill the next one who asks for the same
+    `name` and `key` finds it as it was, and whoever asks for another key of that name has it removed. `key` has to
+    stand for all that determines the result. Raises `ResourceError` while another process works in it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f".{name}.{_RESUMABLE}{key}"
@@ -173,11 +173,16 @@ def resumable(folder: Path, name: str, key: str) -> Iterator[Path]:
     try:
         if not _lock(descriptor):
             raise ResourceError(f"Another process is writing {folder / name}.", "Wait until it has ended.")
+        kept = False
         try:
             (place / _OWNER).write_text(str(os.getpid()))
             yield place
+        except outlives:
+            kept = True
+            raise
         finally:
-            remove(place)
+            if not kept:
+                remove(place)
     finally:
         os.close(descriptor)
 

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from studio.contributions import file
+from studio.contributions.checkpoint import key_of, model_key
 from studio.contributions.model import SUMS, Contributions
 from studio.contributions.prompts import read_prompts
 from studio.errors import FormatError, InputError, OutputExistsError
 from studio.families.lookup import shape_of_config
 from studio.progress import Progress, silent
-from studio.staging import require_disk
+from studio.staging import require_disk, resumable
+
+if TYPE_CHECKING:
+    from studio.contributions.energies import Energies
+
+_INTERRUPTIONS = (KeyboardInterrupt, MemoryError, RuntimeError)
+"""What an analysis goes on after as it does after a kill; torch reports a full GPU as a RuntimeError."""
 
 
 def analyze(
@@ -25,12 +33,16 @@ def analyze(
     dtype: str = "auto",
     max_tokens: int = 4096,
     continuation_tokens: int = 128,
+    use_energies: Callable[[Energies], object] | None = None,
 ) -> Contributions:
     """Load the model in `model_dir` (safetensors, transformers), observe it on the file `prompts`, save to `out`.
 
     On the GPU when there is one that the model fits on, else on the CPU. `dtype` is a torch dtype's name, or "auto" for
     that of the checkpoint; `max_tokens` and `continuation_tokens` are those of `collect`. Everything that can be wrong
-    with the inputs is checked before the weights are read.
+    with the inputs is checked before the weights are read. What is finished is kept in a hidden folder beside `out`:
+    the next analysis with the same model and the same `out` goes on where this one was interrupted.
+
+    With `use_energies` the same pass measures what flows into every weight; it is called once, before `out` is written.
 
     Raises `OutputExistsError`, `FormatError` for a broken prompt file, `UnsupportedError` for an unknown architecture,
     `InputError` for a folder without a model.
@@ -46,19 +58,35 @@ def analyze(
     model, tokenizer = _load(model_dir, dtype)
 
     from studio.contributions.collector import collect
+    from studio.contributions.energies import Energies
 
-    contributions = collect(
-        model,
-        tokenizer,
-        asked,
-        shape=shape,
-        max_tokens=max_tokens,
-        continuation_tokens=continuation_tokens,
-        progress=progress,
-        model_name=model_dir.name,
-    )
-    file.save(contributions, out, overwrite)
+    energies = Energies() if use_energies else None
+    with resumable(out.parent, out.name, _key(model_dir, model), outlives=_INTERRUPTIONS) as checkpoint:
+        contributions = collect(
+            model,
+            tokenizer,
+            asked,
+            shape=shape,
+            max_tokens=max_tokens,
+            continuation_tokens=continuation_tokens,
+            progress=progress,
+            model_name=model_dir.name,
+            checkpoint=checkpoint,
+            energies=energies,
+        )
+        if use_energies and energies:
+            use_energies(energies)
+        file.save(contributions, out, overwrite)
     return contributions
+
+
+def _key(model_dir: Path, model: Any) -> str:
+    """What stands for the loaded `model`, and so for every number that it gives on the same tokens."""
+    import torch
+    import transformers
+
+    versions = [torch.__version__, transformers.__version__]
+    return key_of([model_key(model_dir), str(model.dtype), str(model.device), versions])[:32]
 
 
 def _config(model_dir: Path) -> dict[str, Any]:

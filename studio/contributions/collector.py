@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from studio.contributions.checkpoint import Arrays, Checkpoint
+from studio.contributions.energies import Energies, RunningTotal
 from studio.contributions.model import SUMS, Array, Contributions, Question
 from studio.contributions.observer import Observer, observing, question_of_token
 from studio.contributions.prompts import Prompt
@@ -37,6 +41,8 @@ def collect(
     thinking: bool = False,
     progress: Progress = silent,
     model_name: str = "",
+    checkpoint: Path | None = None,
+    energies: Energies | None = None,
 ) -> Contributions:
     """Observe `model` (transformers, any dtype) on `prompts`: the six sums of each question, in fp64.
 
@@ -45,6 +51,12 @@ def collect(
     both. Questions of similar length share a pass of at most `batch_tokens` tokens; the result does not depend on it
     beyond rounding. Tokens whose hidden state is not finite before or after a layer's experts are left out there and
     counted in `Question.skipped_tokens`. What was cut and skipped is said in the questions and in `source`.
+
+    `checkpoint` is a folder that belongs to `model` as it is loaded. Every finished batch of answers and of questions
+    is kept there, and one that is there already is not computed again: an analysis that was killed goes on, to the
+    result of one that was not.
+
+    `energies`, empty at first, is filled with the energy of what flowed into every weight of the decoder.
 
     Raises `InputError` for no prompts or one that the chat template refuses, `MismatchError` or `UnsupportedError` for
     a model that is not of `shape`.
@@ -58,11 +70,19 @@ def collect(
         with torch.inference_mode():
             pad_token = tokenizer.pad_token_id or 0
             tally = Tally(progress, len(sequences) + sum(sequence.open for sequence in sequences), "questions")
-            for index, sequence in continue_greedily(model, sequences, continuation_tokens, pad_token):
+            kept = Checkpoint(checkpoint)
+            for index, sequence in continue_greedily(model, sequences, continuation_tokens, pad_token, kept):
                 sequences[index] = sequence
                 tally.advance(1, "letting the model answer")
             sums, skipped = _observe(
-                model, sequences, shape, batch_tokens=batch_tokens, pad_token=pad_token, tally=tally
+                model,
+                sequences,
+                shape,
+                batches=plan_batches([len(sequence.tokens) for sequence in sequences], batch_tokens),
+                pad_token=pad_token,
+                tally=tally,
+                checkpoint=kept,
+                energies=energies,
             )
     finally:
         model.train(was_training)
@@ -84,23 +104,36 @@ def _observe(
     sequences: Sequence[TokenSequence],
     shape: MoeShape,
     *,
-    batch_tokens: int,
+    batches: Sequence[Sequence[int]],
     pad_token: int,
     tally: Tally,
+    checkpoint: Checkpoint,
+    energies: Energies | None,
 ) -> tuple[Array, npt.NDArray[np.int64]]:
     """Sums `[6, Q, L, E]` and skipped tokens `[Q]`."""
     sums = np.zeros((len(SUMS), len(sequences), shape.layers, shape.experts))
     skipped = np.zeros(len(sequences), dtype=np.int64)
-    with observing(model, shape) as observer:
-        for batch in plan_batches([len(sequence.tokens) for sequence in sequences], batch_tokens):
-            _forward(model, observer, [sequences[i].tokens for i in batch], pad_token)
-            sums[:, batch], skipped[batch] = observer.totals()
+    inputs = [([sequences[i].tokens for i in batch], pad_token) for batch in batches]
+    total = RunningTotal(energies, inputs, checkpoint) if energies is not None else None
+    known = 0
+    with observing(model, shape, energies is not None) as observer:
+        for number, batch in enumerate(batches):
+            missing = total is not None and not total.includes(number)
+            made, was_known = checkpoint.remember(
+                "sums", inputs[number], partial(_forward, model, observer, *inputs[number]), anew=missing
+            )
+            if total is not None and missing:
+                total.add(number, _energies(model, observer, *inputs[number]))
+            sums[:, batch], skipped[batch] = made["sums"], made["skipped"]
+            known += was_known * len(batch)
             tally.advance(len(batch), "observing the experts")
+    if known:
+        _log.info("%d of %d questions had been observed before the interruption", known, len(sequences))
     return sums, skipped
 
 
-def _forward(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> None:
-    """One pass over `batch`, padded on the right."""
+def _forward(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> Arrays:
+    """One pass over `batch`, padded on the right: what `Observer.totals` gives, by name."""
     width = max(len(tokens) for tokens in batch)
     inputs = torch.tensor([[*tokens, *[pad_token] * (width - len(tokens))] for tokens in batch], device=model.device)
     question = question_of_token([len(tokens) for tokens in batch], width, model.device)
@@ -108,6 +141,23 @@ def _forward(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], p
     mask = (question >= 0).to(torch.int64).view(len(batch), width)
     # Logits are not needed, and with a vocabulary of 262,144 they would be the largest tensor by far.
     model(input_ids=inputs, attention_mask=mask, use_cache=False, logits_to_keep=1)
+    sums, skipped = observer.totals()
+    return {"sums": np.ascontiguousarray(sums), "skipped": skipped}
+
+
+def _energies(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> Arrays:
+    """The energies of the pass that was just made; where a value was not finite, of another one without that token."""
+    assert observer.meter is not None
+    measured = observer.meter.totals()
+    if measured is None:
+        observer.meter.careful = True
+        try:
+            _forward(model, observer, batch, pad_token)
+            measured = observer.meter.totals()
+        finally:
+            observer.meter.careful = False
+    assert measured is not None
+    return measured
 
 
 def _source(questions: Sequence[Question], tokens: int, max_tokens: int, model: Any) -> str:

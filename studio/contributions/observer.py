@@ -8,7 +8,7 @@ it is not yet weighted, and then weights and sums it. What the model returns is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _grouped_linear
 
+from studio.contributions.energies import Meter
 from studio.contributions.model import SUMS, Array
 from studio.contributions.modules import modules_by_layer
 from studio.errors import MismatchError, UnsupportedError
@@ -31,14 +32,18 @@ _LARGEST_FP32_NORM = 1e19
 class Observer:
     """The six sums of one batch of questions, collected while the model runs on it.
 
-    Call `expect` before each forward pass and `totals` after it.
+    Call `expect` before each forward pass and `totals` after it. With `energies` there is a `meter`, too.
     """
 
-    def __init__(self, model: Any, shape: MoeShape) -> None:
+    def __init__(self, model: Any, shape: MoeShape, energies: bool = False) -> None:
         modules = modules_by_layer(model, family_named(shape.family).experts_module, shape)
         for layer, module in zip(shape.layer_ids, modules, strict=True):
             _check_module(module, layer, shape)
         self._row = {id(module): row for row, module in enumerate(modules)}
+        self.meter: Meter | None = None
+        if energies:
+            decoder = model.get_decoder()
+            self.meter = Meter(decoder, {id(m): name for name, m in decoder.named_modules() if id(m) in self._row})
         self._shape = shape
         self._question = torch.empty(0, dtype=torch.int64)
         self._questions = 0
@@ -51,6 +56,8 @@ class Observer:
         self._questions = questions
         self._sums = [None] * self._shape.layers
         self._skipped = []
+        if self.meter:
+            self.meter.expect(question)
 
     def totals(self) -> tuple[Array, npt.NDArray[np.int64]]:
         """Sums `[6, Q, L, E]` in the order of `SUMS`, and tokens skipped in any layer `[Q]`, of the last pass."""
@@ -74,7 +81,7 @@ class Observer:
 
         Synchronises with the device at most once.
         """
-        outputs = _expert_outputs(module, hidden_states, top_k_index)  # (T, K, H)
+        outputs = _expert_outputs(module, hidden_states, top_k_index, self.meter)  # (T, K, H)
         # The weights are often fp32 in a bf16 model; products and sums then happen in fp32, as in transformers.
         wide = torch.promote_types(torch.promote_types(outputs.dtype, top_k_weights.dtype), torch.float32)
         outputs = outputs.to(wide)
@@ -108,18 +115,21 @@ class Observer:
 
 
 @contextmanager
-def observing(model: Any, shape: MoeShape) -> Iterator[Observer]:
+def observing(model: Any, shape: MoeShape, energies: bool = False) -> Iterator[Observer]:
     """Let an `Observer` compute the experts of `model` (a transformers model of `shape`); afterwards all is as before.
+
+    With `energies` its meter measures what flows into every weight of the decoder.
 
     Raises `UnsupportedError` or `MismatchError` when the model's experts are not those that `shape` describes.
     """
-    observer = Observer(model, shape)
+    observer = Observer(model, shape, energies)
     name = f"espalier_observer_{id(observer)}"
     before = model.get_experts_implementation()
     ALL_EXPERTS_FUNCTIONS[name] = observer.forward
     try:
         model.set_experts_implementation(name)
-        yield observer
+        with observer.meter.attached() if observer.meter else nullcontext():
+            yield observer
     finally:
         model.set_experts_implementation(before)
         ALL_EXPERTS_FUNCTIONS.pop(name)
@@ -136,7 +146,9 @@ def _check_module(module: Any, layer: int, shape: MoeShape) -> None:
         )
 
 
-def _expert_outputs(module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor) -> torch.Tensor:
+def _expert_outputs(
+    module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, meter: Meter | None = None
+) -> torch.Tensor:
     """f: the output of each of a token's experts before weighting, `[T, K, H]`, in the weights' dtype.
 
     Reads the attributes that transformers' `use_experts_implementation` promises of every experts module.
@@ -154,6 +166,9 @@ def _expert_outputs(module: Any, hidden_states: torch.Tensor, top_k_index: torch
 
     neurons = linear(hidden_states[order // top_k], "gate_up_proj" if module.has_gate else "up_proj")
     neurons = module._apply_gate(neurons) if module.has_gate else module.act_fn(neurons)
+    if meter:
+        meter.expert_inputs(module, hidden_states, top_k_index)
+        meter.expert_neurons(module, neurons, experts, order // top_k)
     outputs = linear(neurons, "down_proj")
     if module.has_post_expert_norm:
         outputs = module.post_expert_norm(outputs)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
+from studio.contributions.checkpoint import Arrays, Checkpoint
 from studio.contributions.prompts import Prompt
 from studio.errors import InputError
 
@@ -50,20 +53,27 @@ def tokenize(tokenizer: Any, prompt: Prompt, *, max_tokens: int, thinking: bool 
 
 
 def continue_greedily(
-    model: Any, sequences: Sequence[TokenSequence], new_tokens: int, pad_token: int
+    model: Any,
+    sequences: Sequence[TokenSequence],
+    new_tokens: int,
+    pad_token: int,
+    checkpoint: Checkpoint | None = None,
 ) -> Iterator[tuple[int, TokenSequence]]:
     """Each open one of `sequences` with the model's own greedy continuation, and its index, as they are finished.
 
-    A continuation has at most `new_tokens` tokens and ends before an end-of-sequence token.
+    A continuation has at most `new_tokens` tokens and ends before an end-of-sequence token. What `checkpoint` knows is
+    not generated again.
     """
+    checkpoint = checkpoint or Checkpoint()
     waiting = sorted(
         (i for i, sequence in enumerate(sequences) if sequence.open), key=lambda i: len(sequences[i].tokens)
     )
     ends = _end_tokens(model)
     for start in range(0, len(waiting), GENERATION_BATCH):
         batch = waiting[start : start + GENERATION_BATCH]
-        continuations = _generate(model, [sequences[i].tokens for i in batch], new_tokens, pad_token, ends)
-        for index, continuation in zip(batch, continuations, strict=True):
+        asked = (tuple(sequences[i].tokens for i in batch), new_tokens, pad_token, ends)
+        made, _ = checkpoint.remember("answers", asked, partial(_generate, model, *asked))
+        for index, continuation in zip(batch, made["tokens"].tolist(), strict=True):
             until = next((place for place, token in enumerate(continuation) if token in ends), len(continuation))
             tokens = sequences[index].tokens + tuple(continuation[:until])
             yield index, replace(sequences[index], tokens=tokens, open=False)
@@ -71,7 +81,8 @@ def continue_greedily(
 
 def _generate(
     model: Any, prompts: Sequence[tuple[int, ...]], new_tokens: int, pad_token: int, ends: Sequence[int]
-) -> list[list[int]]:
+) -> Arrays:
+    """ "tokens": what follows each of `prompts`, `[prompts, up to new_tokens]`, with whatever comes after an end."""
     from transformers import GenerationConfig
 
     width = max(len(tokens) for tokens in prompts)
@@ -91,8 +102,7 @@ def _generate(
     generated = model.generate(
         input_ids=inputs.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
     )
-    continuations: list[list[int]] = generated[:, width:].tolist()
-    return continuations
+    return {"tokens": np.ascontiguousarray(generated[:, width:].cpu().numpy())}
 
 
 def _end_tokens(model: Any) -> tuple[int, ...]:
