@@ -1,14 +1,17 @@
-"""From a model folder and a prompt file to a contributions file."""
+"""From a model folder and prompts to a contributions file."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from studio.contributions import file
+from studio.contributions.calibration import Calibration
+from studio.contributions.encoding import load_tokenizer
 from studio.contributions.model import SUMS, Contributions
-from studio.contributions.prompts import read_prompts
+from studio.contributions.sources import prompts_of
 from studio.errors import FormatError, InputError, OutputExistsError
 from studio.families.lookup import shape_of_config
 from studio.progress import Progress, silent
@@ -17,7 +20,7 @@ from studio.staging import require_disk
 
 def analyze(
     model_dir: Path,
-    prompts: Path,
+    prompts: Calibration | Path,
     out: Path,
     *,
     overwrite: bool = False,
@@ -25,12 +28,13 @@ def analyze(
     dtype: str = "auto",
     max_tokens: int = 4096,
     continuation_tokens: int = 128,
+    thinking: bool = False,
 ) -> Contributions:
-    """Load the model in `model_dir` (safetensors, transformers), observe it on the file `prompts`, save to `out`.
+    """Load the model in `model_dir` (safetensors, transformers), observe it on `prompts`, save to `out`.
 
-    On the GPU when there is one that the model fits on, else on the CPU. `dtype` is a torch dtype's name, or "auto" for
-    that of the checkpoint; `max_tokens` and `continuation_tokens` are those of `collect`. Everything that can be wrong
-    with the inputs is checked before the weights are read.
+    `prompts` may be any one source. On the GPU when there is one that the model fits on, else on the CPU. `dtype` is a
+    torch dtype's name, or "auto" for that of the checkpoint; `max_tokens`, `continuation_tokens` and `thinking` are
+    those of `collect`. Everything that can be wrong with the inputs is checked before the weights are read.
 
     Raises `OutputExistsError`, `FormatError` for a broken prompt file, `UnsupportedError` for an unknown architecture,
     `InputError` for a folder without a model.
@@ -38,7 +42,8 @@ def analyze(
     model_dir, out = Path(model_dir), Path(out)
     if out.exists() and not overwrite:
         raise OutputExistsError(out)
-    asked = read_prompts(Path(prompts))
+    calibration = prompts if isinstance(prompts, Calibration) else prompts_of(str(prompts))
+    asked = calibration.prompts
     shape = shape_of_config(_config(model_dir))
     out.parent.mkdir(parents=True, exist_ok=True)
     require_disk(out.parent, len(asked) * shape.layers * shape.experts * len(SUMS) * 8)
@@ -54,9 +59,11 @@ def analyze(
         shape=shape,
         max_tokens=max_tokens,
         continuation_tokens=continuation_tokens,
+        thinking=thinking,
         progress=progress,
         model_name=model_dir.name,
     )
+    contributions = replace(contributions, source=f"{contributions.source}; prompts: {calibration.story}")
     file.save(contributions, out, overwrite)
     return contributions
 
@@ -78,12 +85,12 @@ def _load(model_dir: Path, dtype: str) -> tuple[Any, Any]:
     """The model, in evaluation mode on the best device, and its tokenizer; nothing is fetched or executed from it."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise InputError(f"{dtype!r} is no torch dtype.", "Give auto, float32, bfloat16 or float16.")
+    tokenizer = load_tokenizer(model_dir)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             model_dir, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
