@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from studio.cli.prompts import (
+    BUILTIN,
+    SOURCE_HELP,
+    Class,
+    Columns,
+    Continuation,
+    Limit,
+    MaxTokens,
+    PerClass,
+    Seed,
+    Thinking,
+    calibration_of,
+)
 from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_bytes, result, story_path
 from studio.errors import InputError
 
@@ -19,27 +32,42 @@ if TYPE_CHECKING:
 def analyze(
     model: Annotated[Path, typer.Argument(help="Folder of a safetensors model, or the word demo.", metavar="MODEL")],
     *,
-    prompts: Annotated[Path, typer.Option(help="JSON lines with class, prompt or messages, and perhaps answer.")],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help=f"{SOURCE_HELP} May be given several times. By default {BUILTIN}."),
+    ] = None,
+    column: Columns = None,
+    klass: Class = None,
+    limit: Limit = None,
+    per_class: PerClass = None,
+    seed: Seed = 0,
+    answers: Annotated[
+        Literal["given", "own"],
+        typer.Option(help="given: on the answers of the prompts, where they have one. own: on what the model answers."),
+    ] = "given",
+    thinking: Thinking = False,
     out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longer prompts are cut, and marked so.")] = 4096,
-    continuation: Annotated[int, typer.Option(min=1, help="Tokens the model answers where a prompt has none.")] = 128,
+    max_tokens: MaxTokens = 4096,
+    continuation: Continuation = 128,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Observe what each expert contributes to answers."""
+    """Observe what each expert contributes to answers. The verb `prompts` shows what the model will see."""
     from studio.contributions.analyze import analyze as observe
 
+    calibration = calibration_of(prompts, column=column, klass=klass, limit=limit, per_class=per_class, seed=seed)
     with progress_bar() as progress:
         contributions = observe(
             model_path(model),
-            prompts,
+            calibration.without_answers() if answers == "own" else calibration,
             out,
             overwrite=overwrite,
             progress=progress,
             dtype=dtype,
             max_tokens=max_tokens,
             continuation_tokens=continuation,
+            thinking=thinking,
         )
     _describe(json, contributions, out)
 
