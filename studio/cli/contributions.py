@@ -50,13 +50,26 @@ def analyze(
     max_tokens: MaxTokens = 4096,
     continuation: Continuation = 128,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    imatrix: Annotated[
+        Path | None, typer.Option(help="Also write the importance matrix of these answers (.gguf), in the same pass.")
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Observe what each expert contributes to answers. The verb `prompts` shows what the model will see."""
+    """Observe what each expert contributes to answers. The verb `prompts` shows what the model will see.
+
+    Where it was interrupted, the same command goes on.
+    """
     from studio.contributions.analyze import analyze as observe
 
     calibration = calibration_of(prompts, column=column, klass=klass, limit=limit, per_class=per_class, seed=seed)
+    use_energies = None
+    if imatrix is not None:
+        from studio.checkpoints.reference import open_reference
+        from studio.quantize.imatrix_observed import imatrix_writer
+
+        config = open_reference(model_path(model)).config
+        use_energies = imatrix_writer(config, " + ".join(calibration.sources), imatrix, overwrite)
     with progress_bar() as progress:
         contributions = observe(
             model_path(model),
@@ -68,8 +81,9 @@ def analyze(
             max_tokens=max_tokens,
             continuation_tokens=continuation,
             thinking=thinking,
+            use_energies=use_energies,
         )
-    _describe(json, contributions, out)
+    _describe(json, contributions, out, imatrix)
 
 
 def import_(
@@ -176,7 +190,7 @@ def _weights(given: list[str]) -> dict[str, float]:
     return weights
 
 
-def _describe(as_json: bool, contributions: Contributions, out: Path) -> None:
+def _describe(as_json: bool, contributions: Contributions, out: Path, imatrix: Path | None = None) -> None:
     shape, questions = contributions.shape, contributions.questions
     fields = {
         "contributions": str(out),
@@ -191,12 +205,15 @@ def _describe(as_json: bool, contributions: Contributions, out: Path) -> None:
         "skipped_tokens": sum(question.skipped_tokens for question in questions),
         "not_finite": int(contributions.nonfinite.sum()),
         "contributions_hash": contributions.content_hash,
+        "imatrix": str(imatrix) if imatrix else None,
     }
     text = (
         f"{out}: {len(questions)} questions in {len(contributions.classes)} classes "
         f"({', '.join(contributions.classes)}), {shape.layers} layers × {shape.experts} experts; "
         f"{contributions.source}."
     )
+    if imatrix:
+        text += f"\n{imatrix}: the importance matrix of the same answers."
     if fields["not_finite"]:
         text += f"\n{fields['not_finite']} entries are not finite; the recipe says what becomes of them."
     result(as_json, fields, text)

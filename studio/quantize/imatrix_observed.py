@@ -6,6 +6,7 @@ weight whose columns the converter reorders.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,9 @@ from studio.quantize.imatrix_file import write_imatrix
 if TYPE_CHECKING:
     from studio.contributions.energies import Energies
 
-_EXPERTS = re.compile(r"layers\.(\d+)\..*experts\.(gate_up_proj|up_proj|down_proj)")
+_log = logging.getLogger(__name__)
+
+_EXPERTS = re.compile(r"layers\.(\d+)\.(?:.+\.)?experts\.(gate_up_proj|up_proj|down_proj)")
 _REORDERED = re.compile(r"layers\.\d+\.linear_attn\.out_proj")
 _REORDERING = "qwen35moe"
 _PER_HEAD = re.compile(r"layers\.\d+\.self_attn\.kv_b_proj")
@@ -57,7 +60,7 @@ def imatrix_of(
 
 def imatrix_writer(
     config: Mapping[str, Any], dataset: str, out: Path, overwrite: bool = False
-) -> Callable[[Energies], Imatrix]:
+) -> Callable[[Energies], None]:
     """What writes the importance matrix of a finished analysis to `out`; what can be wrong before that is said now.
 
     Raises `OutputExistsError` and `UnsupportedError`.
@@ -66,10 +69,11 @@ def imatrix_writer(
         raise OutputExistsError(out)
     _Names(family_of_config(config), 1)
 
-    def write(energies: Energies) -> Imatrix:
-        imatrix, _ = imatrix_of(energies, config, dataset)
+    def write(energies: Energies) -> None:
+        imatrix, left_out = imatrix_of(energies, config, dataset)
+        if left_out:
+            _log.warning("the importance matrix has no entry for %s", ", ".join(left_out))
         write_imatrix(imatrix, out, overwrite)
-        return imatrix
 
     return write
 
