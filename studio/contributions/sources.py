@@ -25,7 +25,7 @@ TEXT_CLASS = "text"
 
 _FOLDER = Path(__file__).resolve().parents[2] / "assets" / "calibration"
 _DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_HUB = "hf:"
+HUB = "hf:"
 
 
 def prompts_of(
@@ -115,7 +115,7 @@ def read_text(path: Path, klass: str = TEXT_CLASS) -> list[Prompt]:
 
 
 def _read(source: str, reading: Reading, limit: int | None, seed: int) -> list[Prompt]:
-    if _is_builtin(source):
+    if is_builtin(source):
         classes = source.removeprefix(BUILTIN).removeprefix(":")
         return builtin_prompts(classes.split(",") if classes else None)
 
@@ -125,7 +125,7 @@ def _read(source: str, reading: Reading, limit: int | None, seed: int) -> list[P
             return range(count)
         return sorted(random.Random(seed).sample(range(count), limit))
 
-    if source.startswith(_HUB):
+    if source.startswith(HUB):
         return _of_rows(source, *_dataset_rows(source, reading.columns, chosen), reading)
     path = Path(source)
     if not path.is_file():
@@ -188,7 +188,7 @@ def _dataset_rows(
     except ConnectionError as error:
         raise InputError(
             f"The data set {name} is not on this machine, and the Hub cannot be reached ({_line(error)}).",
-            "Go online and unset HF_HUB_OFFLINE, or use built-in prompts or a file.",
+            "Go online and unset HFHUB_OFFLINE, or use built-in prompts or a file.",
         ) from error
     except Exception as error:  # the Hub's, the library's, and those of a dozen file formats
         raise InputError(
@@ -202,7 +202,7 @@ def _dataset_rows(
 
 def _dataset(source: str) -> tuple[str, str, str]:
     """Name, configuration and split of a data set; "" where none is given."""
-    name, *rest = source.removeprefix(_HUB).split(":")
+    name, *rest = source.removeprefix(HUB).split(":")
     if not _DATASET.fullmatch(name) or len(rest) > 2:
         raise InputError(
             f"{source!r} does not name a data set.",
@@ -228,18 +228,18 @@ def _has(names: Sequence[str]) -> str:
     return f"Its columns are {', '.join(names)}."
 
 
-def _is_builtin(source: str) -> bool:
+def is_builtin(source: str) -> bool:
     return source == BUILTIN or source.startswith(f"{BUILTIN}:")
 
 
 def _has_columns(source: str) -> bool:
-    return not _is_builtin(source) and (source.startswith(_HUB) or Path(source).suffix.lower() != ".txt")
+    return not is_builtin(source) and (source.startswith(HUB) or Path(source).suffix.lower() != ".txt")
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:
     """What each source is called in an analysis: a file by its name alone, as long as that tells them apart."""
     short = {
-        source: source if _is_builtin(source) or source.startswith(_HUB) else Path(source).name for source in sources
+        source: source if is_builtin(source) or source.startswith(HUB) else Path(source).name for source in sources
     }
     return short if len(set(short.values())) == len(short) else {source: source for source in sources}
 
