@@ -13,7 +13,7 @@ import gradio as gr
 
 from components.jobs import job_html
 from components.library import Studio
-from components.markup import class_label, count_text, failure, notice, table
+from components.markup import class_label, failure, notice, table
 from components.state import StudioState
 from components.theme import panel
 from studio.contributions.encoding import load_tokenizer
@@ -117,24 +117,24 @@ def _adopted(workspace: Workspace, file: Path) -> Path:
 
 def seen_html(preview: PromptPreview) -> str:
     """Token counts of each class, and the first prompt of each, as the model will see it."""
-    rows = [
-        (
-            escape(class_label(klass)),
-            str(one.prompts),
-            f"{one.shortest:,} – {one.longest:,}",
-            count_text(one.total),
-            str(one.cut or ""),
-            str(one.open or ""),
-        )
-        for klass, one in preview.classes.items()
-    ]
-    head = ("Class", "Prompts", "Tokens each", "Together", "Cut", "Answered by the model")
+    columns: list[tuple[str, list[str]]] = [("Class", []), ("Prompts", []), ("Tokens each", []), ("Together", [])]
+    lengths = preview.classes.values()
+    if any(one.cut for one in lengths):
+        columns.append(("Cut", [str(one.cut) for one in lengths]))
+    if any(one.open for one in lengths):
+        columns.append(("Answered by the model", [str(one.open) for one in lengths]))
+    for klass, one in preview.classes.items():
+        cells = (escape(class_label(klass)), str(one.prompts), f"{one.shortest:,} – {one.longest:,}", f"{one.total:,}")
+        for (_, column), cell in zip(columns, cells, strict=False):
+            column.append(cell)
     first: dict[str, SeenPrompt] = {}
     for prompt in preview.prompts:
         first.setdefault(prompt.klass, prompt)
-    total = sum(one.total for one in preview.classes.values())
-    caption = f"What the model will see: {len(preview.prompts)} prompts, {count_text(total)} tokens"
-    return table(head, rows, numeric=(1, 2, 3, 4, 5), caption=caption) + "".join(map(_prompt_html, first.values()))
+    caption = f"What the model will see: {len(preview.prompts)} prompts, {sum(one.total for one in lengths):,} tokens"
+    rows = zip(*(cells for _, cells in columns), strict=True)
+    numeric = range(1, len(columns))
+    shown = table([name for name, _ in columns], rows, numeric=tuple(numeric), caption=caption)
+    return shown + "".join(map(_prompt_html, first.values()))
 
 
 def _prompt_html(prompt: SeenPrompt) -> str:
@@ -169,11 +169,11 @@ def measure_part(suggested: str) -> MeasurePart:
                     height=110,
                     elem_id="measure-files",
                 )
-                dataset = gr.Textbox(label="Data set on the Hub", placeholder="owner/name", max_lines=1)
+                dataset = gr.Textbox("", label="Data set on the Hub", placeholder="owner/name", max_lines=1)
                 columns = gr.Textbox(
-                    label="Columns", placeholder="prompt=question answer=solution class=subject", max_lines=1
+                    "", label="Columns", placeholder="prompt=question answer=solution class=subject", max_lines=1
                 )
-                klass = gr.Textbox(label="Class of prompts that name none", max_lines=1)
+                klass = gr.Textbox("", label="Class of prompts that name none", max_lines=1)
             answers = gr.Radio(_ANSWERS, value="given", label="Observe it on", info=_WHY_SHORT)
             thinking = gr.Checkbox(False, label="Chat template with thinking")
             imatrix = gr.Checkbox(False, label="Also write an importance matrix, from the same pass")
