@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from studio.contributions.checkpoint import Arrays, Checkpoint
+from studio.contributions.modules import input_device
 from studio.contributions.prompts import Prompt
 from studio.errors import InputError
 
@@ -99,8 +100,9 @@ def _generate(
             "pad_token_id": pad_token,
         }
     )
+    device = input_device(model)
     generated = model.generate(
-        input_ids=inputs.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
+        input_ids=inputs.to(device), attention_mask=mask.to(device), generation_config=greedy
     )
     return {"tokens": np.ascontiguousarray(generated[:, width:].cpu().numpy())}
 
