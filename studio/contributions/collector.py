@@ -15,6 +15,7 @@ import torch
 from studio.contributions.checkpoint import Arrays, Checkpoint
 from studio.contributions.energies import Energies, RunningTotal
 from studio.contributions.model import SUMS, Array, Contributions, Question
+from studio.contributions.modules import input_device
 from studio.contributions.observer import Observer, observing, question_of_token
 from studio.contributions.prompts import Prompt
 from studio.contributions.sequences import TokenSequence, continue_greedily, plan_batches, tokenize
@@ -134,9 +135,9 @@ def _observe(
 
 def _forward(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> Arrays:
     """One pass over `batch`, padded on the right: what `Observer.totals` gives, by name."""
-    width = max(len(tokens) for tokens in batch)
-    inputs = torch.tensor([[*tokens, *[pad_token] * (width - len(tokens))] for tokens in batch], device=model.device)
-    question = question_of_token([len(tokens) for tokens in batch], width, model.device)
+    width, device = max(len(tokens) for tokens in batch), input_device(model)
+    inputs = torch.tensor([[*tokens, *[pad_token] * (width - len(tokens))] for tokens in batch], device=device)
+    question = question_of_token([len(tokens) for tokens in batch], width, device)
     observer.expect(question, len(batch))
     mask = (question >= 0).to(torch.int64).view(len(batch), width)
     # Logits are not needed, and with a vocabulary of 262,144 they would be the largest tensor by far.

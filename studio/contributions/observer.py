@@ -47,6 +47,7 @@ class Observer:
         self._shape = shape
         self._question = torch.empty(0, dtype=torch.int64)
         self._questions = 0
+        self._memberships: dict[torch.device, torch.Tensor] = {}
         self._sums: list[torch.Tensor | None] = [None] * shape.layers
         self._skipped: list[torch.Tensor] = []
 
@@ -54,6 +55,7 @@ class Observer:
         """Announce a batch: `question` `[T]` is each token's question, in 0 … `questions` - 1, or -1 for padding."""
         self._question = question
         self._questions = questions
+        self._memberships = {}
         self._sums = [None] * self._shape.layers
         self._skipped = []
         if self.meter:
@@ -67,11 +69,10 @@ class Observer:
                 f"Only {len(layers)} of {self._shape.layers} layers asked transformers' registry for their experts.",
                 f"The family {self._shape.family} cannot be observed with this version of transformers.",
             )
-        cells = (self._questions, self._shape.experts)
-        sums = torch.stack([layer[:, :-1].cpu() for layer in layers], dim=1)  # the last cell is what was skipped
-        sums = sums.reshape(len(SUMS), self._shape.layers, *cells).transpose(1, 2)
+        sums = torch.stack([layer.cpu() for layer in layers], dim=2)
         skipped = torch.stack([layer.cpu() for layer in self._skipped]).any(0)
-        counted = torch.bincount(self._question.cpu()[skipped], minlength=self._questions)
+        question = self._question.cpu()
+        counted = torch.bincount(question[skipped & (question >= 0)], minlength=self._questions)
         return sums.numpy(), counted.numpy()
 
     def forward(
@@ -98,20 +99,28 @@ class Observer:
         norms: torch.Tensor,
     ) -> None:
         """Add one layer's tokens to its questions' cells: `norms` is ‖f‖ in fp64, `[T, K]`."""
-        question = self._question.to(norms.device)
         gate = top_k_weights.to(torch.float64)
         weighted = gate.abs() * norms  # ‖g·f‖
         # A zero times anything finite is zero, and NaN otherwise: cheaper than asking for every element. An expert's
         # output may overflow where its input did not, and then the token's next hidden state is not finite either.
         finite = torch.isfinite(hidden_states.mul(0).sum(-1)) & torch.isfinite(weighted.sum(-1))  # (T,)
-        counted = finite & (question >= 0)
-        cells = self._questions * self._shape.experts
-        cell = question.unsqueeze(-1) * self._shape.experts + top_k_index
-        cell = torch.where(counted.unsqueeze(-1), cell, cells).reshape(-1)
         values = torch.stack([torch.ones_like(norms), gate, norms, norms**2, weighted, weighted**2])  # SUMS' order
-        sums = norms.new_zeros(len(SUMS), cells + 1)
-        self._sums[row] = sums.scatter_add_(1, cell.expand(len(SUMS), -1), values.reshape(len(SUMS), -1))
-        self._skipped.append(~finite & (question >= 0))
+        values = torch.where(finite.unsqueeze(-1), values, 0.0)
+        # A token has an expert once only, so no two values meet here, and a product adds them in one order always;
+        # scattering them onto sums would give other roundings on a GPU every time.
+        placed = values.new_zeros(len(SUMS), len(norms), self._shape.experts)
+        placed.scatter_(2, top_k_index.expand(len(SUMS), -1, -1), values)
+        asked = self._membership(norms.device)  # (Q, T)
+        self._sums[row] = asked @ placed
+        self._skipped.append(~finite)
+
+    def _membership(self, device: torch.device) -> torch.Tensor:
+        """One where a token belongs to a question, `[Q, T]` in fp64, with nothing for padding."""
+        if device not in self._memberships:
+            question = self._question.to(device)
+            each = torch.arange(self._questions, device=device).unsqueeze(-1)
+            self._memberships[device] = (question == each).to(torch.float64)
+        return self._memberships[device]
 
 
 @contextmanager

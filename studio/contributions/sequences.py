@@ -12,6 +12,7 @@ import torch
 
 from studio.contributions.checkpoint import Arrays, Checkpoint
 from studio.contributions.encoding import encode, is_open
+from studio.contributions.modules import input_device
 from studio.contributions.prompts import Prompt
 
 GENERATION_BATCH = 8
@@ -83,8 +84,9 @@ def _generate(
             "pad_token_id": pad_token,
         }
     )
+    device = input_device(model)
     generated = model.generate(
-        input_ids=inputs.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
+        input_ids=inputs.to(device), attention_mask=mask.to(device), generation_config=greedy
     )
     return {"tokens": np.ascontiguousarray(generated[:, width:].cpu().numpy())}
 
