@@ -98,6 +98,16 @@ def columns_of(texts: Iterable[str]) -> dict[str, str]:
     return columns
 
 
+def is_remote(source: str) -> bool:
+    """Whether the source is a data set on the Hub."""
+    return source.startswith(_HUB)
+
+
+def is_path(source: str) -> bool:
+    """Whether the source is a file."""
+    return not (_is_builtin(source) or is_remote(source))
+
+
 def read_text(path: Path, klass: str = TEXT_CLASS) -> list[Prompt]:
     """Each paragraph of a text file, that is, what stands between blank lines, as a plain passage.
 
@@ -125,7 +135,7 @@ def _read(source: str, reading: Reading, limit: int | None, seed: int) -> list[P
             return range(count)
         return sorted(random.Random(seed).sample(range(count), limit))
 
-    if source.startswith(_HUB):
+    if is_remote(source):
         return _of_rows(source, *_dataset_rows(source, reading.columns, chosen), reading)
     path = Path(source)
     if not path.is_file():
@@ -233,14 +243,12 @@ def _is_builtin(source: str) -> bool:
 
 
 def _has_columns(source: str) -> bool:
-    return not _is_builtin(source) and (source.startswith(_HUB) or Path(source).suffix.lower() != ".txt")
+    return is_remote(source) or (is_path(source) and Path(source).suffix.lower() != ".txt")
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:
     """What each source is called in an analysis: a file by its name alone, as long as that tells them apart."""
-    short = {
-        source: source if _is_builtin(source) or source.startswith(_HUB) else Path(source).name for source in sources
-    }
+    short = {source: Path(source).name if is_path(source) else source for source in sources}
     return short if len(set(short.values())) == len(short) else {source: source for source in sources}
 
 

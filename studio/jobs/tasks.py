@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import PositiveInt
+
 from studio.checkpoints.convert import cached_gguf, convert_to_gguf
 from studio.checkpoints.digests import digest_file
 from studio.checkpoints.reference import open_reference
 from studio.contributions.analyze import analyze
-from studio.contributions.prompts import read_prompts
+from studio.contributions.calibration import Calibration
+from studio.contributions.sources import BUILTIN, is_path, is_remote, prompts_of
 from studio.errors import InputError
 from studio.jobs.build import Build
 from studio.jobs.needs import CONVERTED_BYTES, require_memory
@@ -19,10 +22,21 @@ from studio.workspace import Workspace
 
 
 class Analyze(Task):
-    """Observe a reference on a prompt file; makes `contributions/NAME.safetensors`."""
+    """Observe a reference on prompts; makes `contributions/NAME.safetensors`.
+
+    `prompts` are one or several sources (`studio.contributions.sources`); the fields after it are those of `prompts_of`.
+    With `own_answers` the model is observed on what it answers itself.
+    """
 
     reference: str
-    prompts: str
+    prompts: str | tuple[str, ...] = BUILTIN
+    columns: dict[str, str] = {}
+    klass: str | None = None
+    limit: PositiveInt | None = None
+    per_class: PositiveInt | None = None
+    seed: int = 0
+    own_answers: bool = False
+    thinking: bool = False
     name: str
     overwrite: bool = False
 
@@ -32,18 +46,35 @@ class Analyze(Task):
     def check(self, workspace: Workspace) -> None:
         check_new(workspace.contributions, self.name, self.overwrite, suffix=".safetensors")
         _require_safetensors(workspace, self.reference, "observed")
-        read_prompts(input_path(workspace, self.prompts))
+        if not any(is_remote(source) for source in self._sources()):  # fetching is work
+            self._calibration(workspace)
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         out = workspace.contributions / f"{self.name}.safetensors"
         model = reference_path(workspace, self.reference)
-        prompts = input_path(workspace, self.prompts)
-        contributions = analyze(model, prompts, out, overwrite=self.overwrite, progress=progress)
+        prompts = self._calibration(workspace)
+        contributions = analyze(
+            model, prompts, out, overwrite=self.overwrite, progress=progress, thinking=self.thinking
+        )
         return {
             "path": relative(workspace, out),
             "questions": len(contributions.questions),
             "contributions_hash": contributions.content_hash,
         }
+
+    def _sources(self) -> tuple[str, ...]:
+        return (self.prompts,) if isinstance(self.prompts, str) else self.prompts
+
+    def _calibration(self, workspace: Workspace) -> Calibration:
+        calibration = prompts_of(
+            [source if not is_path(source) else str(input_path(workspace, source)) for source in self._sources()],
+            columns=self.columns,
+            klass=self.klass,
+            limit=self.limit,
+            per_class=self.per_class,
+            seed=self.seed,
+        )
+        return calibration.without_answers() if self.own_answers else calibration
 
 
 class Convert(Task):
