@@ -29,7 +29,7 @@ def encode(tokenizer: Any, prompt: Prompt, *, thinking: bool = False) -> tuple[l
     Raises `InputError` naming the prompt when the template refuses it, or when there is no template.
     """
     if prompt.passage is not None:
-        tokens: list[int] = tokenizer(prompt.passage)["input_ids"]
+        tokens: list[int] = tokenizer(prompt.passage, verbose=False)["input_ids"]
         return _some(tokens, prompt), []
     if not tokenizer.chat_template:
         raise InputError(
@@ -42,14 +42,19 @@ def encode(tokenizer: Any, prompt: Prompt, *, thinking: bool = False) -> tuple[l
         )
     except Exception as error:  # jinja2's, and whatever a template raises
         raise InputError(f"The chat template refuses the prompt {prompt.id!r}: {error}.") from error
-    question: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    answer = tokenizer(prompt.answer, add_special_tokens=False)["input_ids"] if prompt.answer is not None else []
-    return _some(question, prompt), answer
+    question = _tokens(tokenizer, text)
+    return _some(question, prompt), [] if prompt.answer is None else _tokens(tokenizer, prompt.answer)
 
 
 def is_open(prompt: Prompt) -> bool:
     """Whether the model is to continue the prompt itself."""
     return prompt.answer is None and prompt.passage is None
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    # Not verbose: what is too long for a model is cut by us, and said.
+    tokens: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return tokens
 
 
 def _some(tokens: list[int], prompt: Prompt) -> list[int]:

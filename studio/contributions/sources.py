@@ -98,6 +98,16 @@ def columns_of(texts: Iterable[str]) -> dict[str, str]:
     return columns
 
 
+def is_remote(source: str) -> bool:
+    """Whether the source is a data set on the Hub."""
+    return source.startswith(HUB)
+
+
+def is_path(source: str) -> bool:
+    """Whether the source is a file."""
+    return not (_is_builtin(source) or is_remote(source))
+
+
 def read_text(path: Path, klass: str = TEXT_CLASS) -> list[Prompt]:
     """Each paragraph of a text file, that is, what stands between blank lines, as a plain passage.
 
@@ -115,7 +125,7 @@ def read_text(path: Path, klass: str = TEXT_CLASS) -> list[Prompt]:
 
 
 def _read(source: str, reading: Reading, limit: int | None, seed: int) -> list[Prompt]:
-    if is_builtin(source):
+    if _is_builtin(source):
         classes = source.removeprefix(BUILTIN).removeprefix(":")
         return builtin_prompts(classes.split(",") if classes else None)
 
@@ -125,7 +135,7 @@ def _read(source: str, reading: Reading, limit: int | None, seed: int) -> list[P
             return range(count)
         return sorted(random.Random(seed).sample(range(count), limit))
 
-    if source.startswith(HUB):
+    if is_remote(source):
         return _of_rows(source, *_dataset_rows(source, reading.columns, chosen), reading)
     path = Path(source)
     if not path.is_file():
@@ -188,7 +198,7 @@ def _dataset_rows(
     except ConnectionError as error:
         raise InputError(
             f"The data set {name} is not on this machine, and the Hub cannot be reached ({_line(error)}).",
-            "Go online and unset HFHUB_OFFLINE, or use built-in prompts or a file.",
+            "Go online and unset HF_HUB_OFFLINE, or use built-in prompts or a file.",
         ) from error
     except Exception as error:  # the Hub's, the library's, and those of a dozen file formats
         raise InputError(
@@ -228,19 +238,17 @@ def _has(names: Sequence[str]) -> str:
     return f"Its columns are {', '.join(names)}."
 
 
-def is_builtin(source: str) -> bool:
+def _is_builtin(source: str) -> bool:
     return source == BUILTIN or source.startswith(f"{BUILTIN}:")
 
 
 def _has_columns(source: str) -> bool:
-    return not is_builtin(source) and (source.startswith(HUB) or Path(source).suffix.lower() != ".txt")
+    return is_remote(source) or (is_path(source) and Path(source).suffix.lower() != ".txt")
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:
     """What each source is called in an analysis: a file by its name alone, as long as that tells them apart."""
-    short = {
-        source: source if is_builtin(source) or source.startswith(HUB) else Path(source).name for source in sources
-    }
+    short = {source: Path(source).name if is_path(source) else source for source in sources}
     return short if len(set(short.values())) == len(short) else {source: source for source in sources}
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from studio.checkpoints.reference import open_reference
 from studio.contributions.analyze import analyze
 from studio.contributions.calibration import Calibration
-from studio.contributions.sources import BUILTIN, HUB, is_builtin, prompts_of
+from studio.contributions.sources import BUILTIN, is_path, is_remote, prompts_of
 from studio.jobs.needs import require_safetensors
 from studio.jobs.task import Result, Task, check_new, input_path, reference_path, relative
 from studio.progress import Progress
@@ -27,6 +27,7 @@ class Analyze(Task):
     """Sources as `prompts_of` takes them; files lie in the workspace."""
     columns: Mapping[str, str] = Field(default_factory=dict)
     klass: str | None = None
+    limit: int | None = Field(default=None, ge=1)
     per_class: int | None = Field(default=None, ge=1)
     seed: int = 0
     answers: Literal["given", "own"] = "given"
@@ -50,16 +51,18 @@ class Analyze(Task):
         if self.imatrix:
             check_new(workspace.imatrix, self.name, self.overwrite, suffix=".gguf")
         require_safetensors(workspace, self.reference, "observed")
-        here = tuple(source for source in self.prompts if not source.startswith(HUB))
-        if here or not self.prompts:
-            self.model_copy(update={"prompts": here}).calibration(workspace)
+        if not any(is_remote(source) for source in self.prompts):  # fetching is work
+            self.calibration(workspace)
 
     def calibration(self, workspace: Workspace) -> Calibration:
         """The prompts that the model is observed on. Raises what `prompts_of` raises."""
-        elsewhere = [source for source in self.prompts if source.startswith(HUB) or is_builtin(source)]
-        sources = [text if text in elsewhere else str(input_path(workspace, text)) for text in self.prompts]
         calibration = prompts_of(
-            sources, columns=self.columns, klass=self.klass or None, per_class=self.per_class, seed=self.seed
+            [str(input_path(workspace, source)) if is_path(source) else source for source in self.prompts],
+            columns=self.columns,
+            klass=self.klass,
+            limit=self.limit,
+            per_class=self.per_class,
+            seed=self.seed,
         )
         return calibration if self.answers == "given" else calibration.without_answers()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PATIENCE_S
@@ -9,7 +11,8 @@ from tests.browser.conftest import PATIENCE_S
 LONG = PATIENCE_S * 1000
 
 
-def test_a_model_is_measured_on_the_page(page: Page) -> None:
+def test_a_model_is_measured_on_the_page(open_page: Callable[..., Page]) -> None:
+    page = open_page()
     page.locator("#measure > button").click()
     for klass in ("Logic", "Science", "Creative"):
         page.locator("#measure-classes").get_by_label(klass).uncheck()
