@@ -17,6 +17,7 @@ from components.heatmap import SeeStation, see_station
 from components.library import Library, Opened, Studio
 from components.markup import failure
 from components.masthead import masthead
+from components.measure import wire_measure
 from components.recipe import ChooseStation, choose_station
 from components.reference import LoadStation, load_station
 from components.shown import cell_html, map_json, meaning_html
@@ -64,7 +65,7 @@ class Stations:
         tiers = self.build.tiers
         building = [self.build.outputs, tiers.context, tiers.more, tiers.imatrix, tiers.coverage, tiers.problem]
         controls = [*self.see.controls, *self.choose.controls, *building]
-        return [*self.results, *controls, *vars(self.load).values()]
+        return [*self.results, *controls, *self.load.changing]
 
 
 def journey(studio: Studio, page: gr.Blocks) -> None:
@@ -81,6 +82,7 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     _wire(studio.library, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
     wire_build(page, studio, stations.state, stations.build)
+    wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
     _keep_talk_fresh(page, talk, stations)
 
 
@@ -247,7 +249,7 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     see.plot.click(on_cell, state, [state, see.cell, choose.problem], **{**live, "trigger_mode": "multiple"})
     slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
     choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)
-    page.load(on_page, state, [load.reference, load.analysis], **live)
+    gr.on([page.load, stations.build.finished.change], on_page, state, [load.reference, load.analysis], **live)
     load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
     load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **slow)
     load.upload.upload(on_analysis, [state, load.upload], stations.everything, **slow)

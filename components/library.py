@@ -257,7 +257,7 @@ class Library:
         path, contributions = self._opened(state.analysis) if state.analysis else (None, None)
         drop = state.imported or (make_map(contributions, state.recipe) if contributions else None)
         if drop and reference:
-            drop.check(reference.shape)
+            drop.check(reference.shape, extra=[block for block, _ in drop.extra])  # of other blocks the weights tell
         return Opened(
             state=state,
             reference=reference,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import gradio as gr
 
 from components.hub import hub_part
 from components.library import DEMO_ANALYSIS, Library, Opened
 from components.markup import count_text, facts, notice, size_text, station_head
+from components.measure import MeasurePart, measure_part
 from components.theme import panel
 from studio.checkpoints.reference import Reference
 from studio.contributions.model import Contributions
@@ -19,7 +21,6 @@ _LEAD = (
     "Everything starts from a reference model and an analysis of it: how much each of its experts contributed "
     "while it answered questions of several classes."
 )
-_ANALYZE = "python -m studio analyze MODEL --prompts QUESTIONS.jsonl --out ANALYSIS.safetensors"
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class LoadStation:
     analysis_facts: gr.HTML
     upload: gr.File
     problem: gr.HTML
+    measure: MeasurePart
+
+    @property
+    def changing(self) -> list[Any]:
+        """What follows from opening something else."""
+        return [value for name, value in vars(self).items() if name != "measure"]
 
 
 def reference_html(reference: Reference | None) -> str:
@@ -52,7 +59,7 @@ def reference_html(reference: Reference | None) -> str:
 def analysis_html(contributions: Contributions | None) -> str:
     """What is known of an analysis."""
     if contributions is None:
-        return notice("No analysis is open.", f"Upload one here, or make one: {_ANALYZE}", "warning")
+        return notice("No analysis is open.", "Measure this model below, or upload an analysis of it.", "warning")
     prompts = sum(question.prompts for question in contributions.questions)
     pairs = [
         ("Classes", ", ".join(contributions.classes), ""),
@@ -115,7 +122,7 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                 with gr.Accordion("Use another analysis", open=False):
                     panel(
                         "<p class='quiet'>A published analysis (JSON, per class or per question) or one that Espalier "
-                        f"made. To make one from prompts of your own:</p><code class='command'>{_ANALYZE}</code>"
+                        "made.</p>"
                     )
                     upload = gr.File(
                         label="Analysis (JSON or safetensors)",
@@ -123,4 +130,5 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                         height=110,
                         elem_id="analysis-upload",
                     )
-    return LoadStation(chosen, reference_facts, analysis_choice, analysis_facts, upload, problem)
+        measure = measure_part(f"{opened.name}-own")
+    return LoadStation(chosen, reference_facts, analysis_choice, analysis_facts, upload, problem, measure)

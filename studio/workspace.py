@@ -8,7 +8,7 @@ from pathlib import Path
 
 from studio.errors import InputError
 
-ROOMS = ("references", "contributions", "recipes", "maps", "imatrix", "artifacts", "jobs", "cache")
+ROOMS = ("references", "prompts", "contributions", "recipes", "maps", "imatrix", "artifacts", "jobs", "cache")
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Workspace:
     @property
     def references(self) -> Path:
         return self.root / "references"
+
+    @property
+    def prompts(self) -> Path:
+        return self.root / "prompts"
 
     @property
     def contributions(self) -> Path:

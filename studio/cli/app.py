@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, imatrix, jobs, models
+from studio.cli import chat, contributions, imatrix, jobs, models, prompts
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -21,7 +21,8 @@ Verb = tuple[Callable[..., Any], str]
 """What it calls, and an example of it."""
 
 VERBS: dict[str, Verb] = {
-    "analyze": (contributions.analyze, "analyze demo --prompts prompts.jsonl --out demo.safetensors"),
+    "prompts": (prompts.prompts, "prompts builtin:code,math --model demo --show 2"),
+    "analyze": (contributions.analyze, "analyze demo --prompts builtin --prompts prompts.jsonl --out demo.safetensors"),
     "import": (contributions.import_, "import expert_neuron_v4.json --out v4.safetensors"),
     "map": (contributions.map_, "map v4.safetensors --preset 98e-v4 --drop 30 --class-weight code=3 --out map.json"),
     "prune": (models.prune, "prune my-model --map map.json --out my-model-98e"),

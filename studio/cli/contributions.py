@@ -4,10 +4,23 @@ from __future__ import annotations
 
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from studio.cli.prompts import (
+    BUILTIN,
+    SOURCE_HELP,
+    Class,
+    Columns,
+    Continuation,
+    Limit,
+    MaxTokens,
+    PerClass,
+    Seed,
+    Thinking,
+    calibration_of,
+)
 from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_bytes, result, story_path
 from studio.errors import InputError
 
@@ -19,29 +32,58 @@ if TYPE_CHECKING:
 def analyze(
     model: Annotated[Path, typer.Argument(help="Folder of a safetensors model, or the word demo.", metavar="MODEL")],
     *,
-    prompts: Annotated[Path, typer.Option(help="JSON lines with class, prompt or messages, and perhaps answer.")],
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help=f"{SOURCE_HELP} May be given several times. By default {BUILTIN}."),
+    ] = None,
+    column: Columns = None,
+    klass: Class = None,
+    limit: Limit = None,
+    per_class: PerClass = None,
+    seed: Seed = 0,
+    answers: Annotated[
+        Literal["given", "own"],
+        typer.Option(help="given: on the answers of the prompts, where they have one. own: on what the model answers."),
+    ] = "given",
+    thinking: Thinking = False,
     out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longer prompts are cut, and marked so.")] = 4096,
-    continuation: Annotated[int, typer.Option(min=1, help="Tokens the model answers where a prompt has none.")] = 128,
+    max_tokens: MaxTokens = 4096,
+    continuation: Continuation = 128,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    imatrix: Annotated[
+        Path | None, typer.Option(help="Also write the importance matrix of these answers (.gguf), in the same pass.")
+    ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Observe what each expert contributes to answers."""
+    """Observe what each expert contributes to answers. The verb `prompts` shows what the model will see.
+
+    Where it was interrupted, the same command goes on.
+    """
     from studio.contributions.analyze import analyze as observe
 
+    calibration = calibration_of(prompts, column=column, klass=klass, limit=limit, per_class=per_class, seed=seed)
+    use_energies = None
+    if imatrix is not None:
+        from studio.checkpoints.reference import open_reference
+        from studio.quantize.imatrix_observed import imatrix_writer
+
+        config = open_reference(model_path(model)).config
+        use_energies = imatrix_writer(config, " + ".join(calibration.sources), imatrix, overwrite)
     with progress_bar() as progress:
         contributions = observe(
             model_path(model),
-            prompts,
+            calibration.without_answers() if answers == "own" else calibration,
             out,
             overwrite=overwrite,
             progress=progress,
             dtype=dtype,
             max_tokens=max_tokens,
             continuation_tokens=continuation,
+            thinking=thinking,
+            use_energies=use_energies,
         )
-    _describe(json, contributions, out)
+    _describe(json, contributions, out, imatrix)
 
 
 def import_(
@@ -148,7 +190,7 @@ def _weights(given: list[str]) -> dict[str, float]:
     return weights
 
 
-def _describe(as_json: bool, contributions: Contributions, out: Path) -> None:
+def _describe(as_json: bool, contributions: Contributions, out: Path, imatrix: Path | None = None) -> None:
     shape, questions = contributions.shape, contributions.questions
     fields = {
         "contributions": str(out),
@@ -163,12 +205,15 @@ def _describe(as_json: bool, contributions: Contributions, out: Path) -> None:
         "skipped_tokens": sum(question.skipped_tokens for question in questions),
         "not_finite": int(contributions.nonfinite.sum()),
         "contributions_hash": contributions.content_hash,
+        "imatrix": str(imatrix) if imatrix else None,
     }
     text = (
         f"{out}: {len(questions)} questions in {len(contributions.classes)} classes "
         f"({', '.join(contributions.classes)}), {shape.layers} layers × {shape.experts} experts; "
         f"{contributions.source}."
     )
+    if imatrix:
+        text += f"\n{imatrix}: the importance matrix of the same answers."
     if fields["not_finite"]:
         text += f"\n{fields['not_finite']} entries are not finite; the recipe says what becomes of them."
     result(as_json, fields, text)

@@ -1,19 +1,26 @@
-"""From a model folder and a prompt file to a contributions file."""
+"""From a model folder and prompts to a contributions file."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from studio.contributions import file
+from studio.contributions.calibration import Calibration
 from studio.contributions.checkpoint import key_of, model_key
+from studio.contributions.encoding import load_tokenizer
 from studio.contributions.model import SUMS, Contributions
-from studio.contributions.prompts import read_prompts
+from studio.contributions.sources import prompts_of
 from studio.errors import FormatError, InputError, OutputExistsError
 from studio.families.lookup import shape_of_config
 from studio.progress import Progress, silent
 from studio.staging import require_disk, resumable
+
+if TYPE_CHECKING:
+    from studio.contributions.energies import Energies
 
 _INTERRUPTIONS = (KeyboardInterrupt, MemoryError, RuntimeError)
 """What an analysis goes on after as it does after a kill; torch reports a full GPU as a RuntimeError."""
@@ -21,7 +28,7 @@ _INTERRUPTIONS = (KeyboardInterrupt, MemoryError, RuntimeError)
 
 def analyze(
     model_dir: Path,
-    prompts: Path,
+    prompts: Calibration | Path,
     out: Path,
     *,
     overwrite: bool = False,
@@ -29,13 +36,18 @@ def analyze(
     dtype: str = "auto",
     max_tokens: int = 4096,
     continuation_tokens: int = 128,
+    thinking: bool = False,
+    use_energies: Callable[[Energies], object] | None = None,
 ) -> Contributions:
-    """Load the model in `model_dir` (safetensors, transformers), observe it on the file `prompts`, save to `out`.
+    """Load the model in `model_dir` (safetensors, transformers), observe it on `prompts`, save to `out`.
 
-    On the GPU when there is one that the model fits on, else on the CPU. `dtype` is a torch dtype's name, or "auto" for
-    that of the checkpoint; `max_tokens` and `continuation_tokens` are those of `collect`. Everything that can be wrong
-    with the inputs is checked before the weights are read. What is finished is kept in a hidden folder beside `out`:
-    the next analysis with the same model and the same `out` goes on where this one was interrupted.
+    `prompts` may be any one source. On the GPU when there is one that the model fits on, else on the CPU. `dtype` is a
+    torch dtype's name, or "auto" for that of the checkpoint; `max_tokens`, `continuation_tokens` and `thinking` are
+    those of `collect`. Everything that can be wrong with the inputs is checked before the weights are read. What is
+    finished is kept in a hidden folder beside `out`: the next analysis with the same model and the same `out` goes on
+    where this one was interrupted.
+
+    With `use_energies` the same pass measures what flows into every weight; it is called once, before `out` is written.
 
     Raises `OutputExistsError`, `FormatError` for a broken prompt file, `UnsupportedError` for an unknown architecture,
     `InputError` for a folder without a model.
@@ -43,7 +55,8 @@ def analyze(
     model_dir, out = Path(model_dir), Path(out)
     if out.exists() and not overwrite:
         raise OutputExistsError(out)
-    asked = read_prompts(Path(prompts))
+    calibration = prompts if isinstance(prompts, Calibration) else prompts_of(str(prompts))
+    asked = calibration.prompts
     shape = shape_of_config(_config(model_dir))
     out.parent.mkdir(parents=True, exist_ok=True)
     require_disk(out.parent, len(asked) * shape.layers * shape.experts * len(SUMS) * 8)
@@ -51,7 +64,9 @@ def analyze(
     model, tokenizer = _load(model_dir, dtype)
 
     from studio.contributions.collector import collect
+    from studio.contributions.energies import Energies
 
+    energies = Energies() if use_energies else None
     with resumable(out.parent, out.name, _key(model_dir, model), outlives=_INTERRUPTIONS) as checkpoint:
         contributions = collect(
             model,
@@ -60,10 +75,15 @@ def analyze(
             shape=shape,
             max_tokens=max_tokens,
             continuation_tokens=continuation_tokens,
+            thinking=thinking,
             progress=progress,
             model_name=model_dir.name,
             checkpoint=checkpoint,
+            energies=energies,
         )
+        contributions = replace(contributions, source=f"{contributions.source}; prompts: {calibration.story}")
+        if use_energies and energies:
+            use_energies(energies)
         file.save(contributions, out, overwrite)
     return contributions
 
@@ -94,12 +114,12 @@ def _load(model_dir: Path, dtype: str) -> tuple[Any, Any]:
     """The model, in evaluation mode on the best device, and its tokenizer; nothing is fetched or executed from it."""
     import torch
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise InputError(f"{dtype!r} is no torch dtype.", "Give auto, float32, bfloat16 or float16.")
+    tokenizer = load_tokenizer(model_dir)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
             model_dir, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )

@@ -37,10 +37,15 @@ class Checkpoint:
         """Whether anything is remembered."""
         return self._folder is not None
 
-    def remember(self, kind: str, inputs: Any, make: Callable[[], Arrays]) -> tuple[Arrays, bool]:
-        """The piece of `kind` that `make` makes from `inputs` (plain JSON), and whether an earlier run had made it."""
+    def remember(
+        self, kind: str, inputs: Any, make: Callable[[], Arrays], *, anew: bool = False
+    ) -> tuple[Arrays, bool]:
+        """The piece of `kind` that `make` makes from `inputs` (plain JSON), and whether an earlier run had made it.
+
+        `anew` makes it in any case, where `make` does more than that.
+        """
         name = f"{kind}-{key_of(inputs)[:32]}"
-        found = self.read(name)
+        found = None if anew else self.read(name)
         if found is not None:
             return found, True
         made = make()

@@ -14,7 +14,9 @@ import numpy.typing as npt
 import torch
 
 from studio.contributions.checkpoint import Arrays, Checkpoint
+from studio.contributions.energies import Energies, RunningTotal
 from studio.contributions.model import SUMS, Array, Contributions, Question
+from studio.contributions.modules import input_device
 from studio.contributions.observer import Observer, observing, question_of_token
 from studio.contributions.prompts import Prompt
 from studio.contributions.sequences import TokenSequence, continue_greedily, plan_batches, tokenize
@@ -42,6 +44,7 @@ def collect(
     progress: Progress = silent,
     model_name: str = "",
     checkpoint: Path | None = None,
+    energies: Energies | None = None,
 ) -> Contributions:
     """Observe `model` (transformers, any dtype) on `prompts`: the six sums of each question, in fp64.
 
@@ -55,6 +58,8 @@ def collect(
     `checkpoint` is a folder that belongs to `model` as it is loaded. Every finished batch of answers and of questions
     is kept there, and one that is there already is not computed again: an analysis that was killed goes on, to the
     result of one that was not.
+
+    `energies`, empty at first, is filled with the energy of what flowed into every weight of the decoder.
 
     Raises `InputError` for no prompts or one that the chat template refuses, `MismatchError` or `UnsupportedError` for
     a model that is not of `shape`.
@@ -75,7 +80,14 @@ def collect(
                 sequences[index] = sequence
                 tally.advance(1, "letting the model answer")
             sums, skipped = _observe(
-                model, sequences, shape, batch_tokens=batch_tokens, pad_token=pad_token, tally=tally, checkpoint=kept
+                model,
+                sequences,
+                shape,
+                batches=plan_batches([len(sequence.tokens) for sequence in sequences], batch_tokens),
+                pad_token=pad_token,
+                tally=tally,
+                checkpoint=kept,
+                energies=energies,
             )
     finally:
         model.train(was_training)
@@ -121,21 +133,26 @@ def _observe(
     sequences: Sequence[TokenSequence],
     shape: MoeShape,
     *,
-    batch_tokens: int,
+    batches: Sequence[Sequence[int]],
     pad_token: int,
     tally: Tally,
     checkpoint: Checkpoint,
+    energies: Energies | None,
 ) -> tuple[Array, npt.NDArray[np.int64]]:
     """Sums `[6, Q, L, E]` and skipped tokens `[Q]`."""
     sums = np.zeros((len(SUMS), len(sequences), shape.layers, shape.experts))
     skipped = np.zeros(len(sequences), dtype=np.int64)
+    inputs = [([sequences[i].tokens for i in batch], pad_token) for batch in batches]
+    total = RunningTotal(energies, inputs, checkpoint) if energies is not None else None
     known = 0
-    with observing(model, shape) as observer:
-        for batch in plan_batches([len(sequence.tokens) for sequence in sequences], batch_tokens):
-            tokens = [sequences[i].tokens for i in batch]
+    with observing(model, shape, energies is not None) as observer:
+        for number, batch in enumerate(batches):
+            missing = total is not None and not total.includes(number)
             made, was_known = checkpoint.remember(
-                "sums", [tokens, pad_token], partial(_forward, model, observer, tokens, pad_token)
+                "sums", inputs[number], partial(_forward, model, observer, *inputs[number]), anew=missing
             )
+            if total is not None and missing:
+                total.add(number, _energies(model, observer, *inputs[number]))
             sums[:, batch], skipped[batch] = made["sums"], made["skipped"]
             known += was_known * len(batch)
             tally.advance(len(batch), "observing the experts")
@@ -146,7 +163,7 @@ def _observe(
 
 def _forward(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> Arrays:
     """One pass over `batch`, padded on the right: what `Observer.totals` gives, by name."""
-    inputs, mask, question = padded(batch, pad_token, model.device)
+    inputs, mask, question = padded(batch, pad_token, input_device(model))
     observer.expect(question, len(batch))
     # Logits are not needed, and with a vocabulary of 262,144 they would be the largest tensor by far.
     model(input_ids=inputs, attention_mask=mask, use_cache=False, logits_to_keep=1)
@@ -162,6 +179,21 @@ def padded(
     inputs = torch.tensor([[*tokens, *[pad_token] * (width - len(tokens))] for tokens in batch], device=device)
     question = question_of_token([len(tokens) for tokens in batch], width, device)
     return inputs, (question >= 0).to(torch.int64).view(len(batch), width), question
+
+
+def _energies(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> Arrays:
+    """The energies of the pass that was just made; where a value was not finite, of another one without that token."""
+    assert observer.meter is not None
+    measured = observer.meter.totals()
+    if measured is None:
+        observer.meter.careful = True
+        try:
+            _forward(model, observer, batch, pad_token)
+            measured = observer.meter.totals()
+        finally:
+            observer.meter.careful = False
+    assert measured is not None
+    return measured
 
 
 def _source(questions: Sequence[Question], tokens: int, max_tokens: int, dtype: torch.dtype) -> str:

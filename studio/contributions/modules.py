@@ -34,3 +34,18 @@ def modules_by_layer(model: Any, path: str, shape: MoeShape) -> tuple[Any, ...]:
             "The shape has to be read from the config.json of this model.",
         )
     return tuple(found[layer] for layer in shape.layer_ids)
+
+
+def input_device(model: Any) -> Any:
+    """Where `model` takes its tokens: with its embeddings, which accelerate may have put elsewhere than other layers.
+
+    Weights that it moved to the CPU's memory or the disk stand on no device at all until they are used.
+    """
+    embeddings = model.get_input_embeddings()
+    hook = getattr(embeddings, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    if device is None:
+        return embeddings.weight.device
+    import torch
+
+    return torch.device(device)

@@ -8,7 +8,7 @@ it is not yet weighted, and then weights and sums it. What the model returns is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _grouped_linear
 
+from studio.contributions.energies import Meter
 from studio.contributions.model import SUMS, Array
 from studio.contributions.modules import modules_by_layer
 from studio.errors import MismatchError, UnsupportedError
@@ -31,17 +32,22 @@ _LARGEST_FP32_NORM = 1e19
 class Observer:
     """The six sums of one batch of questions, collected while the model runs on it.
 
-    Call `expect` before each forward pass and `totals` after it.
+    Call `expect` before each forward pass and `totals` after it. With `energies` there is a `meter`, too.
     """
 
-    def __init__(self, model: Any, shape: MoeShape) -> None:
+    def __init__(self, model: Any, shape: MoeShape, energies: bool = False) -> None:
         modules = modules_by_layer(model, family_named(shape.family).experts_module, shape)
         for layer, module in zip(shape.layer_ids, modules, strict=True):
             _check_module(module, layer, shape)
         self._row = {id(module): row for row, module in enumerate(modules)}
+        self.meter: Meter | None = None
+        if energies:
+            decoder = model.get_decoder()
+            self.meter = Meter(decoder, {id(m): name for name, m in decoder.named_modules() if id(m) in self._row})
         self._shape = shape
         self._question = torch.empty(0, dtype=torch.int64)
         self._questions = 0
+        self._memberships: dict[torch.device, torch.Tensor] = {}
         self._sums: list[torch.Tensor | None] = [None] * shape.layers
         self._skipped: list[torch.Tensor | None] = [None] * shape.layers
 
@@ -49,8 +55,11 @@ class Observer:
         """Announce a batch: `question` `[T]` is each token's question, in 0 … `questions` - 1, or -1 for padding."""
         self._question = question
         self._questions = questions
+        self._memberships = {}
         self._sums = [None] * self._shape.layers
         self._skipped = [None] * self._shape.layers
+        if self.meter:
+            self.meter.expect(question)
 
     def totals(self) -> tuple[Array, npt.NDArray[np.int64]]:
         """Sums `[6, Q, L, E]` in the order of `SUMS`, and tokens skipped in any layer `[Q]`, of the last pass."""
@@ -60,11 +69,10 @@ class Observer:
                 f"Only {len(layers)} of {self._shape.layers} layers asked transformers' registry for their experts.",
                 f"The family {self._shape.family} cannot be observed with this version of transformers.",
             )
-        cells = (self._questions, self._shape.experts)
-        sums = torch.stack([layer[:, :-1].cpu() for layer in layers], dim=1)  # the last cell is what was skipped
-        sums = sums.reshape(len(SUMS), self._shape.layers, *cells).transpose(1, 2)
+        sums = torch.stack([layer.cpu() for layer in layers], dim=2)
         skipped = torch.stack([layer.cpu() for layer in self._skipped if layer is not None]).any(0)
-        counted = torch.bincount(self._question.cpu()[skipped], minlength=self._questions)
+        question = self._question.cpu()
+        counted = torch.bincount(question[skipped & (question >= 0)], minlength=self._questions)
         return sums.numpy(), counted.numpy()
 
     def layer_totals(self, row: int) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -75,8 +83,7 @@ class Observer:
                 f"Layer {self._shape.layer_ids[row]} did not ask transformers' registry for its experts.",
                 f"The family {self._shape.family} cannot be observed with this version of transformers.",
             )
-        grid = sums[:, :-1].cpu().reshape(len(SUMS), self._questions, self._shape.experts)
-        return grid.numpy(), skipped.cpu().numpy()
+        return sums.cpu().numpy(), (skipped & (self._question.to(skipped.device) >= 0)).cpu().numpy()
 
     def forward(
         self, module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -85,7 +92,7 @@ class Observer:
 
         Synchronises with the device at most once.
         """
-        outputs = _expert_outputs(module, hidden_states, top_k_index)  # (T, K, H)
+        outputs = _expert_outputs(module, hidden_states, top_k_index, self.meter)  # (T, K, H)
         # The weights are often fp32 in a bf16 model; products and sums then happen in fp32, as in transformers.
         wide = torch.promote_types(torch.promote_types(outputs.dtype, top_k_weights.dtype), torch.float32)
         outputs = outputs.to(wide)
@@ -102,35 +109,46 @@ class Observer:
         norms: torch.Tensor,
     ) -> None:
         """Add one layer's tokens to its questions' cells: `norms` is ‖f‖ in fp64, `[T, K]`."""
-        question = self._question.to(norms.device)
         gate = top_k_weights.to(torch.float64)
         weighted = gate.abs() * norms  # ‖g·f‖
         # A zero times anything finite is zero, and NaN otherwise: cheaper than asking for every element. An expert's
         # output may overflow where its input did not, and then the token's next hidden state is not finite either.
         finite = torch.isfinite(hidden_states.mul(0).sum(-1)) & torch.isfinite(weighted.sum(-1))  # (T,)
-        counted = finite & (question >= 0)
-        cells = self._questions * self._shape.experts
-        cell = question.unsqueeze(-1) * self._shape.experts + top_k_index
-        cell = torch.where(counted.unsqueeze(-1), cell, cells).reshape(-1)
         values = torch.stack([torch.ones_like(norms), gate, norms, norms**2, weighted, weighted**2])  # SUMS' order
-        sums = norms.new_zeros(len(SUMS), cells + 1)
-        self._sums[row] = sums.scatter_add_(1, cell.expand(len(SUMS), -1), values.reshape(len(SUMS), -1))
-        self._skipped[row] = ~finite & (question >= 0)
+        values = torch.where(finite.unsqueeze(-1), values, 0.0)
+        # A token has an expert once only, so no two values meet here, and a product adds them in one order always;
+        # scattering them onto sums would give other roundings on a GPU every time.
+        placed = values.new_zeros(len(SUMS), len(norms), self._shape.experts)
+        placed.scatter_(2, top_k_index.expand(len(SUMS), -1, -1), values)
+        asked = self._membership(norms.device)  # (Q, T)
+        self._sums[row] = asked @ placed
+        self._skipped[row] = ~finite
+
+    def _membership(self, device: torch.device) -> torch.Tensor:
+        """One where a token belongs to a question, `[Q, T]` in fp64, with nothing for padding."""
+        if device not in self._memberships:
+            question = self._question.to(device)
+            each = torch.arange(self._questions, device=device).unsqueeze(-1)
+            self._memberships[device] = (question == each).to(torch.float64)
+        return self._memberships[device]
 
 
 @contextmanager
-def observing(model: Any, shape: MoeShape) -> Iterator[Observer]:
+def observing(model: Any, shape: MoeShape, energies: bool = False) -> Iterator[Observer]:
     """Let an `Observer` compute the experts of `model` (a transformers model of `shape`); afterwards all is as before.
+
+    With `energies` its meter measures what flows into every weight of the decoder.
 
     Raises `UnsupportedError` or `MismatchError` when the model's experts are not those that `shape` describes.
     """
-    observer = Observer(model, shape)
+    observer = Observer(model, shape, energies)
     name = f"espalier_observer_{id(observer)}"
     before = model.get_experts_implementation()
     ALL_EXPERTS_FUNCTIONS[name] = observer.forward
     try:
         model.set_experts_implementation(name)
-        yield observer
+        with observer.meter.attached() if observer.meter else nullcontext():
+            yield observer
     finally:
         model.set_experts_implementation(before)
         ALL_EXPERTS_FUNCTIONS.pop(name)
@@ -147,7 +165,9 @@ def _check_module(module: Any, layer: int, shape: MoeShape) -> None:
         )
 
 
-def _expert_outputs(module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor) -> torch.Tensor:
+def _expert_outputs(
+    module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, meter: Meter | None = None
+) -> torch.Tensor:
     """f: the output of each of a token's experts before weighting, `[T, K, H]`, in the weights' dtype.
 
     Reads the attributes that transformers' `use_experts_implementation` promises of every experts module.
@@ -165,6 +185,9 @@ def _expert_outputs(module: Any, hidden_states: torch.Tensor, top_k_index: torch
 
     neurons = linear(hidden_states[order // top_k], "gate_up_proj" if module.has_gate else "up_proj")
     neurons = module._apply_gate(neurons) if module.has_gate else module.act_fn(neurons)
+    if meter:
+        meter.expert_inputs(module, hidden_states, top_k_index)
+        meter.expert_neurons(module, neurons, experts, order // top_k)
     outputs = linear(neurons, "down_proj")
     if module.has_post_expert_norm:
         outputs = module.post_expert_norm(outputs)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from studio.contributions.checkpoint import Arrays, Checkpoint
+from studio.contributions.encoding import encode, is_open
+from studio.contributions.modules import input_device
 from studio.contributions.prompts import Prompt
-from studio.errors import InputError
 
 GENERATION_BATCH = 8
 """Questions continued at once. Fixed, so that continuations never depend on how the observed pass is batched."""
@@ -30,26 +31,10 @@ class TokenSequence:
 
 
 def tokenize(tokenizer: Any, prompt: Prompt, *, max_tokens: int, thinking: bool = False) -> TokenSequence:
-    """The prompt in the tokenizer's chat template, then the answer when there is one, at most `max_tokens` in all.
-
-    Raises `InputError` naming the prompt when the template refuses it.
-    """
-    if not tokenizer.chat_template:
-        raise InputError(
-            "The tokenizer of this model has no chat template.", "Analyze an instruction-tuned model, or add one."
-        )
-    try:
-        text = tokenizer.apply_chat_template(
-            list(prompt.messages), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-        )
-    except Exception as error:  # jinja2's, and whatever a template raises
-        raise InputError(f"The chat template refuses the prompt {prompt.id!r}: {error}.") from error
-    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if prompt.answer is not None:
-        tokens = tokens + tokenizer(prompt.answer, add_special_tokens=False)["input_ids"]
-    if not tokens:
-        raise InputError(f"The prompt {prompt.id!r} has no tokens.")
-    return TokenSequence(tuple(tokens[:max_tokens]), len(tokens) > max_tokens, prompt.answer is None)
+    """What `encode` makes of the prompt, question and answer, at most `max_tokens` in all. Raises what it raises."""
+    question, answer = encode(tokenizer, prompt, thinking=thinking)
+    tokens = question + answer
+    return TokenSequence(tuple(tokens[:max_tokens]), len(tokens) > max_tokens, is_open(prompt))
 
 
 def continue_greedily(
@@ -99,9 +84,8 @@ def _generate(
             "pad_token_id": pad_token,
         }
     )
-    generated = model.generate(
-        input_ids=inputs.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
-    )
+    device = input_device(model)
+    generated = model.generate(input_ids=inputs.to(device), attention_mask=mask.to(device), generation_config=greedy)
     return {"tokens": np.ascontiguousarray(generated[:, width:].cpu().numpy())}
 
 

@@ -6,10 +6,12 @@ import psutil
 
 from studio.checkpoints.model_folder import open_model_folder
 from studio.checkpoints.prune_safetensors import plan_shards
-from studio.checkpoints.reference import Reference
-from studio.errors import ResourceError
+from studio.checkpoints.reference import Reference, open_reference
+from studio.errors import InputError, ResourceError
+from studio.jobs.task import reference_path
 from studio.recipes.dropmap import DropMap
 from studio.serve.memory import container_free_bytes
+from studio.workspace import Workspace
 
 CONVERTED_BYTES = 2
 """Per parameter: references are converted to bf16."""
@@ -38,3 +40,9 @@ def require_memory(reference: Reference, converting: bool) -> None:
             f"This needs about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB is free.",
             "Close something: a chat holds whole models.",
         )
+
+
+def require_safetensors(workspace: Workspace, reference: str, what: str) -> None:
+    """Raise `InputError` for a GGUF, which cannot be `what` (a participle)."""
+    if open_reference(reference_path(workspace, reference)).kind != "safetensors":
+        raise InputError(f"{reference} is a GGUF file, and cannot be {what}.", "Open the safetensors checkpoint.")

@@ -7,43 +7,13 @@ from typing import Literal
 from studio.checkpoints.convert import cached_gguf, convert_to_gguf
 from studio.checkpoints.digests import digest_file
 from studio.checkpoints.reference import open_reference
-from studio.contributions.analyze import analyze
-from studio.contributions.prompts import read_prompts
-from studio.errors import InputError
+from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
-from studio.jobs.needs import CONVERTED_BYTES, require_memory
-from studio.jobs.task import Parameters, Result, Task, check_new, input_path, parse, reference_path, relative
+from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
+from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
 from studio.progress import Progress
 from studio.staging import require_disk
 from studio.workspace import Workspace
-
-
-class Analyze(Task):
-    """Observe a reference on a prompt file; makes `contributions/NAME.safetensors`."""
-
-    reference: str
-    prompts: str
-    name: str
-    overwrite: bool = False
-
-    def title(self) -> str:
-        return f"Analyze {self.reference}"
-
-    def check(self, workspace: Workspace) -> None:
-        check_new(workspace.contributions, self.name, self.overwrite, suffix=".safetensors")
-        _require_safetensors(workspace, self.reference, "observed")
-        read_prompts(input_path(workspace, self.prompts))
-
-    def run(self, workspace: Workspace, progress: Progress) -> Result:
-        out = workspace.contributions / f"{self.name}.safetensors"
-        model = reference_path(workspace, self.reference)
-        prompts = input_path(workspace, self.prompts)
-        contributions = analyze(model, prompts, out, overwrite=self.overwrite, progress=progress)
-        return {
-            "path": relative(workspace, out),
-            "questions": len(contributions.questions),
-            "contributions_hash": contributions.content_hash,
-        }
 
 
 class Convert(Task):
@@ -62,7 +32,7 @@ class Convert(Task):
     def check(self, workspace: Workspace) -> None:
         if self.name is not None:
             check_new(workspace.references, self.name, self.overwrite, suffix=".gguf")
-        _require_safetensors(workspace, self.reference, "converted")
+        require_safetensors(workspace, self.reference, "converted")
         reference = open_reference(reference_path(workspace, self.reference))
         require_disk(workspace.references, reference.parameters * CONVERTED_BYTES)
         require_memory(reference, converting=True)
@@ -110,8 +80,3 @@ def check(kind: str, parameters: Parameters, workspace: Workspace) -> Task:
     task = parse(TASKS, kind, parameters)
     task.check(workspace)
     return task
-
-
-def _require_safetensors(workspace: Workspace, reference: str, what: str) -> None:
-    if open_reference(reference_path(workspace, reference)).kind != "safetensors":
-        raise InputError(f"{reference} is a GGUF file, and cannot be {what}.", "Open the safetensors checkpoint.")

@@ -41,7 +41,7 @@ def main(chosen: list[str]) -> int:
     for name in chosen or available:
         results[name] = available[name]()
         row = results[name]
-        verdict = {True: "met", False: "MISSED", None: "not measured"}[row["met"]]
+        verdict = {True: "met", False: "MISSED", None: "not measured" if row["budget"] else "no budget"}[row["met"]]
         print(f"{name:32} {row['value']!s:>12}  budget {row['budget']!s:>6}  {verdict:12} {row['sizes']}", flush=True)
         target.write_text(json.dumps(results, indent=2) + "\n")
     return 0 if all(row["met"] is not False for row in results.values()) else 1

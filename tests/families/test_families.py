@@ -11,6 +11,7 @@ from studio.families import (
     GEMMA4,
     ExpertPlace,
     MoeShape,
+    draft_layers_of_gguf,
     family_named,
     family_of_config,
     shape_of_config,
@@ -175,3 +176,38 @@ def test_a_model_built_by_transformers_has_exactly_these_tensors() -> None:
     found = {name: place for name in tensors if (place := GEMMA4.place(name)) is not None}
     assert len(found) == 2 * len(CHECKPOINT_EXPERTS)
     assert all(tensors[name].shape[axis] == shape.experts for name, (_, _, axis) in found.items())
+
+
+def test_dense_layers_are_left_out_as_each_family_says_it() -> None:
+    qwen = {"model_type": "qwen3_moe", "num_hidden_layers": 8, "num_experts": 4, "num_experts_per_tok": 2,
+            "hidden_size": 8, "moe_intermediate_size": 8}  # fmt: skip
+    assert shape_of_config(qwen).layer_ids == tuple(range(8))
+    assert shape_of_config({**qwen, "decoder_sparse_step": 2, "mlp_only_layers": [3]}).layer_ids == (1, 5, 7)
+    glm = {**qwen, "model_type": "glm4_moe", "n_routed_experts": 4, "first_k_dense_replace": 3}
+    assert shape_of_config(glm).layer_ids == (3, 4, 5, 6, 7)
+    lite = {**glm, "model_type": "glm4_moe_lite", "mlp_layer_types": ["dense"] * 2 + ["sparse"] * 6}
+    assert shape_of_config(lite).layer_ids == (2, 3, 4, 5, 6, 7)
+    with pytest.raises(InputError, match="first_k_dense_replace is None"):
+        shape_of_config(without(glm, "first_k_dense_replace"))
+    with pytest.raises(InputError, match="no layer has experts"):
+        shape_of_config({**glm, "first_k_dense_replace": 8})
+    with pytest.raises(InputError, match="mlp_only_layers"):
+        shape_of_config({**qwen, "mlp_only_layers": 3})
+
+
+def test_a_gguf_header_says_which_blocks_are_dense_and_which_draft() -> None:
+    header = {"general.architecture": "glm4moe"} | {
+        f"glm4moe.{key}": value
+        for key, value in {
+            "block_count": 10, "nextn_predict_layers": 1, "leading_dense_block_count": 2, "expert_count": 8,
+            "expert_used_count": 2, "embedding_length": 8, "feed_forward_length": 8,
+        }.items()
+    }  # fmt: skip
+    assert shape_of_gguf(header).layer_ids == tuple(range(2, 9))
+    assert list(draft_layers_of_gguf(header)) == [9]
+    with pytest.raises(InputError, match="nextn_predict_layers is 10"):
+        shape_of_gguf({**header, "glm4moe.nextn_predict_layers": 10})
+    with pytest.raises(InputError, match="uses 9 of 8 experts"):
+        shape_of_gguf({**header, "glm4moe.expert_used_count": 9})
+    with pytest.raises(InputError, match="groups"):
+        shape_of_gguf({**header, "glm4moe.expert_group_count": 3})

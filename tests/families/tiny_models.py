@@ -52,7 +52,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
         **_ATTENTION,
     },
-    "qwen3_moe": {**_QWEN, **_ATTENTION, "norm_topk_prob": True, "mlp_only_layers": [1]},
+    "qwen3_moe": {**_QWEN, **_ATTENTION, "norm_topk_prob": True},
     "qwen2_moe": {**_QWEN, **_ATTENTION, "shared_expert_intermediate_size": 48},
     "qwen3_next": {**_QWEN, **_ATTENTION, **_LINEAR},
     "qwen3_5_moe_text": {**_QWEN, **_ATTENTION, **_LINEAR},
@@ -122,3 +122,36 @@ def save(model: Any, folder: Path, *, fused: bool = False, shards: str | None = 
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     return folder
+
+
+NAMED_DRAFT = {"qwen3_next", "qwen3_5_moe_text"}
+"""Their block that drafts tokens ahead is called `mtp.layers.0`."""
+NUMBERED_DRAFT = {"deepseek_v3", "glm4_moe"}
+"""Theirs is one more decoder layer."""
+
+
+def add_draft(folder: Path, model_type: str) -> None:
+    """Give the checkpoint in `folder` the block that the published ones have and transformers passes over.
+
+    Its tensors are those of a layer with experts, turned upside down so that they differ.
+    """
+    from safetensors.torch import load_file, save_file
+
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    source = f"model.layers.{1 if model_type in NAMED_DRAFT else LAYERS - 1}."
+    target = "mtp.layers.0." if model_type in NAMED_DRAFT else f"model.layers.{LAYERS}."
+    copies = {name.replace(source, target): values for name, values in tensors.items() if name.startswith(source)}
+    norm = tensors["model.norm.weight"]
+    joined = tensors["lm_head.weight"].new_ones(HIDDEN, 2 * HIDDEN)
+    if model_type in NAMED_DRAFT:
+        copies |= {"mtp.fc.weight": joined, "mtp.norm.weight": norm}
+        copies |= {"mtp.pre_fc_norm_embedding.weight": norm, "mtp.pre_fc_norm_hidden.weight": norm}
+    else:
+        copies |= {f"{target}eh_proj.weight": joined}
+        copies |= {f"{target}{name}.weight": norm for name in ("enorm", "hnorm", "shared_head.norm")}
+    save_file(tensors | {name: values.flip(0).contiguous() for name, values in copies.items()}, file, {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    if model_type == "qwen3_5_moe_text":
+        config["mtp_num_hidden_layers"] = 1
+    (folder / "config.json").write_text(json.dumps(config, indent=2))

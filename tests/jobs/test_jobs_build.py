@@ -229,7 +229,7 @@ def test_the_bytes_known_before_are_those_that_are_made(quick: Workspace) -> Non
 def test_every_kind_of_job_has_a_title_a_person_understands() -> None:
     build = Build(reference="demo", map=MAP, name="mine", outputs=("safetensors", "gguf"), tiers=("Q4_K_M", "Q8_0"))
     assert build.title() == "Build mine: safetensors, Q4_K_M, Q8_0"
-    assert TASKS["analyze"](reference="demo", prompts="p", name="n").title() == "Analyze demo"
+    assert TASKS["analyze"](reference="demo", prompts="p", name="n").title() == "Measure demo"
 
 
 def test_a_map_may_be_a_file_of_the_workspace(prepared: Workspace) -> None:

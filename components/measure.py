@@ -1,0 +1,239 @@
+"""Measuring what the experts of the open model contribute: prompts, what the model will see of them, and the job."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from components.jobs import job_html
+from components.library import Studio
+from components.markup import class_label, failure, notice, table
+from components.state import StudioState
+from components.theme import panel
+from studio.contributions.encoding import load_tokenizer
+from studio.contributions.prompt_preview import PromptPreview, SeenPrompt, preview_prompts
+from studio.contributions.sources import BUILTIN, BUILTIN_CLASSES, HUB, columns_of
+from studio.errors import EspalierError, InputError, OutputExistsError
+from studio.jobs import runner
+from studio.jobs.analyze import Analyze
+from studio.jobs.task import reference_path
+from studio.staging import staged
+from studio.workspace import Workspace
+
+FIRST_CLASSES = BUILTIN_CLASSES[:5]
+MOST_PER_CLASS = 24
+"""There are as many built-in prompts of every class."""
+CONTINUATION_TOKENS = 128
+_ANSWERS = [("The answers that come with the prompts", "given"), ("What the model itself answers", "own")]
+_WHY_SHORT = (
+    f"Its own answers have at most {CONTINUATION_TOKENS} tokens: the first tokens are those that the question decides. "
+    "Later ones drift into generic text, and the longest answers would outweigh all others."
+)
+_LONGEST_SHOWN = 1500
+
+
+@dataclass(frozen=True)
+class MeasurePart:
+    """What the wiring needs of this part."""
+
+    classes: gr.CheckboxGroup
+    per_class: gr.Slider
+    files: gr.File
+    dataset: gr.Textbox
+    columns: gr.Textbox
+    klass: gr.Textbox
+    answers: gr.Radio
+    thinking: gr.Checkbox
+    imatrix: gr.Checkbox
+    name: gr.Textbox
+    show: gr.Button
+    start: gr.Button
+    seen: gr.HTML
+    problem: gr.HTML
+    job: gr.HTML
+
+    @property
+    def asked(self) -> list[Any]:
+        """The fields of `Asked`."""
+        prompts = [self.classes, self.per_class, self.files, self.dataset, self.columns, self.klass]
+        return [*prompts, self.answers, self.thinking, self.imatrix, self.name]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a person has chosen here, in the order of `MeasurePart.asked`."""
+
+    classes: Sequence[str]
+    per_class: int
+    files: Sequence[str] | None
+    dataset: str
+    columns: str
+    klass: str
+    answers: str
+    thinking: bool
+    imatrix: bool
+    name: str
+
+
+def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, Any]:
+    """The parameters of the job that is asked for; files are copied into the workspace, where the job finds them.
+
+    Raises `InputError` for no prompts at all, or a column mapping that is none.
+    """
+    sources = [f"{BUILTIN}:{','.join(asked.classes)}"] if asked.classes else []
+    sources += [f"prompts/{_adopted(workspace, Path(file)).name}" for file in asked.files or ()]
+    dataset = asked.dataset.strip().removeprefix(HUB)
+    sources += [f"{HUB}{dataset}"] if dataset else []
+    if not sources:
+        raise InputError("There are no prompts to measure on.", "Tick a class, or give a file or a data set.")
+    return {
+        "reference": reference,
+        "name": asked.name.strip(),
+        "prompts": sources,
+        "columns": columns_of(asked.columns.split()),
+        "klass": asked.klass.strip() or None,
+        "per_class": int(asked.per_class),
+        "answers": asked.answers,
+        "continuation": CONTINUATION_TOKENS,
+        "thinking": asked.thinking,
+        "imatrix": asked.imatrix,
+    }
+
+
+def _adopted(workspace: Workspace, file: Path) -> Path:
+    """A copy of an uploaded prompt file in the workspace."""
+    kept = workspace.prompts / file.name
+    if not (kept.exists() and kept.read_bytes() == file.read_bytes()):
+        with staged(kept, overwrite=True, needed_bytes=file.stat().st_size) as partial:
+            shutil.copyfile(file, partial)
+    return kept
+
+
+def seen_html(preview: PromptPreview) -> str:
+    """Token counts of each class, and the first prompt of each, as the model will see it."""
+    columns: list[tuple[str, list[str]]] = [("Class", []), ("Prompts", []), ("Tokens each", []), ("Together", [])]
+    lengths = preview.classes.values()
+    if any(one.cut for one in lengths):
+        columns.append(("Cut", [str(one.cut) for one in lengths]))
+    if any(one.open for one in lengths):
+        columns.append(("Answered by the model", [str(one.open) for one in lengths]))
+    for klass, one in preview.classes.items():
+        cells = (escape(class_label(klass)), str(one.prompts), f"{one.shortest:,} – {one.longest:,}", f"{one.total:,}")
+        for (_, column), cell in zip(columns, cells, strict=False):
+            column.append(cell)
+    first: dict[str, SeenPrompt] = {}
+    for prompt in preview.prompts:
+        first.setdefault(prompt.klass, prompt)
+    caption = f"What the model will see: {len(preview.prompts)} prompts, {sum(one.total for one in lengths):,} tokens"
+    rows = zip(*(cells for _, cells in columns), strict=True)
+    numeric = range(1, len(columns))
+    shown = table([name for name, _ in columns], rows, numeric=tuple(numeric), caption=caption)
+    return shown + "".join(map(_prompt_html, first.values()))
+
+
+def _prompt_html(prompt: SeenPrompt) -> str:
+    own = f"<i>… and up to {prompt.continuation_tokens} tokens of its own</i>" if prompt.continuation_tokens else ""
+    tokens = f"{prompt.tokens:,} tokens"
+    text = f"{escape(_shortened(prompt.question))}<mark>{escape(_shortened(prompt.answer))}</mark>{own}"
+    label = f"{escape(class_label(prompt.klass))}: the first of them, {escape(prompt.id)}, {tokens}"
+    return f"<details class='seen'><summary>{label}</summary><pre class='log'>{text}</pre></details>"
+
+
+def _shortened(text: str) -> str:
+    half = _LONGEST_SHOWN // 2
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:half]}\n[…]\n{text[-half:]}"
+
+
+def measure_part(suggested: str) -> MeasurePart:
+    """Lay it out."""
+    with gr.Accordion("Measure this model on prompts", open=False, elem_id="measure"), gr.Row(elem_classes="halves"):
+        with gr.Column(min_width=300):
+            classes = gr.CheckboxGroup(
+                [(class_label(klass), klass) for klass in BUILTIN_CLASSES],
+                value=list(FIRST_CLASSES),
+                label="Prompts that come with Espalier",
+                elem_id="measure-classes",
+            )
+            per_class = gr.Slider(1, MOST_PER_CLASS, value=MOST_PER_CLASS, step=1, label="Prompts of each class")
+            with gr.Accordion("Prompts of your own", open=False):
+                files = gr.File(
+                    label="JSON lines, text or parquet",
+                    file_types=[".jsonl", ".txt", ".parquet"],
+                    file_count="multiple",
+                    height=110,
+                    elem_id="measure-files",
+                )
+                dataset = gr.Textbox("", label="Data set on the Hub", placeholder="owner/name", max_lines=1)
+                columns = gr.Textbox(
+                    "", label="Columns", placeholder="prompt=question answer=solution class=subject", max_lines=1
+                )
+                klass = gr.Textbox("", label="Class of prompts that name none", max_lines=1)
+            answers = gr.Radio(_ANSWERS, value="given", label="Observe it on", info=_WHY_SHORT)
+            thinking = gr.Checkbox(False, label="Chat template with thinking")
+            imatrix = gr.Checkbox(False, label="Also write an importance matrix, from the same pass")
+            name = gr.Textbox(suggested, label="Name of the analysis", max_lines=1, elem_id="measure-name")
+            problem = panel(visible=False)
+            with gr.Row():
+                show = gr.Button("Show what it will see", elem_id="measure-show")
+                start = gr.Button("Measure", variant="primary", elem_id="measure-start")
+        with gr.Column(min_width=300):
+            job = panel(visible=False, elem_id="measure-job")
+            seen = panel(
+                notice("Nothing is read yet.", "“Show what it will see” reads the prompts and the tokenizer only."),
+                elem_id="measure-seen",
+            )
+    return MeasurePart(
+        classes, per_class, files, dataset, columns, klass, answers, thinking, imatrix, name,
+        show, start, seen, problem, job,
+    )  # fmt: skip
+
+
+def wire_measure(studio: Studio, state: gr.State, part: MeasurePart, timer: gr.Timer) -> None:
+    """What its buttons do; `timer` is that of the jobs."""
+    library, store = studio.library, studio.store
+
+    def told(error: EspalierError) -> dict[Any, Any]:
+        remedy = "Choose another name." if isinstance(error, OutputExistsError) else error.remedy
+        return {part.problem: gr.HTML(failure(InputError(error.what, remedy)), visible=True)}
+
+    def on_show(now: StudioState, *asked: Any) -> dict[Any, Any]:
+        try:
+            task = Analyze(**parameters(library.workspace, now.reference, Asked(*asked)))
+            tokenizer = load_tokenizer(reference_path(library.workspace, now.reference))
+            preview = preview_prompts(
+                tokenizer,
+                task.calibration(library.workspace).prompts,
+                max_tokens=task.max_tokens,
+                continuation_tokens=task.continuation,
+                thinking=task.thinking,
+            )
+        except EspalierError as error:
+            return told(error)
+        return {part.seen: seen_html(preview), part.problem: gr.HTML(visible=False)}
+
+    def on_start(now: StudioState, *asked: Any) -> dict[Any, Any]:
+        try:
+            job = runner.start(store, "analyze", parameters(library.workspace, now.reference, Asked(*asked)))
+        except EspalierError as error:
+            return told(error)
+        return {
+            part.job: gr.HTML(job_html(job, store.workspace, ""), visible=True),
+            part.problem: gr.HTML(visible=False),
+        }
+
+    def on_tick(shown: str) -> Any:
+        job = next((one for one in store.list() if one.kind == "analyze"), None)
+        html = job_html(job, store.workspace, store.log_tail(job.id)) if job else ""
+        return gr.skip() if html == shown else gr.HTML(html, visible=bool(html))
+
+    asked = [state, *part.asked]
+    slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+    part.show.click(on_show, asked, [part.seen, part.problem], **slow)
+    part.start.click(on_start, asked, [part.job, part.problem], **slow)
+    timer.tick(on_tick, part.job, part.job, queue=False, show_progress="hidden", api_visibility="private")

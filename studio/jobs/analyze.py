@@ -1,0 +1,96 @@
+"""The job that measures what the experts of a reference contribute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from studio.checkpoints.reference import open_reference
+from studio.contributions.analyze import analyze
+from studio.contributions.calibration import Calibration
+from studio.contributions.sources import BUILTIN, is_path, is_remote, prompts_of
+from studio.jobs.needs import require_safetensors
+from studio.jobs.task import Result, Task, check_new, input_path, reference_path, relative
+from studio.progress import Progress
+from studio.quantize.imatrix_observed import imatrix_writer
+from studio.workspace import Workspace
+
+
+class Analyze(Task):
+    """Observe a reference on prompts; makes `contributions/NAME.safetensors`, and `imatrix/NAME.gguf` when asked."""
+
+    reference: str
+    name: str
+    prompts: tuple[str, ...] = (BUILTIN,)
+    """Sources as `prompts_of` takes them; files lie in the workspace."""
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    klass: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    per_class: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    answers: Literal["given", "own"] = "given"
+    continuation: int = Field(default=128, ge=1)
+    max_tokens: int = Field(default=4096, ge=1)
+    thinking: bool = False
+    imatrix: bool = False
+    overwrite: bool = False
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _one_source(cls, value: Any) -> Any:
+        """A single source may be written without a list."""
+        return (value,) if isinstance(value, str) else value
+
+    def title(self) -> str:
+        return f"Measure {self.reference}"
+
+    def check(self, workspace: Workspace) -> None:
+        check_new(workspace.contributions, self.name, self.overwrite, suffix=".safetensors")
+        if self.imatrix:
+            check_new(workspace.imatrix, self.name, self.overwrite, suffix=".gguf")
+        require_safetensors(workspace, self.reference, "observed")
+        if not any(is_remote(source) for source in self.prompts):  # fetching is work
+            self.calibration(workspace)
+
+    def calibration(self, workspace: Workspace) -> Calibration:
+        """The prompts that the model is observed on. Raises what `prompts_of` raises."""
+        calibration = prompts_of(
+            [str(input_path(workspace, source)) if is_path(source) else source for source in self.prompts],
+            columns=self.columns,
+            klass=self.klass,
+            limit=self.limit,
+            per_class=self.per_class,
+            seed=self.seed,
+        )
+        return calibration if self.answers == "given" else calibration.without_answers()
+
+    def run(self, workspace: Workspace, progress: Progress) -> Result:
+        out = workspace.contributions / f"{self.name}.safetensors"
+        model = reference_path(workspace, self.reference)
+        calibration = self.calibration(workspace)
+        made: Result = {}
+        use_energies = None
+        if self.imatrix:
+            importance = workspace.imatrix / f"{self.name}.gguf"
+            dataset = " + ".join(calibration.sources)
+            use_energies = imatrix_writer(open_reference(model).config, dataset, importance, self.overwrite)
+            made["imatrix"] = relative(workspace, importance)
+        contributions = analyze(
+            model,
+            calibration,
+            out,
+            overwrite=self.overwrite,
+            progress=progress,
+            max_tokens=self.max_tokens,
+            continuation_tokens=self.continuation,
+            thinking=self.thinking,
+            use_energies=use_energies,
+        )
+        return {
+            "path": relative(workspace, out),
+            "questions": len(contributions.questions),
+            "contributions_hash": contributions.content_hash,
+            **made,
+        }
