@@ -26,7 +26,7 @@ class Preset:
 
     def drop_for(self, shape: MoeShape) -> int:
         """The same share of `shape`'s experts, as far as the router's top-k allows."""
-        share = round(self.recipe.drop * shape.experts / PUBLISHED_EXPERTS)
+        share = round(self.recipe.drop_of(PUBLISHED_EXPERTS) * shape.experts / PUBLISHED_EXPERTS)
         return max(0, min(share, shape.experts - shape.top_k))
 
 
