@@ -14,7 +14,7 @@ _MEANS_OVER_TOKENS = ("coverage", "reap", "ean_mean")
 
 def disagreement(recipe: Recipe) -> str:
     """What is wrong, and after "; " what to do about it, in a sentence without its full stop; empty: nothing is."""
-    checks = (_counts, _tokens, _classes, _zscores, _floors, _layers, _overruled)
+    checks = (_counts, _tokens, _classes, _pooled, _zscores, _floors, _layers, _overruled)
     return next((problem for check in checks if (problem := check(recipe))), "")
 
 
@@ -38,6 +38,12 @@ def _classes(recipe: Recipe) -> str:
         return f"The recipe's classes name {twice!r} twice"
     if twice := _twice(named):
         return f"The recipe's class_minimums name {twice!r} twice"
+    return ""
+
+
+def _pooled(recipe: Recipe) -> str:
+    if recipe.pool_classes and recipe.protect_aggregate is not None:
+        return "Classes that are pooled are not combined in a second way; Leave protect_aggregate or pool_classes out."
     return ""
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studio.errors import InputError
+from studio.recipes.protection import sorted_by
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -37,16 +38,12 @@ def with_minimums(
         missing = minimum - int(counts[klass]) if klass < len(counts) else 0
         if missing <= 0:
             continue
-        returning = _sorted(np.flatnonzero(~kept & ~barred & (best == klass)), -scores)[:missing]
+        returning = sorted_by(np.flatnonzero(~kept & ~barred & (best == klass)), -scores)[:missing]
         spare = counts > np.array([minimums.get(index, 0) for index in range(len(counts))])
         leaving = np.flatnonzero(kept & ~pinned & (best != klass))
         willing = spare[best[leaving]]
-        leaving = np.concatenate([_sorted(leaving[willing], scores), _sorted(leaving[~willing], scores)])
+        leaving = np.concatenate([sorted_by(leaving[willing], scores), sorted_by(leaving[~willing], scores)])
         swaps = min(len(returning), len(leaving))
         kept[returning[:swaps]] = True
         kept[leaving[:swaps]] = False
     return kept
-
-
-def _sorted(ids: npt.NDArray[np.int64], keys: Array) -> npt.NDArray[np.int64]:
-    return ids[np.argsort(keys[ids], kind="stable")]

@@ -42,12 +42,17 @@ class Protection:
         wanted = self.asked | self.force_keep
         if (wanted.sum(axis=1) <= kept).all():
             return wanted
-        return wanted & (places(self._release()) < kept)
+        return wanted & (places(self.granting_order) < kept)
 
-    def _release(self) -> npt.NDArray[np.int64]:
+    @property
+    def granting_order(self) -> npt.NDArray[np.int64]:
         """[R, E]: ids in the order in which protection is granted: overruled, protected, then everyone else."""
         state = np.where(self.force_keep, 0, np.where(self.asked, 1, 2))
-        return np.lexsort((-self.priority, state), axis=-1)
+        order = np.lexsort((-self.priority, state), axis=-1)
+        for row in np.flatnonzero(np.isnan(self.priority).any(axis=1)):
+            groups = [np.flatnonzero(state[row] == group) for group in range(3)]
+            order[row] = np.concatenate([sorted_by(ids, -self.priority[row]) for ids in groups])
+        return order
 
 
 def protection(scored: Scored, floors: FloorAnalysis, recipe: Recipe, shape: MoeShape) -> Protection:
@@ -78,6 +83,14 @@ def places(order: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     result = np.empty_like(order)
     np.put_along_axis(result, order, np.broadcast_to(np.arange(order.shape[-1]), order.shape), axis=-1)
     return result
+
+
+def sorted_by(ids: npt.NDArray[np.int64], keys: Array) -> npt.NDArray[np.int64]:
+    """Ascending `ids` of one row by ascending `keys` [E], by Python's own sort.
+
+    That is what the published generator does here, and it decides how NaN moves, which compares with nothing.
+    """
+    return np.array(sorted(ids.tolist(), key=keys.tolist().__getitem__), dtype=np.int64)
 
 
 def _forced(field: str, forced: Mapping[str, Sequence[int]], rows: int, shape: MoeShape) -> Mask:

@@ -95,6 +95,8 @@ class Recipe(BaseModel):
     """Largest credible value of the criterion; None: a million times the median of the layer's positive entries."""
     classes: Annotated[list[str], Field(min_length=1)] | None = None
     """The classes that take part, in this order; None: all of the analysis."""
+    pool_classes: bool = False
+    """Whether all classes count as one, each with its weight: `reap` and `ean_mean` are means over all tokens then."""
     normalise: Normalise = "none"
     """Per class and layer: divided by the mean over experts (`mean`), replaced by the rank, 0 (lowest) to 1, or by how
     many standard deviations a value lies above the mean (`zscore`; all 0 where experts do not differ)."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from studio.contributions.model import Contributions
-from studio.recipes.criteria import Measure, class_values
+from studio.recipes.criteria import PER_TOKEN, Measure, class_values
 from studio.recipes.recipe import Recipe
-from studio.recipes.scoring import combine, normalise
+from studio.recipes.scoring import TINY, combine, normalise
 from studio.recipes.weights import as_array, chosen_classes, weights_of
 
 Array = npt.NDArray[np.float64]
@@ -18,7 +18,10 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Arrays over the classes that take part, C; R rows are the layers, or one where all layers drop the same."""
+    """Arrays over the classes that take part, C (one where they are pooled).
+
+    R rows are the layers, or one where all layers drop the same.
+    """
 
     weights: dict[str, float]
     """Per class, in the order of C."""
@@ -49,6 +52,9 @@ def scored(contributions: Contributions, recipe: Recipe) -> Scored:
     values = measured.values
     if classes != contributions.classes:
         values = values[[contributions.classes.index(klass) for klass in classes]]
+    if recipe.pool_classes:
+        values = _pooled(contributions, recipe, values, weights)
+        weights = {", ".join(classes): 1.0}
     normalised = one_row_if_model_wide(normalise(values, recipe.normalise, recipe.arithmetic), recipe)
     score = combine(normalised, as_array(weights), recipe.aggregate, recipe.arithmetic)
     if recipe.breadth_bonus > 0:
@@ -63,6 +69,19 @@ def scored(contributions: Contributions, recipe: Recipe) -> Scored:
     )
 
 
+def _pooled(contributions: Contributions, recipe: Recipe, values: Array, weights: dict[str, float]) -> Array:
+    """All classes as one, [1, L, E]: the weighted sum of `values` [C, L, E], or their mean over all tokens."""
+    factors = as_array(weights)[:, None, None]
+    if recipe.criterion not in PER_TOKEN:
+        total: Array = (values * factors).sum(axis=0, keepdims=True)
+        return total
+    measured = class_values(contributions, replace(Measure.of(recipe), criterion="frequency", alpha=1.0)).values
+    tokens = factors * measured[[contributions.classes.index(klass) for klass in weights]]
+    sums = np.where(tokens > 0, values * tokens, values)  # who had no token is at 0, or as an outlier at −∞
+    mean: Array = sums.sum(axis=0, keepdims=True) / np.maximum(tokens.sum(axis=0, keepdims=True), TINY)
+    return mean
+
+
 def one_row_if_model_wide(values: Array, recipe: Recipe) -> Array:
     """`values` [C, L, E], or their mean over layers [C, 1, E] where all layers are to drop the same experts."""
     return values if recipe.scope == "layer" else values.mean(axis=1, keepdims=True)
@@ -71,7 +90,7 @@ def one_row_if_model_wide(values: Array, recipe: Recipe) -> Array:
 def _protecting(
     contributions: Contributions, recipe: Recipe, classes: tuple[str, ...], normalised: Array, score: Array
 ) -> Array:
-    if recipe.protect_aggregate is None:
+    if recipe.protect_aggregate is None or recipe.pool_classes:
         return score
     every = chosen_classes(recipe, contributions.classes)
     weights = weights_of(every, recipe.protect_class_weights)

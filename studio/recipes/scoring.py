@@ -14,7 +14,7 @@ from studio.recipes.recipe import Aggregate, Arithmetic, Normalise
 
 Array = npt.NDArray[np.float64]
 
-_TINY = 1e-12
+TINY = 1e-12
 """Keeps logarithms and divisions defined, as in the published generator."""
 _SHARPNESS = 4.0
 """τ of `softmax_t4`."""
@@ -36,7 +36,7 @@ def normalise(values: Array, mode: Normalise, arithmetic: Arithmetic = "espalier
         return rank(values)
     if mode == "mean":
         means = _row_means(values) if arithmetic == "espalier" else values.mean(axis=-1, keepdims=True)
-        result: Array = values / np.maximum(means, _TINY)
+        result: Array = values / np.maximum(means, TINY)
         return result
     if mode == "zscore":
         return _zscores(values)
@@ -87,7 +87,7 @@ def _max(values: Array, weights: Array) -> Array:
 
 
 def _geomean(values: Array, weights: Array) -> Array:
-    result: Array = np.exp(_mean(np.log(np.maximum(values, _TINY)), weights))
+    result: Array = np.exp(_mean(np.log(np.maximum(values, TINY)), weights))
     return result
 
 

@@ -91,8 +91,8 @@ def test_text_that_is_not_a_recipe_is_refused(text: str | bytes) -> None:
 
 
 def test_presets_are_named_and_take_drop_and_weights() -> None:
-    assert list(PRESETS) == ["98e-v3", "98e-v4", "109e-v3"]
-    assert [entry.recipe.drop for entry in PRESETS.values()] == [30, 30, 19]
+    assert list(PRESETS) == ["98e-v3", "98e-v4", "109e-v3", "98e-v5-coder", "REAP"]
+    assert [entry.recipe.drop for entry in PRESETS.values()] == [30, 30, 19, 30, 30]
     recipe = preset("98e-v4", drop=7, class_weights={"code": 3})
     assert (recipe.drop, recipe.class_weights) == (7, {"code": 3.0})
     assert recipe.aggregate == PRESETS["98e-v4"].recipe.aggregate
