@@ -26,8 +26,8 @@ class Decision:
     scored: Scored
     floors: FloorAnalysis
     protection: Protection
-    protected: Mask
-    """Who is protected in the end: fewer than `protection.asked` where those are more than may be kept."""
+    order: npt.NDArray[np.int64]
+    """[R, E]: ids, first dropped first; whatever the count, its first so many are cut."""
     cut: Mask
     """Dropped by score, before minima per class."""
     dropped: Mask
@@ -46,15 +46,19 @@ def decide(contributions: Contributions, recipe: Recipe, second: Contributions |
     floors = floor_analysis(contributions, recipe, second)
     shield = protection(values, floors, recipe, shape)
     _require_room(shield, drop, shape.experts, shape.layer_ids)
-    protected = shield.granted(shape.experts - drop)
-    cut = places(_drop_order(values, shield, protected)) < drop
-    return Decision(values, floors, shield, protected, cut, _after_minimums(cut, values, floors, shield, recipe))
+    order = _drop_order(values, shield)
+    cut = places(order) < drop
+    return Decision(values, floors, shield, order, cut, _after_minimums(cut, values, floors, shield, recipe))
 
 
-def _drop_order(values: Scored, shield: Protection, protected: Mask) -> npt.NDArray[np.int64]:
-    """[R, E]: ids, first dropped first: overruled, by ascending score, protected. Lower ids first, NaN last."""
-    state = np.where(shield.force_drop, 0, np.where(protected, 2, 1))
-    return np.lexsort((values.score, state), axis=-1)
+def _drop_order(values: Scored, shield: Protection) -> npt.NDArray[np.int64]:
+    """[R, E]: overruled ids, then by ascending score (lower ids first, NaN last), then whom protection is granted last.
+
+    So where more are protected than may be kept, those of the lowest priority go.
+    """
+    state = np.where(shield.force_drop, 0, np.where(shield.asked, 2, 1))
+    key = np.where(shield.asked, -places(shield.granting_order), values.score)
+    return np.lexsort((key, state), axis=-1)
 
 
 def _require_room(shield: Protection, drop: int, experts: int, layer_ids: tuple[int, ...]) -> None:

@@ -33,20 +33,13 @@ class Protection:
 
     @property
     def asked(self) -> Mask:
-        """Whoever a rule protects and nobody overrules; they may be too many."""
+        """Whoever a rule protects and nobody overrules, and `force_keep`; they may be too many."""
         mask: Mask = (self.top | self.per_class.any(axis=0) | self.floor) & ~self.force_drop
-        return mask
-
-    def granted(self, kept: int) -> Mask:
-        """Those of `asked`, and all of `force_keep`, that fit into `kept` places; among equals the lower ids."""
-        wanted = self.asked | self.force_keep
-        if (wanted.sum(axis=1) <= kept).all():
-            return wanted
-        return wanted & (places(self.granting_order) < kept)
+        return mask | self.force_keep
 
     @property
     def granting_order(self) -> npt.NDArray[np.int64]:
-        """[R, E]: ids in the order in which protection is granted: overruled, protected, then everyone else."""
+        """[R, E]: ids as protection is granted: overruled, by priority (among equals the lower ids), everyone else."""
         state = np.where(self.force_keep, 0, np.where(self.asked, 1, 2))
         order = np.lexsort((-self.priority, state), axis=-1)
         for row in np.flatnonzero(np.isnan(self.priority).any(axis=1)):

@@ -15,6 +15,9 @@ from studio.recipes.weights import as_array, chosen_classes, weights_of
 
 Array = npt.NDArray[np.float64]
 
+POOLED = "all"
+"""What classes that are pooled are called together."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scored:
@@ -54,7 +57,7 @@ def scored(contributions: Contributions, recipe: Recipe) -> Scored:
         values = values[[contributions.classes.index(klass) for klass in classes]]
     if recipe.pool_classes:
         values = _pooled(contributions, recipe, values, weights)
-        weights = {", ".join(classes): 1.0}
+        weights = {POOLED: 1.0}
     normalised = one_row_if_model_wide(normalise(values, recipe.normalise, recipe.arithmetic), recipe)
     score = combine(normalised, as_array(weights), recipe.aggregate, recipe.arithmetic)
     if recipe.breadth_bonus > 0:
