@@ -16,11 +16,12 @@ from studio.recipes.decision import Decision, decide
 from studio.recipes.protection import places
 from studio.recipes.recipe import Recipe
 
-Rule = Literal["score", "protected", "displaced", "released", "class_minimum", "force_keep", "force_drop"]
+Rule = Literal["score", "protected", "spared", "displaced", "released", "class_minimum", "force_keep", "force_drop"]
 """What decided:
 
 score          the score alone
 protected      it stays although its score alone would drop it
+spared         it stays although its score alone would drop it: a person chose others to leave in its place
 displaced      it leaves although its score alone would keep it: others are protected in its place
 released       it is protected, but more experts are than may be kept, and it is of the lowest priority among them
 class_minimum  it came back, or gave way, so that a class reaches its minimum
@@ -109,7 +110,9 @@ def _rule(decision: Decision, row: int, expert: int, *, by_score: bool) -> Rule:
         return "released"
     if cut == (not by_score):
         return "score"
-    return "displaced" if cut else "protected"
+    if cut:
+        return "displaced"
+    return "protected" if shield.asked[row, expert] else "spared"
 
 
 def _protected_by(decision: Decision, row: int, expert: int) -> tuple[str, ...]:
