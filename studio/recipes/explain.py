@@ -100,10 +100,8 @@ def explain(
 def _rule(decision: Decision, row: int, expert: int, *, by_score: bool) -> Rule:
     """`by_score`: whether the score alone would keep it."""
     shield, cut, dropped = decision.protection, decision.cut[row, expert], decision.dropped[row, expert]
-    if shield.force_keep[row, expert]:
-        return "force_keep"
-    if shield.force_drop[row, expert]:
-        return "force_drop"
+    if shield.force_keep[row, expert] or shield.force_drop[row, expert]:
+        return "force_keep" if shield.force_keep[row, expert] else "force_drop"
     if cut != dropped:
         return "class_minimum"
     if cut and shield.asked[row, expert]:
