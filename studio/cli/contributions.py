@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -108,11 +108,19 @@ def map_(
     contributions: Annotated[Path, typer.Argument(help="Contributions, or a published analysis (JSON).", metavar="C")],
     *,
     out: Annotated[Path, typer.Option(help="The drop map to write (JSON).")],
-    preset: Annotated[str | None, typer.Option(help="A published recipe: 98e-v3, 98e-v4 or 109e-v3.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A published recipe: 98e-v3, 98e-v4, 109e-v3, 98e-v5-coder or REAP.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe of your own (JSON).")] = None,
     drop: Annotated[int | None, typer.Option(min=0, help="Experts to drop in every layer.")] = None,
     class_weight: Annotated[
         list[str] | None, typer.Option(metavar="CLASS=WEIGHT", help="May be given several times.")
+    ] = None,
+    floor_contributions: Annotated[
+        Path | None, typer.Option(help="A second analysis, which the recipe's floors go by.")
+    ] = None,
+    layer_floor: Annotated[
+        Path | None, typer.Option(help="Experts to protect in each layer (JSON), in place of the recipe's own floors.")
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -123,13 +131,20 @@ def map_(
     """
     from studio.contributions.importers import import_analysis
     from studio.recipes.apply import make_map
+    from studio.recipes.floors import with_layer_floors
+    from studio.recipes.presets import scaled
     from studio.recipes.preview import preview
     from studio.staging import staged
 
     chosen = _recipe(preset, recipe, drop, _weights(class_weight or []))
+    if layer_floor is not None:
+        chosen = with_layer_floors(chosen, read_bytes(layer_floor, "file of floors"), str(layer_floor))
     with progress_bar() as progress:
         analysis = import_analysis(contributions, progress)
-    drop_map = make_map(analysis, chosen)
+        second = None if floor_contributions is None else import_analysis(floor_contributions, progress)
+    if preset is not None:
+        chosen = scaled(chosen, analysis.shape.experts)
+    drop_map = make_map(analysis, chosen, second)
     meaning = preview(analysis, drop_map)
     with staged(out, overwrite=overwrite) as partial:
         partial.write_text(drop_map.to_json(), encoding="utf-8")
@@ -144,8 +159,9 @@ def map_(
         "worst_layer_share": meaning.worst_layer_share,
         "map_hash": drop_map.content_hash,
         "contributions_hash": analysis.content_hash,
+        "floor_contributions_hash": drop_map.provenance.get("floor_contributions_hash"),
         "recipe_hash": chosen.content_hash,
-        "recipe": chosen.model_dump(),
+        "recipe": loads(chosen.to_json()),
     }
     shares = "".join(f"\n  {klass:<12} {share:6.1%}" for klass, share in meaning.share_kept_per_class.items())
     text = (
@@ -172,7 +188,8 @@ def _recipe(preset: str | None, path: Path | None, drop: int | None, weights: di
     if drop is None:
         raise InputError("--drop is needed with --preset: how many experts leave each layer.")
     assert preset is not None
-    return presets.preset(preset, drop, weights)
+    named = presets.preset(preset, drop)
+    return named.but(class_weights={**named.class_weights, **weights}) if weights else named
 
 
 def _weights(given: list[str]) -> dict[str, float]:

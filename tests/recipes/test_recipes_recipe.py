@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from studio.errors import FormatError, InputError, UnsupportedError
 from studio.recipes.presets import PRESETS, preset
-from studio.recipes.recipe import Aggregate, Criterion, Normalise, Outliers, Recipe
+from studio.recipes.recipe import VERSION, Aggregate, Criterion, Normalise, Outliers, Recipe
 
 recipes = st.builds(
     Recipe,
@@ -79,8 +79,8 @@ def test_changing_a_recipe_is_checked_like_making_one() -> None:
 
 
 def test_a_recipe_of_a_newer_version_is_not_guessed_at() -> None:
-    newer = json.dumps({"version": 2, "drop": 3, "something_new": True})
-    with pytest.raises(UnsupportedError, match="version 2"):
+    newer = json.dumps({"version": VERSION + 1, "drop": 3, "something_new": True})
+    with pytest.raises(UnsupportedError, match=f"version {VERSION + 1}"):
         Recipe.from_json(newer)
 
 
@@ -91,8 +91,8 @@ def test_text_that_is_not_a_recipe_is_refused(text: str | bytes) -> None:
 
 
 def test_presets_are_named_and_take_drop_and_weights() -> None:
-    assert list(PRESETS) == ["98e-v3", "98e-v4", "109e-v3"]
-    assert [entry.recipe.drop for entry in PRESETS.values()] == [30, 30, 19]
+    assert list(PRESETS) == ["98e-v3", "98e-v4", "109e-v3", "98e-v5-coder", "REAP"]
+    assert [entry.recipe.drop for entry in PRESETS.values()] == [30, 30, 19, 30, 30]
     recipe = preset("98e-v4", drop=7, class_weights={"code": 3})
     assert (recipe.drop, recipe.class_weights) == (7, {"code": 3.0})
     assert recipe.aggregate == PRESETS["98e-v4"].recipe.aggregate
