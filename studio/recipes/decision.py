@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from studio.contributions.model import Contributions
 from studio.errors import InputError
+from studio.families.base import MoeShape
 from studio.recipes.dropmap import check_top_k
 from studio.recipes.floors import FloorAnalysis, floor_analysis
 from studio.recipes.minimums import require_known, with_minimums
@@ -27,7 +28,7 @@ class Decision:
     floors: FloorAnalysis
     protection: Protection
     order: npt.NDArray[np.int64]
-    """[R, E]: ids, first dropped first; whatever the count, its first so many are cut."""
+    """[R, E]: ids, first dropped first; whatever the count, its first so many are cut. Groups of experts take turns."""
     cut: Mask
     """Dropped by score, before minima per class."""
     dropped: Mask
@@ -46,7 +47,7 @@ def decide(contributions: Contributions, recipe: Recipe, second: Contributions |
     floors = floor_analysis(contributions, recipe, second)
     shield = protection(values, floors, recipe, shape)
     _require_room(shield, drop, shape.experts, shape.layer_ids)
-    order = _drop_order(values, shield)
+    order = _by_groups(_drop_order(values, shield), drop, shape)
     cut = places(order) < drop
     return Decision(values, floors, shield, order, cut, _after_minimums(cut, values, floors, shield, recipe))
 
@@ -59,6 +60,26 @@ def _drop_order(values: Scored, shield: Protection) -> npt.NDArray[np.int64]:
     state = np.where(shield.force_drop, 0, np.where(shield.asked, 2, 1))
     key = np.where(shield.asked, -places(shield.granting_order), values.score)
     return np.lexsort((key, state), axis=-1)
+
+
+def _by_groups(order: npt.NDArray[np.int64], drop: int, shape: MoeShape) -> npt.NDArray[np.int64]:
+    """`order` with the groups of experts that a router chooses among by turns, so that all lose equally many.
+
+    Raises `InputError` when `drop` cannot be shared out.
+    """
+    if shape.groups == 1:
+        return order
+    if drop % shape.groups:
+        lower = drop - drop % shape.groups
+        raise InputError(
+            f"This model routes by {shape.groups} groups of experts, and {drop} cannot be dropped equally from each.",
+            f"Drop {lower} or {lower + shape.groups}.",
+        )
+    group = order // (shape.experts // shape.groups)
+    turn = np.zeros_like(order)
+    for number in range(shape.groups):
+        turn += np.where(group == number, np.cumsum(group == number, axis=1), 0)
+    return np.take_along_axis(order, np.argsort(turn, axis=1, kind="stable"), axis=1)
 
 
 def _require_room(shield: Protection, drop: int, experts: int, layer_ids: tuple[int, ...]) -> None:
