@@ -160,7 +160,7 @@ def _everything(library: Library, stations: Stations, opened: Opened) -> Updates
         see.minus: gr.Dropdown(heatmap.minus_choices(classes), value=state.view.minus or heatmap.NOBODY),
         see.scale: state.view.scale,
         choose.preset: gr.Radio(recipe.preset_choices(state), value=state.preset),
-        choose.drop: gr.Slider(maximum=opened.most, value=min(state.recipe.drop, opened.most)),
+        choose.drop: gr.Slider(maximum=opened.most, step=opened.step, value=min(state.recipe.drop, opened.most)),
         choose.weights: weights_json(classes, state.recipe.class_weights),
         load.reference: gr.Dropdown(reference.reference_choices(library), value=state.reference or None),
         load.reference_facts: reference.reference_html(opened.reference),

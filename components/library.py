@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from components.state import StudioState
+from components.state import StudioState, most_dropped
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
@@ -91,7 +91,13 @@ class Opened:
     def most(self) -> int:
         """The most experts that a layer can lose."""
         model = self.reference or self.contributions
-        return max(1, model.shape.experts - model.shape.top_k) if model else 1
+        return max(1, most_dropped(model.shape)) if model else 1
+
+    @property
+    def step(self) -> int:
+        """Experts are dropped by multiples of it: one of each group that the router chooses among."""
+        model = self.reference or self.contributions
+        return model.shape.groups if model else 1
 
     @property
     def name(self) -> str:
@@ -219,6 +225,9 @@ class Library:
                 f"{reference.name} has {ours.layers} × {ours.experts}.",
                 "Open the model that it was made from, or analyze this one.",
             )
+        if reference:  # which no foreign format says
+            groups = {"groups": reference.shape.groups, "groups_per_token": reference.shape.groups_per_token}
+            contributions = replace(contributions, shape=replace(contributions.shape, **groups))
         key = contributions.content_hash
         with self._lock:
             if key not in self._analyses:

@@ -77,7 +77,7 @@ def choose_station(opened: Opened, meaning: str) -> ChooseStation:
                     0,
                     opened.most,
                     value=state.recipe.drop,
-                    step=1,
+                    step=opened.step,
                     label="Experts to drop in every layer",
                     elem_id="drop",
                 )
