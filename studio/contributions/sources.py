@@ -2,6 +2,7 @@
 
 A source is a text: `builtin`, `builtin:code,math`, `hf:owner/name[:config][:split]`, or the path of a file: `.txt`
 (plain passages), `.parquet`, anything else JSON lines.
+A folder `owner/name` here goes before the data set of that name on the Hub, as the library `datasets` has it.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def _parquet_rows(
         with parquet.ParquetFile(path) as file:
             table = file.read(columns=_wanted(path, file.schema_arrow.names, columns))
             numbers = chosen(table.num_rows)
-            return numbers, table.take(numbers).to_pylist()
+            return numbers, table.take(pyarrow.array(numbers, pyarrow.int64())).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FormatError(path, "", f"this is not a whole parquet file ({_line(error)})") from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
 from studio.checkpoints.convert import cached_gguf, convert_to_gguf
 from studio.checkpoints.digests import digest_file
@@ -24,13 +24,13 @@ from studio.workspace import Workspace
 class Analyze(Task):
     """Observe a reference on prompts; makes `contributions/NAME.safetensors`.
 
-    `prompts` are one or several sources (`studio.contributions.sources`); the fields after it are those of `prompts_of`.
-    With `own_answers` the model is observed on what it answers itself.
+    `prompts` are one or several sources as `prompts_of` reads them, and the fields after it are its arguments. With
+    `own_answers` the model is observed on what it answers itself.
     """
 
     reference: str
     prompts: str | tuple[str, ...] = BUILTIN
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default_factory=dict)
     klass: str | None = None
     limit: PositiveInt | None = None
     per_class: PositiveInt | None = None
