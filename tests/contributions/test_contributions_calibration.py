@@ -190,8 +190,8 @@ def test_a_giant_line_and_half_a_character_are_refused(tmp_path):
 
 
 def test_a_data_set_is_read_by_the_real_library(parquet, tmp_path, monkeypatch):
-    pytest.importorskip("datasets")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)  # a folder owner/name goes before the Hub
     parquet(TABLE, "owner/name/train.parquet")
     read = prompts_of("hf:owner/name", columns=COLUMNS)
