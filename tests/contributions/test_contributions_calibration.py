@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,31 @@ def test_a_data_set_is_read_by_the_real_library(parquet, tmp_path, monkeypatch):
         prompts_of("hf:owner/name", columns={"prompt": "query"})
     with pytest.raises(InputError, match="the Hub cannot be reached"):
         prompts_of("hf:owner/elsewhere")
+
+
+def test_labels_of_a_data_set_are_read_as_their_names(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    features = datasets.Features(text=datasets.Value("string"), label=datasets.ClassLabel(names=["world", "sports"]))
+    made = datasets.Dataset.from_dict({"text": ["A goal.", "A vote.", "?"], "label": [1, 0, -1]}, features=features)
+    (tmp_path / "owner/news").mkdir(parents=True)
+    made.to_parquet(tmp_path / "owner/news/train.parquet")
+    read = prompts_of("hf:owner/news", columns={"class": "label"}, klass="none").prompts
+    assert [(prompt.klass, prompt.passage) for prompt in read] == [
+        ("sports", "A goal."),
+        ("world", "A vote."),
+        ("none", "?"),
+    ]
+
+
+@given(st.binary(max_size=80))
+def test_no_bytes_do_anything_but_parse_or_raise_a_format_error(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("any")
+    for name in ("any.txt", "any.parquet") if "pyarrow" in sys.modules else ("any.txt",):
+        (folder / name).write_bytes(data)
+        with suppress(FormatError):
+            assert prompts_of(str(folder / name)).prompts
 
 
 @pytest.mark.parametrize("source", ["hf:", "hf:name", "hf:../name", "hf:/etc/x", "hf:a/b:c:d:e", "hf:a/b/c"])
