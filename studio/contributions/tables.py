@@ -57,7 +57,7 @@ def of_dataset(source: str, reading: Reading, chosen: Choice) -> list[Prompt]:
     except ConnectionError as error:
         raise InputError(
             f"The data set {name} is not on this machine, and the Hub cannot be reached ({_line(error)}).",
-            "Go online and unset HFHUB_OFFLINE, or use built-in prompts or a file.",
+            "Go online and unset HF_HUB_OFFLINE, or use built-in prompts or a file.",
         ) from error
     except Exception as error:  # the Hub's, the library's, and those of a dozen file formats
         raise InputError(
