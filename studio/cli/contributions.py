@@ -25,7 +25,9 @@ from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_
 from studio.errors import InputError
 
 if TYPE_CHECKING:
+    from studio.contributions.calibration import Calibration
     from studio.contributions.model import Contributions
+    from studio.contributions.preflight import Mode
     from studio.recipes.recipe import Recipe
 
 
@@ -46,7 +48,15 @@ def analyze(
         typer.Option(help="given: on the answers of the prompts, where they have one. own: on what the model answers."),
     ] = "given",
     thinking: Thinking = False,
-    out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
+    out: Annotated[Path | None, typer.Option(help="The contributions file to write (.safetensors).")] = None,
+    mode: Annotated[
+        Literal["auto", "whole", "offloaded", "layered"],
+        typer.Option(
+            help="whole: the model in memory. offloaded: on GPU and CPU. layered: one layer at a time, for a model "
+            "larger than memory. auto: what the estimate says."
+        ),
+    ] = "auto",
+    estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take of time and memory.")] = False,
     max_tokens: MaxTokens = 4096,
     continuation: Continuation = 128,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -62,7 +72,20 @@ def analyze(
     """
     from studio.contributions.analyze import analyze as observe
 
+    if out is None and not estimate:
+        raise InputError("--out is missing: the contributions file to write.", "With --estimate none is needed.")
     calibration = calibration_of(prompts, column=column, klass=klass, limit=limit, per_class=per_class, seed=seed)
+    if answers == "own":
+        calibration = calibration.without_answers()
+    observed: dict[str, Any] = {
+        "dtype": dtype,
+        "max_tokens": max_tokens,
+        "continuation_tokens": continuation,
+        "thinking": thinking,
+    }
+    if out is None or estimate:
+        _estimate(json, mode, model_path(model), calibration, observed)
+        return
     use_energies = None
     if imatrix is not None:
         from studio.checkpoints.reference import open_reference
@@ -73,15 +96,13 @@ def analyze(
     with progress_bar() as progress:
         contributions = observe(
             model_path(model),
-            calibration.without_answers() if answers == "own" else calibration,
+            calibration,
             out,
             overwrite=overwrite,
             progress=progress,
-            dtype=dtype,
-            max_tokens=max_tokens,
-            continuation_tokens=continuation,
-            thinking=thinking,
             use_energies=use_energies,
+            mode=mode,
+            **observed,
         )
     _describe(json, contributions, out, imatrix)
 
@@ -205,6 +226,26 @@ def _weights(given: list[str]) -> dict[str, float]:
         if not equals or not klass:
             raise InputError(f"--class-weight {text!r} is not a class and a number.", "Write, for instance, code=3.")
     return weights
+
+
+def _estimate(
+    as_json: bool,
+    mode: Mode | Literal["auto"],
+    model: Path,
+    calibration: Calibration,
+    observed: dict[str, Any],
+) -> None:
+    """Say what an analysis would take."""
+    from studio.contributions.analyze import estimate
+    from studio.contributions.preflight import describe
+    from studio.errors import ResourceError
+
+    found = estimate(model, calibration, **observed)
+    try:
+        chosen = found.choose(mode)
+    except ResourceError:
+        chosen = None
+    result(as_json, found.fields(chosen), describe(found.estimates, chosen))
 
 
 def _describe(as_json: bool, contributions: Contributions, out: Path, imatrix: Path | None = None) -> None:

@@ -38,9 +38,9 @@ MaxTokens = Annotated[int, typer.Option(min=1, help="Longer prompts are cut, and
 Continuation = Annotated[
     int,
     typer.Option(
-        min=1,
-        help="Tokens the model answers where a prompt has none. Few rank better than many: the first are those that "
-        "the question decides, while a long answer drifts into generic text and repetition, and in sums over tokens "
+        min=0,
+        help="Tokens the model answers where a prompt has none; 0 observes the prompt alone. Few rank better than "
+        "many: the first are those that the question decides, while a long answer drifts into generic text and repetition, and in sums over tokens "
         "the longest answers would outweigh all others.",
     ),
 ]

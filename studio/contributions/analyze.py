@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from studio.contributions import file
 from studio.contributions.calibration import Calibration
-from studio.contributions.checkpoint import key_of, model_key
-from studio.contributions.encoding import load_tokenizer
 from studio.contributions.model import SUMS, Contributions
+from studio.contributions.preflight import Mode, Preflight
 from studio.contributions.sources import prompts_of
 from studio.errors import FormatError, InputError, OutputExistsError
 from studio.families.lookup import shape_of_config
@@ -21,6 +21,8 @@ from studio.staging import require_disk, resumable
 
 if TYPE_CHECKING:
     from studio.contributions.energies import Energies
+
+_log = logging.getLogger(__name__)
 
 _INTERRUPTIONS = (KeyboardInterrupt, MemoryError, RuntimeError)
 """What an analysis goes on after as it does after a kill; torch reports a full GPU as a RuntimeError."""
@@ -38,19 +40,22 @@ def analyze(
     continuation_tokens: int = 128,
     thinking: bool = False,
     use_energies: Callable[[Energies], object] | None = None,
+    mode: Mode | Literal["auto"] = "auto",
 ) -> Contributions:
     """Load the model in `model_dir` (safetensors, transformers), observe it on `prompts`, save to `out`.
 
-    `prompts` may be any one source. On the GPU when there is one that the model fits on, else on the CPU. `dtype` is a
-    torch dtype's name, or "auto" for that of the checkpoint; `max_tokens`, `continuation_tokens` and `thinking` are
-    those of `collect`. Everything that can be wrong with the inputs is checked before the weights are read. What is
-    finished is kept in a hidden folder beside `out`: the next analysis with the same model and the same `out` goes on
-    where this one was interrupted.
+    `prompts` may be any one source. `mode` says how: the "whole" model in memory (on the GPU where it fits there),
+    "offloaded" (what does not fit on the GPU in main memory), or "layered" (one layer at a time); "auto" goes by the
+    estimates of `estimate`. `dtype` is a torch dtype's name, or "auto" for that of the checkpoint; `max_tokens`,
+    `continuation_tokens` and `thinking` are those of `collect`. Everything that can be wrong with the inputs is checked
+    before the weights are read. What is finished is kept in a hidden folder beside `out`: the next analysis with the
+    same model and the same `out` goes on where this one was interrupted.
 
     With `use_energies` the same pass measures what flows into every weight; it is called once, before `out` is written.
 
     Raises `OutputExistsError`, `FormatError` for a broken prompt file, `UnsupportedError` for an unknown architecture,
-    `InputError` for a folder without a model.
+    `InputError` for a folder without a model or for prompts that the mode cannot observe, `ResourceError` when the pass
+    fits in no way.
     """
     model_dir, out = Path(model_dir), Path(out)
     if out.exists() and not overwrite:
@@ -60,27 +65,25 @@ def analyze(
     shape = shape_of_config(_config(model_dir))
     out.parent.mkdir(parents=True, exist_ok=True)
     require_disk(out.parent, len(asked) * shape.layers * shape.experts * len(SUMS) * 8)
-    progress(0, len(asked), "questions", f"loading {model_dir.name}")
-    model, tokenizer = _load(model_dir, dtype)
+    chosen = estimate(
+        model_dir,
+        calibration,
+        dtype=dtype,
+        max_tokens=max_tokens,
+        continuation_tokens=continuation_tokens,
+        thinking=thinking,
+    ).choose(mode)
+    _log.info("%s: %s", chosen.mode, chosen.reason)
+    progress(0, len(asked), "questions", f"{chosen.mode}: {chosen.reason}")
 
-    from studio.contributions.collector import collect
     from studio.contributions.energies import Energies
+    from studio.contributions.observation import Request, prepare
 
     energies = Energies() if use_energies else None
-    with resumable(out.parent, out.name, _key(model_dir, model), outlives=_INTERRUPTIONS) as checkpoint:
-        contributions = collect(
-            model,
-            tokenizer,
-            asked,
-            shape=shape,
-            max_tokens=max_tokens,
-            continuation_tokens=continuation_tokens,
-            thinking=thinking,
-            progress=progress,
-            model_name=model_dir.name,
-            checkpoint=checkpoint,
-            energies=energies,
-        )
+    request = Request(model_dir, asked, shape, dtype, max_tokens, continuation_tokens, thinking)
+    observation = prepare(request, chosen, energies)
+    with resumable(out.parent, out.name, observation.key, outlives=_INTERRUPTIONS) as checkpoint:
+        contributions = observation.collect(checkpoint, progress)
         contributions = replace(contributions, source=f"{contributions.source}; prompts: {calibration.story}")
         if use_energies and energies:
             use_energies(energies)
@@ -88,13 +91,31 @@ def analyze(
     return contributions
 
 
-def _key(model_dir: Path, model: Any) -> str:
-    """What stands for the loaded `model`, and so for every number that it gives on the same tokens."""
-    import torch
-    import transformers
+def estimate(
+    model_dir: Path,
+    prompts: Calibration | Path,
+    *,
+    dtype: str = "auto",
+    max_tokens: int = 4096,
+    continuation_tokens: int = 128,
+    thinking: bool = False,
+) -> Preflight:
+    """What `analyze` would take with these arguments, in each mode; reads no weights but to see how fast the disk is.
 
-    versions = [torch.__version__, transformers.__version__]
-    return key_of([model_key(model_dir), str(model.dtype), str(model.device), versions])[:32]
+    Raises what `analyze` raises of the prompts and the model's folder.
+    """
+    from studio.contributions.measuring import measure
+
+    calibration = prompts if isinstance(prompts, Calibration) else prompts_of(str(prompts))
+    return measure(
+        Path(model_dir),
+        _config(Path(model_dir)),
+        calibration.prompts,
+        dtype=dtype,
+        max_tokens=max_tokens,
+        continuation_tokens=continuation_tokens,
+        thinking=thinking,
+    )
 
 
 def _config(model_dir: Path) -> dict[str, Any]:
@@ -108,33 +129,3 @@ def _config(model_dir: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise FormatError(path, "", "this is not a JSON object")
     return config
-
-
-def _load(model_dir: Path, dtype: str) -> tuple[Any, Any]:
-    """The model, in evaluation mode on the best device, and its tokenizer; nothing is fetched or executed from it."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InputError(f"{dtype!r} is no torch dtype.", "Give auto, float32, bfloat16 or float16.")
-    tokenizer = load_tokenizer(model_dir)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            model_dir, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise InputError(f"The model in {model_dir} cannot be loaded: {reason}.") from error
-    return model.to(_device(model)).eval(), tokenizer
-
-
-def _device(model: Any) -> Any:
-    """A GPU with room for the weights and a fifth on top for the pass, else the CPU."""
-    import torch
-
-    if torch.cuda.is_available():
-        free, _ = torch.cuda.mem_get_info()
-        if free > 1.2 * model.get_memory_footprint():
-            return torch.device("cuda")
-    return torch.device("cpu")

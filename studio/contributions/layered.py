@@ -14,6 +14,7 @@ import torch
 
 from studio.contributions.checkpoint import Checkpoint, key_of
 from studio.contributions.collector import CONTINUATION_TOKENS, MAX_TOKENS, contributions_of, padded
+from studio.contributions.encoding import is_open
 from studio.contributions.layered_model import LayeredModel
 from studio.contributions.model import SUMS, Array, Contributions
 from studio.contributions.observer import Observer, observing
@@ -82,7 +83,7 @@ def collect_layered(
 
 def require_answers(prompts: Sequence[Prompt], continuation_tokens: int) -> None:
     """Raise `InputError` when the model would have to answer: each new token would cost a reading of all its layers."""
-    if waiting := sum(prompt.answer is None for prompt in prompts) * bool(continuation_tokens):
+    if waiting := sum(map(is_open, prompts)) * bool(continuation_tokens):
         raise InputError(
             f"{waiting} of {len(prompts)} prompts have no answer, and a model that is read layer by layer would have "
             "to be read once for every token of one.",

@@ -29,7 +29,8 @@ from transformers.core_model_loading import (
 from transformers.modeling_utils import LoadStateDictConfig
 from transformers.utils import logging as transformers_logging
 
-from studio.contributions.stored_tensors import StoredTensor, readable, stored_tensors
+from studio.contributions.reading import readable
+from studio.contributions.stored_tensors import StoredTensor, stored_tensors
 from studio.errors import InputError, UnsupportedError
 
 _WITHOUT_THREADS = "HF_DEACTIVATE_ASYNC_LOAD"

@@ -31,7 +31,7 @@ class Analyze(Task):
     per_class: int | None = Field(default=None, ge=1)
     seed: int = 0
     answers: Literal["given", "own"] = "given"
-    continuation: int = Field(default=128, ge=1)
+    continuation: int = Field(default=128, ge=0)
     max_tokens: int = Field(default=4096, ge=1)
     thinking: bool = False
     imatrix: bool = False

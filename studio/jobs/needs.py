@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import psutil
-
 from studio.checkpoints.model_folder import open_model_folder
 from studio.checkpoints.prune_safetensors import plan_shards
 from studio.checkpoints.reference import Reference, open_reference
 from studio.errors import InputError, ResourceError
 from studio.jobs.task import reference_path
+from studio.machine import free_ram
 from studio.recipes.dropmap import DropMap
-from studio.serve.memory import container_free_bytes
 from studio.workspace import Workspace
 
 CONVERTED_BYTES = 2
@@ -32,9 +30,7 @@ def require_memory(reference: Reference, converting: bool) -> None:
         shards = open_model_folder(reference.path).shards.values()
         largest = max(tensor.elements for header in shards for tensor in header.tensors)
         needed += _CONVERTER_MEMORY + 8 * largest  # the converter holds it in f32, and what it becomes
-    free = int(psutil.virtual_memory().available)
-    container = container_free_bytes()
-    free = free if container is None else min(free, container)
+    free = free_ram()
     if free < needed:
         raise ResourceError(
             f"This needs about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB is free.",

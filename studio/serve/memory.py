@@ -12,6 +12,7 @@ import psutil
 
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
+from studio.machine import free_ram
 from studio.quantize.fit import GIB, context_length, kv_bytes, logit_bytes
 
 MEMORY_VARIABLE = "ESPALIER_MODEL_MEMORY"
@@ -93,23 +94,7 @@ def free_bytes(held: int = 0) -> int:
         if not allowed.isdigit():
             raise InputError(f"{MEMORY_VARIABLE} is {allowed!r}, and has to be a number of bytes.")
         return int(allowed)
-    free = int(psutil.virtual_memory().available)
-    container = container_free_bytes()
-    return (free if container is None else min(free, container)) + held
-
-
-def container_free_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """What a container's memory limit leaves (cgroup v2); None where there is no limit.
-
-    The file cache counts as free: it makes room when memory is asked for.
-    """
-    try:
-        limit, used = (cgroup / "memory.max").read_text(), (cgroup / "memory.current").read_text()
-        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        cache = int(statistics.get("active_file", 0)) + int(statistics.get("inactive_file", 0))
-        return max(0, int(limit) - int(used) + cache)  # "max" is no limit, and no number
-    except (OSError, ValueError):
-        return None
+    return free_ram() + held
 
 
 def private_bytes(pid: int) -> int:

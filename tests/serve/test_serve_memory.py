@@ -10,6 +10,7 @@ import numpy as np
 import psutil
 import pytest
 
+from studio import machine
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
 from studio.quantize.fit import kv_bytes
@@ -91,10 +92,10 @@ def test_the_limit_of_a_container_counts(tmp_path: Path) -> None:
         "memory.stat": "anon 300\nactive_file 100\ninactive_file 250\n",
     }.items():
         (tmp_path / name).write_text(text)
-    assert memory.container_free_bytes(tmp_path) == 650
+    assert machine.container_free_bytes(tmp_path) == 650
     (tmp_path / "memory.max").write_text("max\n")
-    assert memory.container_free_bytes(tmp_path) is None
-    assert memory.container_free_bytes(tmp_path / "nowhere") is None
+    assert machine.container_free_bytes(tmp_path) is None
+    assert machine.container_free_bytes(tmp_path / "nowhere") is None
 
 
 def test_the_person_may_say_how_much_memory_models_get(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,28 @@
+"""What this machine has free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+
+
+def free_ram() -> int:
+    """Bytes of main memory that system and container have free."""
+    free = int(psutil.virtual_memory().available)
+    container = container_free_bytes()
+    return free if container is None else min(free, container)
+
+
+def container_free_bytes(cgroup: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container's memory limit leaves (cgroup v2); None where there is no limit.
+
+    The file cache counts as free: it makes room when memory is asked for.
+    """
+    try:
+        limit, used = (cgroup / "memory.max").read_text(), (cgroup / "memory.current").read_text()
+        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        cache = int(statistics.get("active_file", 0)) + int(statistics.get("inactive_file", 0))
+        return max(0, int(limit) - int(used) + cache)  # "max" is no limit, and no number
+    except (OSError, ValueError):
+        return None
