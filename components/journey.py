@@ -222,6 +222,12 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
             return {load.problem: gr.skip()}
         return _everything(library, stations, library.open(chosen))
 
+    @_told(load.problem)
+    def on_upload(now: StudioState, path: str | None, add: bool) -> Updates:
+        if path is None or not add:
+            return on_analysis(now, path)
+        return _everything(library, stations, library.open(library.with_added(now, Path(path))))
+
     def on_page(now: StudioState) -> Updates:
         """What was put into the workspace since the page was built can be chosen after a reload."""
         return {
@@ -250,4 +256,4 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     page.load(on_page, state, [load.reference, load.analysis], **live)
     load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
     load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **slow)
-    load.upload.upload(on_analysis, [state, load.upload], stations.everything, **slow)
+    load.upload.upload(on_upload, [state, load.upload, load.add], stations.everything, **slow)

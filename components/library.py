@@ -20,6 +20,7 @@ from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
 from studio.contributions import file
 from studio.contributions.importers import import_analysis
+from studio.contributions.merge import merge
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
 from studio.jobs.store import JobStore
@@ -210,8 +211,11 @@ class Library:
 
         Raises what `import_analysis` raises, and `MismatchError` when it is of another grid than `reference`.
         """
-        top_k = reference.shape.top_k if reference else None
-        contributions = import_analysis(path, top_k=top_k)
+        return self._adopt(self._imported(path, reference), path)
+
+    def _imported(self, path: Path, reference: Reference | None) -> Contributions:
+        """The analysis at `path`, which fits `reference`."""
+        contributions = import_analysis(path, top_k=reference.shape.top_k if reference else None)
         if reference and not contributions.shape.same_grid(reference.shape):
             ours, theirs = reference.shape, contributions.shape
             raise MismatchError(
@@ -219,6 +223,10 @@ class Library:
                 f"{reference.name} has {ours.layers} × {ours.experts}.",
                 "Open the model that it was made from, or analyze this one.",
             )
+        return contributions
+
+    def _adopt(self, contributions: Contributions, path: Path) -> str:
+        """Open `contributions`, which came from `path`: their content hash."""
         key = contributions.content_hash
         with self._lock:
             if key not in self._analyses:
@@ -279,7 +287,24 @@ class Library:
 
         Raises as `open_analysis` does.
         """
-        key = self.open_analysis(path, self.reference(state.reference) if state.reference else None)
+        return self._showing(state, self.open_analysis(path, self._reference_of(state)))
+
+    def with_added(self, state: StudioState, path: Path) -> StudioState:
+        """`state` with the questions of the analysis at `path` added to those that are open.
+
+        Raises as `open_analysis` and `merge` do.
+        """
+        if state.analysis is None:
+            return self.with_analysis(state, path)
+        added = self._imported(path, self._reference_of(state))
+        before, opened = self._opened(state.analysis)
+        return self._showing(state, self._adopt(merge([opened, added]), Path(f"{before.stem}-and-more")))
+
+    def _reference_of(self, state: StudioState) -> Reference | None:
+        return self.reference(state.reference) if state.reference else None
+
+    def _showing(self, state: StudioState, key: str) -> StudioState:
+        """`state` with the opened analysis `key`."""
         if key == state.analysis:
             return state
         contributions = self.analysis(key)

@@ -30,6 +30,8 @@ class LoadStation:
     reference_facts: gr.HTML
     analysis: gr.Dropdown
     analysis_facts: gr.HTML
+    add: gr.Checkbox
+    """Whether what is uploaded is put together with the analysis that is open."""
     upload: gr.File
     problem: gr.HTML
 
@@ -117,10 +119,13 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                         "<p class='quiet'>A published analysis (JSON, per class or per question) or one that Espalier "
                         f"made. To make one from prompts of your own:</p><code class='command'>{_ANALYZE}</code>"
                     )
+                    add = gr.Checkbox(
+                        label="Add its questions to the analysis that is open", value=False, elem_id="analysis-add"
+                    )
                     upload = gr.File(
                         label="Analysis (JSON or safetensors)",
                         file_types=[".json", ".safetensors"],
                         height=110,
                         elem_id="analysis-upload",
                     )
-    return LoadStation(chosen, reference_facts, analysis_choice, analysis_facts, upload, problem)
+    return LoadStation(chosen, reference_facts, analysis_choice, analysis_facts, add, upload, problem)

@@ -23,6 +23,7 @@ Verb = tuple[Callable[..., Any], str]
 VERBS: dict[str, Verb] = {
     "analyze": (contributions.analyze, "analyze demo --prompts prompts.jsonl --out demo.safetensors"),
     "import": (contributions.import_, "import expert_neuron_v4.json --out v4.safetensors"),
+    "merge": (contributions.merge, "merge v4.safetensors prose.safetensors --out both.safetensors"),
     "map": (contributions.map_, "map v4.safetensors --preset 98e-v4 --drop 30 --class-weight code=3 --out map.json"),
     "prune": (models.prune, "prune my-model --map map.json --out my-model-98e"),
     "convert": (models.convert, "convert my-model --out my-model.gguf"),

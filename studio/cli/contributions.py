@@ -1,4 +1,4 @@
-"""The verbs up to the drop map: analyze, import, map."""
+"""The verbs up to the drop map: analyze, import, merge, map."""
 
 from __future__ import annotations
 
@@ -60,6 +60,27 @@ def import_(
         contributions = import_analysis(analysis, progress, top_k=top_k)
     save(contributions, out, overwrite)
     _describe(json, contributions, out)
+
+
+def merge(
+    analyses: Annotated[
+        list[Path], typer.Argument(help="Contributions, or published analyses (JSON), of one model.", metavar="C…")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
+    model: Annotated[str | None, typer.Option(help="What the model is called, where they do not agree.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Put several analyses of one model together: their classes and their questions."""
+    from studio.contributions.file import save
+    from studio.contributions.importers import import_analysis
+    from studio.contributions.merge import merge as put_together
+
+    with progress_bar() as progress:
+        merged = put_together([import_analysis(path, progress) for path in analyses], model)
+    save(merged, out, overwrite)
+    _describe(json, merged, out)
 
 
 def map_(
@@ -159,6 +180,7 @@ def _describe(as_json: bool, contributions: Contributions, out: Path) -> None:
         "questions": len(questions),
         "classes": list(contributions.classes),
         "sums": list(contributions.sums),
+        "estimated": list(contributions.estimated),
         "truncated_questions": sum(question.truncated for question in questions),
         "skipped_tokens": sum(question.skipped_tokens for question in questions),
         "not_finite": int(contributions.nonfinite.sum()),

@@ -26,7 +26,7 @@ def save(contributions: Contributions, path: Path, overwrite: bool = False) -> N
 
     Raises `OutputExistsError` when `path` exists and `overwrite` is false, `ResourceError` when the disk is full.
     """
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "model": contributions.model,
@@ -34,6 +34,8 @@ def save(contributions: Contributions, path: Path, overwrite: bool = False) -> N
         "shape": asdict(contributions.shape),
         "questions": [asdict(question) for question in contributions.questions],
     }
+    if contributions.estimated:
+        header["estimated"] = list(contributions.estimated)
     needed = sum(values.nbytes for values in contributions.sums.values())
     with staged(Path(path), overwrite=overwrite, needed_bytes=needed) as partial:
         partial.touch()
@@ -63,6 +65,7 @@ def load(path: Path) -> Contributions:
             questions=tuple(_question(entry) for entry in header["questions"]),
             sums=sums,
             source=str(header["source"]),
+            estimated=tuple(str(name) for name in header.get("estimated", ())),
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FormatError(path, "header", f"a field is missing or wrong ({error})", _REMEDY) from error
