@@ -116,15 +116,16 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                 analysis_facts = panel(analysis_html(opened.contributions), elem_id="analysis-facts")
                 with gr.Accordion("Use another analysis", open=False):
                     panel(
-                        "<p class='quiet'>A published analysis (JSON, per class or per question) or one that Espalier "
+                        "<p class='quiet'>A published analysis (JSON, per class or per question), arrays per layer as "
+                        "REAP records them (JSON, safetensors, npz), or one that Espalier "
                         f"made. To make one from prompts of your own:</p><code class='command'>{_ANALYZE}</code>"
                     )
                     add = gr.Checkbox(
                         label="Add its questions to the analysis that is open", value=False, elem_id="analysis-add"
                     )
                     upload = gr.File(
-                        label="Analysis (JSON or safetensors)",
-                        file_types=[".json", ".safetensors"],
+                        label="Analysis (JSON, safetensors or npz)",
+                        file_types=[".json", ".safetensors", ".npz"],
                         height=110,
                         elem_id="analysis-upload",
                     )

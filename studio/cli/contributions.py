@@ -45,14 +45,21 @@ def analyze(
 
 
 def import_(
-    analysis: Annotated[Path, typer.Argument(help="A published analysis (JSON).", metavar="ANALYSIS")],
+    analysis: Annotated[Path, typer.Argument(help="An analysis (JSON, .npz, .safetensors).", metavar="ANALYSIS")],
     *,
     out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
     top_k: Annotated[int | None, typer.Option(min=1, help="Experts per token, which the formats do not say.")] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Turn a published analysis into a contributions file."""
+    """Turn an analysis that was made elsewhere into a contributions file.
+
+    Understood are the published JSON analyses by category or by question, and arrays over the experts of a layer, as
+    REAP's observer records them: .npz, safetensors, or nested JSON. There a name such as 3/reap, code/3/reap or
+    model.layers.3.mlp.reap says the layer, the number (expert_frequency, ean_sum, ean_mean, weighted_ean_sum, reap,
+    weighted_expert_frequency_sum, or tokens, gate, norm, norm_squared, weighted_norm, weighted_norm_squared) and
+    perhaps a class; without a layer the array has a row per layer.
+    """
     from studio.contributions.file import save
     from studio.contributions.importers import import_analysis
 

@@ -73,6 +73,15 @@ def load(path: Path) -> Contributions:
         raise FormatError(path, "header", error.what.rstrip("."), _REMEDY) from error
 
 
+def is_ours(path: Path) -> bool:
+    """Whether the safetensors file at `path` says that it is a contribution analysis of Espalier's."""
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            return _KEY in (opened.metadata() or {})
+    except SafetensorError:
+        return True  # `load` says what is wrong with it
+
+
 def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         header = json.loads(metadata[_KEY])
