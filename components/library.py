@@ -19,7 +19,6 @@ from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
 from studio.contributions import file
-from studio.contributions.importers import import_analysis
 from studio.contributions.merge import merge
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
@@ -28,6 +27,7 @@ from studio.jobs.task import ASSETS, DEMO, reference_path
 from studio.quantize.dynamic import ranking_of_contributions, ranking_of_imatrix
 from studio.quantize.forecast import Sizes, forecast_of, predict_bytes
 from studio.quantize.imatrix import Coverage
+from studio.quantize.imatrix_contributions import import_any
 from studio.quantize.imatrix_file import read_imatrix
 from studio.quantize.tiers import tier_named
 from studio.quantize.writer import fitting_imatrix, kept_experts
@@ -44,6 +44,9 @@ AS_IS = "gguf"
 """What can be made beside tiers: a safetensors checkpoint, or a GGUF in the types that the reference has."""
 MAX_CHOICE_BYTES = 16 << 20
 """Published maps have some kilobytes."""
+
+QUICK_BYTES = 1 << 30
+"""Of a model, whose experts are read within seconds while a person waits for an importance matrix to be opened."""
 
 
 def is_recipe(text: bytes) -> bool:
@@ -209,13 +212,15 @@ class Library:
     def open_analysis(self, path: Path, reference: Reference | None = None) -> str:
         """Open an analysis in any known format: its content hash. One in a foreign format is kept in the workspace.
 
-        Raises what `import_analysis` raises, and `MismatchError` when it is of another grid than `reference`.
+        Raises what `import_any` raises, and `MismatchError` when it is of another grid than `reference`.
         """
         return self._adopt(self._imported(path, reference), path)
 
     def _imported(self, path: Path, reference: Reference | None) -> Contributions:
         """The analysis at `path`, which fits `reference`."""
-        contributions = import_analysis(path, top_k=reference.shape.top_k if reference else None)
+        small = reference is not None and reference.bytes <= QUICK_BYTES
+        top_k = reference.shape.top_k if reference else None
+        contributions = import_any(path, model=reference if small else None, top_k=top_k)
         if reference and not contributions.shape.same_grid(reference.shape):
             ours, theirs = reference.shape, contributions.shape
             raise MismatchError(

@@ -21,6 +21,8 @@ _LEAD = (
 )
 _ANALYZE = "python -m studio analyze MODEL --prompts QUESTIONS.jsonl --out ANALYSIS.safetensors"
 
+_ESTIMATED = "The norms of this analysis are an estimate; nobody measured them."
+
 
 @dataclass(frozen=True)
 class LoadStation:
@@ -66,7 +68,9 @@ def analysis_html(contributions: Contributions | None) -> str:
         pairs.append(
             ("Tokens seen", f"about {count_text(round(routed / per_token))}", "") if per_token else ("", "", "")
         )
-    return facts(pairs) + (f"<p class='quiet'>{escape(contributions.source)}</p>" if contributions.source else "")
+    estimate = notice(_ESTIMATED, "", "warning") if contributions.estimated else ""
+    source = f"<p class='quiet'>{escape(contributions.source)}</p>" if contributions.source else ""
+    return facts(pairs) + estimate + source
 
 
 def reference_choices(library: Library) -> list[tuple[str, str]]:
@@ -117,15 +121,17 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                 with gr.Accordion("Use another analysis", open=False):
                     panel(
                         "<p class='quiet'>A published analysis (JSON, per class or per question), arrays per layer as "
-                        "REAP records them (JSON, safetensors, npz), or one that Espalier "
-                        f"made. To make one from prompts of your own:</p><code class='command'>{_ANALYZE}</code>"
+                        "REAP records them (JSON, safetensors, npz), an importance matrix of llama.cpp (GGUF; of a "
+                        "large model its norms are estimated by <code>python -m studio import</code> only), or one "
+                        "that Espalier made. To make one from prompts of your own:</p>"
+                        f"<code class='command'>{_ANALYZE}</code>"
                     )
                     add = gr.Checkbox(
                         label="Add its questions to the analysis that is open", value=False, elem_id="analysis-add"
                     )
                     upload = gr.File(
-                        label="Analysis (JSON, safetensors or npz)",
-                        file_types=[".json", ".safetensors", ".npz"],
+                        label="Analysis (JSON, safetensors, npz, GGUF)",
+                        file_types=[".json", ".safetensors", ".npz", ".gguf", ".dat"],
                         height=110,
                         elem_id="analysis-upload",
                     )

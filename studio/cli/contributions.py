@@ -45,9 +45,13 @@ def analyze(
 
 
 def import_(
-    analysis: Annotated[Path, typer.Argument(help="An analysis (JSON, .npz, .safetensors).", metavar="ANALYSIS")],
+    analysis: Annotated[Path, typer.Argument(help="An analysis, or an importance matrix.", metavar="ANALYSIS")],
     *,
     out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
+    model: Annotated[
+        Path | None, typer.Option(help="Safetensors folder, GGUF, or demo: whose norms an importance matrix estimates.")
+    ] = None,
+    klass: Annotated[str, typer.Option("--class", help="What an importance matrix's text is an example of.")] = "all",
     top_k: Annotated[int | None, typer.Option(min=1, help="Experts per token, which the formats do not say.")] = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -59,12 +63,17 @@ def import_(
     model.layers.3.mlp.reap says the layer, the number (expert_frequency, ean_sum, ean_mean, weighted_ean_sum, reap,
     weighted_expert_frequency_sum, or tokens, gate, norm, norm_squared, weighted_norm, weighted_norm_squared) and
     perhaps a class; without a layer the array has a row per layer.
-    """
-    from studio.contributions.file import save
-    from studio.contributions.importers import import_analysis
 
+    An importance matrix of llama.cpp (.gguf) gives the tokens routed to each expert, and with --model an estimate of
+    its output norm. Several, each of another class of text, can be merged.
+    """
+    from studio.checkpoints.reference import open_reference
+    from studio.contributions.file import save
+    from studio.quantize.imatrix_contributions import import_any
+
+    reference = None if model is None else open_reference(model_path(model))
     with progress_bar() as progress:
-        contributions = import_analysis(analysis, progress, top_k=top_k)
+        contributions = import_any(analysis, progress, model=reference, klass=klass, top_k=top_k)
     save(contributions, out, overwrite)
     _describe(json, contributions, out)
 
