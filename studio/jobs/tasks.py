@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
 
 from studio.checkpoints.convert import cached_gguf, convert_to_gguf
 from studio.checkpoints.digests import digest_file
+from studio.checkpoints.expert_weights import ExpertWeights
 from studio.checkpoints.reference import open_reference
+from studio.checkpoints.similarity import in_words, similarity
 from studio.contributions.analyze import analyze
 from studio.contributions.prompts import read_prompts
 from studio.errors import InputError
@@ -99,7 +102,35 @@ class Prune(Task):
         return Build(**self.model_dump(), outputs=(kind,))
 
 
-TASKS: dict[str, type[Task]] = {"analyze": Analyze, "convert": Convert, "prune": Prune, "build": Build}
+class Similarity(Task):
+    """Compare the weights of experts of a reference; makes no file, the result is in the job's record."""
+
+    reference: str
+    layers: int = 4
+    pairs: int = 64
+    seed: int = 0
+
+    def title(self) -> str:
+        return f"Compare experts of {self.reference}"
+
+    def check(self, workspace: Workspace) -> None:
+        ExpertWeights(open_reference(reference_path(workspace, self.reference)))
+        if self.layers < 1 or self.pairs < 1:
+            raise InputError("At least one layer and one pair are needed.")
+
+    def run(self, workspace: Workspace, progress: Progress) -> Result:
+        weights = ExpertWeights(open_reference(reference_path(workspace, self.reference)))
+        found = similarity(weights, layers=self.layers, pairs=self.pairs, seed=self.seed, progress=progress)
+        return {"says": in_words(found), "layers": [{**asdict(one), "experts": list(one.experts)} for one in found]}
+
+
+TASKS: dict[str, type[Task]] = {
+    "analyze": Analyze,
+    "convert": Convert,
+    "prune": Prune,
+    "build": Build,
+    "similarity": Similarity,
+}
 
 
 def check(kind: str, parameters: Parameters, workspace: Workspace) -> Task:
