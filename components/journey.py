@@ -14,6 +14,7 @@ from components import heatmap, outputs, recipe, reference, sizes
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.heatmap import SeeStation, see_station
+from components.insights import wire_insights
 from components.library import Library, Opened, Studio
 from components.markup import failure
 from components.masthead import masthead
@@ -81,6 +82,8 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     _wire(studio.library, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
     wire_build(page, studio, stations.state, stations.build)
+    opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
+    wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
     _keep_talk_fresh(page, talk, stations)
 
 

@@ -19,6 +19,7 @@ from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
 from studio.contributions import file
+from studio.contributions.answers import Answers, answers_of
 from studio.contributions.merge import merge
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
@@ -129,6 +130,7 @@ class Library:
         self._references = lru_cache(16)(lambda path, _signature: open_reference(path))
         self._outlines = lru_cache(4)(lambda path, _signature: outline(self._reference(path)))
         self._imatrix = lru_cache(2)(self._fit_imatrix)
+        self._answers = lru_cache(4)(lambda key: answers_of(self.analysis(key)))
         self._ranking = lru_cache(8)(lambda key: ranking_of_contributions(self.analysis(key)))
 
     def _reference(self, path: Path) -> Reference:
@@ -259,6 +261,10 @@ class Library:
         if key not in self._analyses:
             raise InputError("This analysis is no longer open.", "Open it again in the first station.")
         return self._analyses[key]
+
+    def answers(self, key: str) -> Answers:
+        """What the opened analysis says as a whole, computed once. Raises as `answers_of` does."""
+        return self._answers(key)
 
     def classes(self, state: StudioState) -> tuple[str, ...]:
         """The classes of the analysis that `state` names."""

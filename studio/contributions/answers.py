@@ -223,17 +223,17 @@ def _stability(answers: Answers) -> Finding:
 
 def _quality(answers: Answers) -> Finding:
     faults = [
-        f"{number:,} {what}"
+        f"{what}: {number:,}"
         for number, what in (
-            (answers.outliers, "places hold numbers that are not finite, and count as the median of their layer"),
-            (answers.skipped_tokens, "tokens were skipped, because the model's own numbers overflowed"),
-            (answers.truncated, "questions were cut to the limit of tokens"),
+            (answers.outliers, "Numbers that are not finite, and count as the median of their layer"),
+            (answers.skipped_tokens, "Tokens that were skipped, because the model's own numbers overflowed"),
+            (answers.truncated, "Questions that were cut to the limit of tokens"),
         )
         if number
     ]
     if not faults:
         return Finding("Nothing was lost on the way", "All numbers are finite; no token was skipped, no question cut.")
-    return Finding("Not everything could be counted", f"{'; '.join(faults)}.")
+    return Finding("Not everything could be counted", f"{'. '.join(faults)}.")
 
 
 def _percent(share: float) -> str:

@@ -70,8 +70,8 @@ def test_faults_of_the_analysis_are_counted() -> None:
     given = analysis(norms, ("code",))
     questions = (replace(given.questions[0], skipped_tokens=3, truncated=True), *given.questions[1:])
     told = said(replace(given, questions=questions))["quality"]
-    assert "1 places hold numbers that are not finite" in told and "3 tokens were skipped" in told
-    assert "1 questions were cut" in told
+    assert "Numbers that are not finite, and count as the median of their layer: 1." in told
+    assert "overflowed: 3." in told and "limit of tokens: 1." in told
 
 
 def test_nothing_at_all_is_no_error() -> None:
