@@ -31,8 +31,8 @@ _SHADE = 0.45
 """Of the colour behind the largest number of a table: the number can still be read in the light and in the dark."""
 _NOTHING = notice("No analysis is open.", "Open one in the first station.")
 _ASK = (
-    "<p class='quiet'>Whether two experts could be made one is a question about their weights. A sample of pairs tells; "
-    "of a large model that takes some minutes.</p>"
+    "<p class='quiet'>Whether two experts could be made one is a question about their weights. A sample of pairs "
+    "tells; of a large model that takes some minutes.</p>"
 )
 
 
@@ -131,8 +131,8 @@ def _curve(answers: Answers) -> str:
         "<path class='even' d='M0,100L100,0'/>"
         f"<path class='band' d='{band}'/><path class='guide' d='{guides}'/><path class='line' d='M{' L'.join(mean)}'/>"
         f"</svg><div class='counts' aria-hidden='true'>{marks}</div>"
-        "<figcaption>Strongest experts of a layer, and the share of its contribution that they give: the mean of layers, "
-        "their range, and (dashed) experts that all give the same.</figcaption></figure>"
+        "<figcaption>Strongest experts of a layer, and the share of its contribution that they give: the mean of "
+        "layers, their range, and (dashed) experts that all give the same.</figcaption></figure>"
     )
 
 
@@ -213,7 +213,10 @@ def _layer_table(answers: Answers) -> str:
 
 
 def wire_insights(studio: Studio, state: gr.State, part: InsightsPart, opened: Sequence[Any], finished: Any) -> None:
-    """Compute when the panel is opened, and again when one of `opened` changes while it is; `finished` tells of jobs."""
+    """Compute when the panel is opened, and again when one of `opened` changes while it is.
+
+    `finished` changes when a job is over.
+    """
     library, store = studio.library, studio.store
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     outputs = [part.text, part.alike, part.compare]

@@ -33,6 +33,7 @@ from studio.quantize.imatrix_file import read_imatrix
 from studio.quantize.tiers import tier_named
 from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.apply import make_map
+from studio.recipes.criteria import fitting
 from studio.recipes.dropmap import DropMap
 from studio.recipes.preview import Preview, preview
 from studio.recipes.recipe import Recipe
@@ -322,12 +323,19 @@ class Library:
         view = state.view.within(contributions.classes)
         if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
             opened = StudioState.opening(state.reference, key, contributions.shape)
-            return opened.looking(view).targeting(state.target).weighing(state.imatrix)
+            return self.fitted(opened.looking(view).targeting(state.target).weighing(state.imatrix))
         known = {
             klass: weight for klass, weight in state.recipe.class_weights.items() if klass in contributions.classes
         }
         recipe = state.recipe.but(class_weights=known)
-        return replace(state, analysis=key, recipe=recipe, view=view, cell=None)
+        return self.fitted(replace(state, analysis=key, recipe=recipe, view=view, cell=None))
+
+    def fitted(self, state: StudioState) -> StudioState:
+        """`state` with a recipe that its analysis has the sums for: its own one wherever that can be used."""
+        if state.analysis is None or state.imported is not None:
+            return state
+        recipe = fitting(state.recipe, self.analysis(state.analysis))
+        return state if recipe == state.recipe else state.cooking(recipe)
 
     def read_choice(self, state: StudioState, path: Path) -> StudioState:
         """`state` with the map or recipe in the file at `path`; it is looked at to tell which.

@@ -60,6 +60,17 @@ def test_an_analysis_is_added_to_the_open_one(
         library.with_added(state, outside)
 
 
+@pytest.mark.parametrize("sums", [("tokens",), ("tokens", "weighted_norm"), ("gate",), ("norm_squared",)])
+def test_an_analysis_with_fewer_sums_opens_with_a_recipe_that_it_has_them_for(
+    library: Library, opened: Opened, contributions: Contributions, tmp_path: Path, sums: tuple[str, ...]
+) -> None:
+    outside = tmp_path / "elsewhere.safetensors"
+    file.save(replace(contributions, sums=dict.fromkeys(sums, np.ones(contributions.nonfinite.shape))), outside)
+    shown = library.open(library.with_analysis(opened.state, outside))
+    assert shown.drop is not None and shown.drop.dropped_count == 2 and shown.state.preset == "own"
+    assert library.fitted(opened.state) is opened.state
+
+
 def test_another_model_takes_the_analysis_along_only_where_it_fits(
     library: Library, opened: Opened, make_model: Callable[..., Path]
 ) -> None:
