@@ -132,13 +132,19 @@ class Library:
         self._outlines = lru_cache(4)(lambda path, _signature: outline(self._reference(path)))
         self._imatrix = lru_cache(2)(self._fit_imatrix)
         self._answers = lru_cache(4)(lambda key: answers_of(self.analysis(key)))
-        self._ranking = lru_cache(8)(lambda key: ranking_of_contributions(self.analysis(key)))
+        self._ranking = lru_cache(8)(self._rank_layers)
 
     def _reference(self, path: Path) -> Reference:
         return self._references(path, _signature(path))
 
     def _outline(self, path: Path) -> GgufHeader:
         return self._outlines(path, _signature(path))
+
+    def _rank_layers(self, key: str) -> tuple[int, ...] | None:
+        try:
+            return ranking_of_contributions(self.analysis(key))
+        except InputError:  # it has no norms; an importance matrix may rank layers
+            return None
 
     def _fit_imatrix(self, reference: Path, path: Path, drop: DropMap) -> Guidance:
         header = self._outline(reference)
