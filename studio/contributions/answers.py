@@ -8,6 +8,7 @@ from itertools import combinations
 import numpy as np
 
 from studio.contributions.insights import (
+    MEASURES,
     SURE,
     Array,
     Counts,
@@ -18,6 +19,7 @@ from studio.contributions.insights import (
     gini,
     layer_importance,
     measured,
+    measuring_sum,
     specialists,
     split_half,
     unused,
@@ -128,10 +130,9 @@ def findings(answers: Answers) -> dict[str, Finding]:
 
 def measure(contributions: Contributions) -> str:
     """What the answers are about: what an expert's contribution is measured by."""
-    if "weighted_norm_squared" not in contributions.sums:
-        return "routed tokens, because this analysis has no norms"
-    how = "an estimate, not measured" if "weighted_norm_squared" in contributions.estimated else "measured"
-    return f"the norm of an expert's weighted outputs for a question, {how}"
+    name = measuring_sum(contributions)
+    how = "an estimate that nobody measured" if name in contributions.estimated else "measured"
+    return f"{MEASURES[name]}, {how}"
 
 
 def _concentration(answers: Answers) -> Finding:

@@ -48,6 +48,7 @@ def test_another_analysis_is_answered_while_the_panel_is_open(open_page: OpenPag
     page.set_input_files("#analysis-upload input[type=file]", tmp_path / "one.json")
     page.wait_for_function("document.querySelector('#insights-text').innerText.includes('comes from 1 of')")
     assert "are never used" in page.inner_text("#insights-text")
+    assert "routed tokens, because there are no norms" in page.inner_text("#insights-text")
     assert "There is one class only" in page.inner_text("#insights-text")
 
 

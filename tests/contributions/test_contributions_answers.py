@@ -60,7 +60,8 @@ def test_what_an_analysis_does_not_tell_is_said_in_one_sentence() -> None:
     assert "is not known" in said(no_tokens)["unused"]
     assert "routed tokens" in measure(replace(single, sums={"tokens": norms[:1]}))
     assert "an estimate" in measure(replace(single, estimated=("weighted_norm_squared",)))
-    with pytest.raises(InputError, match="no sum 'tokens'"):
+    assert "sum of the norms" in measure(replace(single, sums={"tokens": norms[:1], "weighted_norm": norms[:1]}))
+    with pytest.raises(InputError, match="has none of weighted_norm_squared"):
         answers_of(replace(single, sums={"gate": norms[:1]}))
 
 
