@@ -75,10 +75,9 @@ def _common_shape(shapes: Sequence[MoeShape]) -> MoeShape:
             theirs = [f"{one.layers} layers × {one.experts} experts" for one in (first, other)]
             differs = " and ".join(theirs) if theirs[0] != theirs[1] else f"{theirs[0]}, but of other layers"
             raise MismatchError(f"The analyses are of different grids: {differs}.", _OTHER_MODEL)
+    family = _agreed(shapes, "family", lambda one: one.family if one.family != UNKNOWN_FAMILY else None)
     return replace(
-        first,
-        family=_agreed(shapes, "family", lambda one: one.family if one.family != UNKNOWN_FAMILY else None)
-        or UNKNOWN_FAMILY,
+        next((one for one in shapes if one.family == family), first),
         # An import that knows no better claims one expert per token.
         top_k=_agreed(shapes, "experts per token", lambda one: one.top_k if one.top_k > 1 else None) or first.top_k,
         hidden_size=_agreed(shapes, "hidden size", lambda one: one.hidden_size or None) or 0,
