@@ -14,6 +14,7 @@ from components import heatmap, outputs, recipe, reference, sizes
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.heatmap import SeeStation, see_station
+from components.insights import wire_insights
 from components.library import Library, Opened, Studio
 from components.markup import failure
 from components.masthead import masthead
@@ -83,6 +84,8 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     talk = chat_station(chat_sources(studio, stations.state))
     wire_build(page, studio, stations.state, stations.build)
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
+    opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
+    wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
     _keep_talk_fresh(page, talk, stations)
 
 
@@ -224,6 +227,12 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
             return {load.problem: gr.skip()}
         return _everything(library, stations, library.open(chosen))
 
+    @_told(load.problem)
+    def on_upload(now: StudioState, path: str | None, add: bool) -> Updates:
+        if path is None or not add:
+            return on_analysis(now, path)
+        return _everything(library, stations, library.open(library.with_added(now, Path(path))))
+
     def on_page(now: StudioState) -> Updates:
         """What was put into the workspace since the page was built can be chosen after a reload."""
         return {
@@ -252,4 +261,4 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     gr.on([page.load, stations.build.finished.change], on_page, state, [load.reference, load.analysis], **live)
     load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
     load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **slow)
-    load.upload.upload(on_analysis, [state, load.upload], stations.everything, **slow)
+    load.upload.upload(on_upload, [state, load.upload, load.add], stations.everything, **slow)

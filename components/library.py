@@ -19,7 +19,8 @@ from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
 from studio.contributions import file
-from studio.contributions.importers import import_analysis
+from studio.contributions.answers import Answers, answers_of
+from studio.contributions.merge import merge
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
 from studio.jobs.store import JobStore
@@ -27,10 +28,12 @@ from studio.jobs.task import ASSETS, DEMO, reference_path
 from studio.quantize.dynamic import ranking_of_contributions, ranking_of_imatrix
 from studio.quantize.forecast import Sizes, forecast_of, predict_bytes
 from studio.quantize.imatrix import Coverage
+from studio.quantize.imatrix_contributions import import_any
 from studio.quantize.imatrix_file import read_imatrix
 from studio.quantize.tiers import tier_named
 from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.apply import make_map
+from studio.recipes.criteria import fitting
 from studio.recipes.dropmap import DropMap
 from studio.recipes.preview import Preview, preview
 from studio.recipes.recipe import Recipe
@@ -43,6 +46,9 @@ AS_IS = "gguf"
 """What can be made beside tiers: a safetensors checkpoint, or a GGUF in the types that the reference has."""
 MAX_CHOICE_BYTES = 16 << 20
 """Published maps have some kilobytes."""
+
+QUICK_BYTES = 1 << 30
+"""Of a model, whose experts are read within seconds while a person waits for an importance matrix to be opened."""
 
 
 def is_recipe(text: bytes) -> bool:
@@ -131,13 +137,20 @@ class Library:
         self._references = lru_cache(16)(lambda path, _signature: open_reference(path))
         self._outlines = lru_cache(4)(lambda path, _signature: outline(self._reference(path)))
         self._imatrix = lru_cache(2)(self._fit_imatrix)
-        self._ranking = lru_cache(8)(lambda key: ranking_of_contributions(self.analysis(key)))
+        self._answers = lru_cache(4)(lambda key: answers_of(self.analysis(key)))
+        self._ranking = lru_cache(8)(self._rank_layers)
 
     def _reference(self, path: Path) -> Reference:
         return self._references(path, _signature(path))
 
     def _outline(self, path: Path) -> GgufHeader:
         return self._outlines(path, _signature(path))
+
+    def _rank_layers(self, key: str) -> tuple[int, ...] | None:
+        try:
+            return ranking_of_contributions(self.analysis(key))
+        except InputError:  # it has no norms; an importance matrix may rank layers
+            return None
 
     def _fit_imatrix(self, reference: Path, path: Path, drop: DropMap) -> Guidance:
         header = self._outline(reference)
@@ -214,10 +227,15 @@ class Library:
     def open_analysis(self, path: Path, reference: Reference | None = None) -> str:
         """Open an analysis in any known format: its content hash. One in a foreign format is kept in the workspace.
 
-        Raises what `import_analysis` raises, and `MismatchError` when it is of another grid than `reference`.
+        Raises what `import_any` raises, and `MismatchError` when it is of another grid than `reference`.
         """
+        return self._adopt(self._imported(path, reference), path)
+
+    def _imported(self, path: Path, reference: Reference | None) -> Contributions:
+        """The analysis at `path`, which fits `reference`."""
+        small = reference is not None and reference.bytes <= QUICK_BYTES
         top_k = reference.shape.top_k if reference else None
-        contributions = import_analysis(path, top_k=top_k)
+        contributions = import_any(path, model=reference if small else None, top_k=top_k)
         if reference and not contributions.shape.same_grid(reference.shape):
             ours, theirs = reference.shape, contributions.shape
             raise MismatchError(
@@ -228,6 +246,10 @@ class Library:
         if reference:  # which no foreign format says
             groups = {"groups": reference.shape.groups, "groups_per_token": reference.shape.groups_per_token}
             contributions = replace(contributions, shape=replace(contributions.shape, **groups))
+        return contributions
+
+    def _adopt(self, contributions: Contributions, path: Path) -> str:
+        """Open `contributions`, which came from `path`: their content hash."""
         key = contributions.content_hash
         with self._lock:
             if key not in self._analyses:
@@ -255,6 +277,10 @@ class Library:
         if key not in self._analyses:
             raise InputError("This analysis is no longer open.", "Open it again in the first station.")
         return self._analyses[key]
+
+    def answers(self, key: str) -> Answers:
+        """What the opened analysis says as a whole, computed once. Raises as `answers_of` does."""
+        return self._answers(key)
 
     def classes(self, state: StudioState) -> tuple[str, ...]:
         """The classes of the analysis that `state` names."""
@@ -288,19 +314,43 @@ class Library:
 
         Raises as `open_analysis` does.
         """
-        key = self.open_analysis(path, self.reference(state.reference) if state.reference else None)
+        return self._showing(state, self.open_analysis(path, self._reference_of(state)))
+
+    def with_added(self, state: StudioState, path: Path) -> StudioState:
+        """`state` with the questions of the analysis at `path` added to those that are open.
+
+        Raises as `open_analysis` and `merge` do.
+        """
+        if state.analysis is None:
+            return self.with_analysis(state, path)
+        added = self._imported(path, self._reference_of(state))
+        before, opened = self._opened(state.analysis)
+        return self._showing(state, self._adopt(merge([opened, added]), Path(f"{before.stem}-and-more")))
+
+    def _reference_of(self, state: StudioState) -> Reference | None:
+        return self.reference(state.reference) if state.reference else None
+
+    def _showing(self, state: StudioState, key: str) -> StudioState:
+        """`state` with the opened analysis `key`."""
         if key == state.analysis:
             return state
         contributions = self.analysis(key)
         view = state.view.within(contributions.classes)
         if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
             opened = StudioState.opening(state.reference, key, contributions.shape)
-            return opened.looking(view).targeting(state.target).weighing(state.imatrix)
+            return self.fitted(opened.looking(view).targeting(state.target).weighing(state.imatrix))
         known = {
             klass: weight for klass, weight in state.recipe.class_weights.items() if klass in contributions.classes
         }
         recipe = state.recipe.but(class_weights=known)
-        return replace(state, analysis=key, recipe=recipe, view=view, cell=None)
+        return self.fitted(replace(state, analysis=key, recipe=recipe, view=view, cell=None))
+
+    def fitted(self, state: StudioState) -> StudioState:
+        """`state` with a recipe that its analysis has the sums for: its own one wherever that can be used."""
+        if state.analysis is None or state.imported is not None:
+            return state
+        recipe = fitting(state.recipe, self.analysis(state.analysis))
+        return state if recipe == state.recipe else state.cooking(recipe)
 
     def read_choice(self, state: StudioState, path: Path) -> StudioState:
         """`state` with the map or recipe in the file at `path`; it is looked at to tell which.

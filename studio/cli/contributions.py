@@ -1,4 +1,4 @@
-"""The verbs up to the drop map: analyze, import, map."""
+"""The verbs up to the drop map: analyze, import, merge, map."""
 
 from __future__ import annotations
 
@@ -108,21 +108,58 @@ def analyze(
 
 
 def import_(
-    analysis: Annotated[Path, typer.Argument(help="A published analysis (JSON).", metavar="ANALYSIS")],
+    analysis: Annotated[Path, typer.Argument(help="An analysis, or an importance matrix.", metavar="ANALYSIS")],
     *,
     out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
+    model: Annotated[
+        Path | None, typer.Option(help="Safetensors folder, GGUF, or demo: whose norms an importance matrix estimates.")
+    ] = None,
+    klass: Annotated[str, typer.Option("--class", help="What an importance matrix's text is an example of.")] = "all",
     top_k: Annotated[int | None, typer.Option(min=1, help="Experts per token, which the formats do not say.")] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Turn a published analysis into a contributions file."""
-    from studio.contributions.file import save
-    from studio.contributions.importers import import_analysis
+    """Turn an analysis that was made elsewhere into a contributions file.
 
+    Understood are the published JSON analyses by category or by question, and arrays over the experts of a layer, as
+    REAP's observer records them: .npz, safetensors, or nested JSON. There a name such as 3/reap, code/3/reap or
+    model.layers.3.mlp.reap says the layer, the number (expert_frequency, ean_sum, ean_mean, weighted_ean_sum, reap,
+    weighted_expert_frequency_sum, or tokens, gate, norm, norm_squared, weighted_norm, weighted_norm_squared) and
+    perhaps a class; without a layer the array has a row per layer.
+
+    An importance matrix of llama.cpp (.gguf) gives the tokens routed to each expert, and with --model an estimate of
+    its output norm. Several, each of another class of text, can be merged.
+    """
+    from studio.checkpoints.reference import open_reference
+    from studio.contributions.file import save
+    from studio.quantize.imatrix_contributions import import_any
+
+    reference = None if model is None else open_reference(model_path(model))
     with progress_bar() as progress:
-        contributions = import_analysis(analysis, progress, top_k=top_k)
+        contributions = import_any(analysis, progress, model=reference, klass=klass, top_k=top_k)
     save(contributions, out, overwrite)
     _describe(json, contributions, out)
+
+
+def merge(
+    analyses: Annotated[
+        list[Path], typer.Argument(help="Contributions, or published analyses (JSON), of one model.", metavar="C…")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
+    model: Annotated[str | None, typer.Option(help="What the model is called, where they do not agree.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Put several analyses of one model together: their classes and their questions."""
+    from studio.contributions.file import save
+    from studio.contributions.importers import import_analysis
+    from studio.contributions.merge import merge as put_together
+
+    with progress_bar() as progress:
+        merged = put_together([import_analysis(path, progress) for path in analyses], model)
+    save(merged, out, overwrite)
+    _describe(json, merged, out)
 
 
 def map_(
@@ -259,6 +296,7 @@ def _describe(as_json: bool, contributions: Contributions, out: Path, imatrix: P
         "questions": len(questions),
         "classes": list(contributions.classes),
         "sums": list(contributions.sums),
+        "estimated": list(contributions.estimated),
         "truncated_questions": sum(question.truncated for question in questions),
         "skipped_tokens": sum(question.skipped_tokens for question in questions),
         "not_finite": int(contributions.nonfinite.sum()),

@@ -124,6 +124,20 @@ def shown_criterion(contributions: Contributions) -> Criterion:
     return "gate"
 
 
+def fitting(recipe: Recipe, contributions: Contributions) -> Recipe:
+    """`recipe`, or where the analysis lacks a sum that it needs, the same by the next best criterion that it has.
+
+    Analyses that were imported often have fewer sums than the published recipes were made for.
+    """
+    criterion = recipe.criterion
+    needed = {_SUMMED.get(criterion, "norm_squared" if criterion == "norm" else "weighted_norm_squared")}
+    needed |= {"tokens"} if recipe.add_tokens or criterion in PER_TOKEN else set()
+    if needed <= contributions.sums.keys():
+        return recipe
+    best = shown_criterion(contributions)
+    return recipe.but(criterion=best, add_tokens=False, protect_top_per_question=Measure.protect_top_per_question)
+
+
 def _per_question(contributions: Contributions, criterion: Criterion) -> Array:
     """The part of `criterion` that adds up over questions, [Q, L, E]; what outliers are judged by."""
     if criterion in _SUMMED:

@@ -259,3 +259,15 @@ def test_chat_names_a_file_that_is_no_model(verb: Run, tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF but not really")
     assert "x.gguf" in verb("chat", tmp_path / "x.gguf", "--prompt", "Hello").mistake
     assert "temperature" in verb("chat", tmp_path / "x.gguf", "--prompt", "Hello", "--temperature", -1).mistake
+
+
+def test_analyses_are_merged(contributions: Path, tmp_path: Path, verb: Run) -> None:
+    other = tmp_path / "v4.json"
+    experts = [{"id": expert, "wnorm": 1.0 + expert, "rnorm": 1.0, "tc": 3} for expert in range(EXPERTS)]
+    other.write_text(json.dumps({"questions": {"q": {str(layer): experts for layer in range(LAYERS)}}}))
+    said = verb("merge", contributions, other, "--out", tmp_path / "both.safetensors", "--json").json
+    assert (said["questions"], said["classes"]) == (5, ["math", "code", "questions"])
+    assert said["sums"] == ["tokens", "norm_squared", "weighted_norm_squared"]
+    assert "left out, because not all of them have it: gate, norm, weighted_norm" in said["source"]
+    twice = verb("merge", contributions, contributions, "--out", tmp_path / "twice.safetensors").mistake
+    assert "would count twice" in twice

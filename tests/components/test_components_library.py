@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from components.library import Library, Opened, is_recipe
 from components.state import StudioState
 from studio.contributions import file
-from studio.contributions.model import Contributions
+from studio.contributions.model import Contributions, Question
 from studio.errors import FormatError, InputError, MismatchError
 from studio.recipes.apply import make_map
 from studio.recipes.presets import preset
@@ -44,6 +45,30 @@ def test_an_analysis_from_elsewhere_is_kept_in_the_workspace(
     kept = library.analysis_path(library.open_analysis(outside))
     assert kept.is_relative_to(library.workspace.contributions)
     assert file.load(kept).content_hash == contributions.content_hash
+
+
+def test_an_analysis_is_added_to_the_open_one(
+    library: Library, opened: Opened, contributions: Contributions, tmp_path: Path
+) -> None:
+    outside = tmp_path / "verse.safetensors"
+    verse = (Question("q1", "verse"), Question("q3", "verse"))
+    file.save(replace(contributions, questions=verse), outside)
+    state = library.with_added(opened.state, outside)
+    assert library.open(state).classes == ("math", "code", "verse")
+    assert library.analysis_path(state.analysis or "").is_relative_to(library.workspace.contributions)
+    with pytest.raises(InputError, match="would count twice"):
+        library.with_added(state, outside)
+
+
+@pytest.mark.parametrize("sums", [("tokens",), ("tokens", "weighted_norm"), ("gate",), ("norm_squared",)])
+def test_an_analysis_with_fewer_sums_opens_with_a_recipe_that_it_has_them_for(
+    library: Library, opened: Opened, contributions: Contributions, tmp_path: Path, sums: tuple[str, ...]
+) -> None:
+    outside = tmp_path / "elsewhere.safetensors"
+    file.save(replace(contributions, sums=dict.fromkeys(sums, np.ones(contributions.nonfinite.shape))), outside)
+    shown = library.open(library.with_analysis(opened.state, outside))
+    assert shown.drop is not None and shown.drop.dropped_count == 2 and shown.state.preset == "own"
+    assert library.fitted(opened.state) is opened.state
 
 
 def test_another_model_takes_the_analysis_along_only_where_it_fits(
