@@ -195,8 +195,12 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     @_told(choose.problem)
     def on_choose(now: StudioState, *values: Any) -> Updates:
         preset, drop, weights, name, chosen_outputs, more = values
-        chosen = now.choosing(preset, int(drop), weights_from_json(weights, library.classes(now)))
-        return _results(library, stations, library.open(chosen), name, outputs.ticked(chosen_outputs, more))
+        sent = weights_from_json(weights, library.classes(now))
+        chosen = library.choosing(now, preset, int(drop), sent)
+        results = _results(library, stations, library.open(chosen), name, outputs.ticked(chosen_outputs, more))
+        if chosen.recipe.class_weights != sent:  # the preset brought its own
+            results[choose.weights] = weights_json(library.classes(now), chosen.recipe.class_weights)
+        return results
 
     @_told(choose.problem)
     def on_look(now: StudioState, klass: str, minus: str, scale: str) -> Updates:
@@ -251,7 +255,7 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     }
     asked = stations.build.asked
     for control in choose.controls:
-        control.input(on_choose, [state, *choose.controls, *asked], stations.results, **live)
+        control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)
     for control in see.controls:
         control.input(on_look, [state, *see.controls], stations.looks, **live)
     # not `always_last`: gradio would send the last click with the data of the first

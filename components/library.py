@@ -23,6 +23,7 @@ from studio.contributions.answers import Answers, answers_of
 from studio.contributions.merge import merge
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
+from studio.families import MoeShape
 from studio.jobs.store import JobStore
 from studio.jobs.task import ASSETS, DEMO, reference_path
 from studio.quantize.dynamic import ranking_of_contributions, ranking_of_imatrix
@@ -35,8 +36,10 @@ from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.apply import make_map
 from studio.recipes.criteria import fitting
 from studio.recipes.dropmap import DropMap
+from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.preview import Preview, preview
 from studio.recipes.recipe import Recipe
+from studio.recipes.weights import by_name
 from studio.staging import staged
 from studio.workspace import Workspace
 
@@ -57,7 +60,7 @@ def is_recipe(text: bytes) -> bool:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and isinstance(content.get("drop"), int)
+    return isinstance(content, dict) and any(isinstance(content.get(count), int) for count in ("drop", "keep"))
 
 
 def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -361,9 +364,27 @@ class Library:
             raise InputError(f"{path.name} has {path.stat().st_size:,} bytes, too many for a map or a recipe.")
         text = path.read_bytes()
         if is_recipe(text):
-            return state.cooking(Recipe.from_json(text, path.name))
+            return state.cooking(self._in_plain_terms(state, Recipe.from_json(text, path.name)))
         model = self.reference(state.reference) if state.reference else self.analysis(state.analysis or "")
         return state.showing(DropMap.from_json(text, shape=model.shape, name=path.name))
+
+    def choosing(self, state: StudioState, name: str, drop: int, weights: Mapping[str, float]) -> StudioState:
+        """`StudioState.choosing`; a preset that is new and brings weights of its own has those."""
+        if name not in PRESETS:
+            return state.choosing(name, drop, weights)
+        if name != state.preset and PRESETS[name].recipe.class_weights:
+            weights = self._in_plain_terms(state, preset(name, drop)).class_weights
+        chosen = state.choosing(name, drop, weights)
+        return replace(chosen, recipe=scaled(chosen.recipe, self._shape(state).experts))
+
+    def _in_plain_terms(self, state: StudioState, recipe: Recipe) -> Recipe:
+        """`recipe` with a drop count and, where an analysis is open, with weights by class, as the page shows them."""
+        if state.analysis is not None:
+            return by_name(recipe, self.classes(state), self._shape(state).experts)
+        return recipe.but(drop=recipe.drop_of(self._shape(state).experts))
+
+    def _shape(self, state: StudioState) -> MoeShape:
+        return self.analysis(state.analysis).shape if state.analysis else self.reference(state.reference).shape
 
     def foretold_bytes(self, opened: Opened, output: str) -> int:
         """Bytes of an output made of the open reference with the map that is shown.

@@ -70,8 +70,12 @@ def as_array(weights: Mapping[str, float]) -> Array:
 def by_name(recipe: Recipe, known: Sequence[str], experts: int) -> Recipe:
     """The same recipe in the plain terms of one analysis: weights by class name (those that are not 1), and `drop`.
 
-    Patterns, positions and `keep` are gone, so the result suits this analysis only. Raises as `weights_of` does.
+    Patterns, positions and `keep` are gone, so the result suits this analysis only; a recipe without any stays itself.
+    Raises as `weights_of` does.
     """
+    named = {*recipe.class_weights, *recipe.protect_class_weights} <= {*known}
+    if named and recipe.drop is not None:
+        return recipe
     classes = chosen_classes(recipe, known)
     changes = {"drop": recipe.drop_of(experts)}
     plain = {

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from components.library import Library, Opened, is_recipe
+from components.outputs import command_text
 from components.state import StudioState
 from studio.contributions import file
 from studio.contributions.model import Contributions, Question
@@ -147,8 +148,28 @@ def test_sizes_fall_with_every_dropped_expert_and_with_the_tier(library: Library
     assert sizes("F16")[0] > sizes("Q8_0")[0] > sizes("Q4_K_M")[0]
 
 
+def test_a_recipe_in_other_terms_is_shown_in_those_of_the_page(
+    library: Library, opened: Opened, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text('{"keep": 5, "class_weights": {"#1": 1, "#2": 3}}')
+    recipe = library.read_choice(opened.state, path).recipe
+    assert (recipe.drop, recipe.keep, recipe.class_weights) == (3, None, {"code": 3.0})
+
+
+def test_a_preset_brings_its_own_weights_once_and_protects_the_same_share(library: Library, opened: Opened) -> None:
+    coder = library.choosing(opened.state, "98e-v5-coder", 2, {"math": 2.0})
+    assert coder.recipe.class_weights == {"code": 3.0}
+    assert (coder.recipe.protect_top, coder.recipe.floor_clamp) == (1, (1, 2))
+    moved = library.choosing(coder, "98e-v5-coder", 3, {})
+    assert moved.recipe.class_weights == {} and moved.recipe.floor_clamp == (1, 2)
+    shown = library.open(moved)
+    assert shown.drop is not None and shown.drop.dropped_count == 3
+    assert "--class-weight math=1 --class-weight code=1" in command_text(library, shown, "small", ["safetensors"])
+
+
 def test_a_map_is_not_taken_for_a_recipe() -> None:
-    assert is_recipe(b'{"drop": 3}')
+    assert is_recipe(b'{"drop": 3}') and is_recipe(b'{"keep": 3}')
     assert not is_recipe(b'{"0": [1]}') and not is_recipe(b"{") and not is_recipe(b"[1]")
 
 
