@@ -101,9 +101,7 @@ def _generate(
         }
     )
     device = input_device(model)
-    generated = model.generate(
-        input_ids=inputs.to(device), attention_mask=mask.to(device), generation_config=greedy
-    )
+    generated = model.generate(input_ids=inputs.to(device), attention_mask=mask.to(device), generation_config=greedy)
     return {"tokens": np.ascontiguousarray(generated[:, width:].cpu().numpy())}
 
 
