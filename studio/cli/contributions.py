@@ -59,7 +59,9 @@ def analyze(
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take of time and memory.")] = False,
     max_tokens: MaxTokens = 4096,
     continuation: Continuation = 128,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16, float16, or nf4 for experts in four bits.")
+    ] = "auto",
     imatrix: Annotated[
         Path | None, typer.Option(help="Also write the importance matrix of these answers (.gguf), in the same pass.")
     ] = None,
