@@ -49,7 +49,7 @@ def floor_analysis(contributions: Contributions, recipe: Recipe, second: Contrib
     best = np.zeros((rows, shape.experts), dtype=np.int64)
     if recipe.floor or recipe.layer_floors or recipe.floor_layers_from != "recipe":
         pooled = one_row_if_model_wide(class_values(analysis, measure).values, recipe).max(axis=0)
-        counts = _counts(recipe, shape.layer_ids, pooled)
+        counts = np.clip(_counts(recipe, shape.layer_ids, pooled), 0, shape.experts).astype(np.int64)
     if recipe.class_minimums:
         as_they_are = class_values(analysis, replace(measure, outliers="keep")).values
         best = one_row_if_model_wide(as_they_are, recipe).argmax(axis=0)
@@ -73,8 +73,8 @@ def _chosen(contributions: Contributions, recipe: Recipe, second: Contributions 
     return second
 
 
-def _counts(recipe: Recipe, layer_ids: tuple[int, ...], pooled: Array) -> Integers:
-    """[R], none below 0."""
+def _counts(recipe: Recipe, layer_ids: tuple[int, ...], pooled: Array) -> Array:
+    """[R]: whole numbers as the recipe has them, however low or high."""
     if recipe.floor_layers_from == "file":
         raise InputError("The recipe takes its floors per layer from a file, and none is given.", "Give --layer-floor.")
     floors = dict(recipe.layer_floors)
@@ -88,9 +88,9 @@ def _counts(recipe: Recipe, layer_ids: tuple[int, ...], pooled: Array) -> Intege
     if recipe.floor_clamp is not None and floors:
         floors = _stretched(floors, *recipe.floor_clamp)
     if recipe.scope == "model":
-        return np.array([recipe.floor])
-    counts = [int(floors.get(str(layer), recipe.floor)) for layer in layer_ids]
-    return np.maximum(np.array(counts, dtype=np.int64), 0)
+        floors = {}
+        layer_ids = layer_ids[:1]
+    return np.trunc([float(floors.get(str(layer), recipe.floor)) for layer in layer_ids])
 
 
 def _importance(pooled: Array) -> Array:

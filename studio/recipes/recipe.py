@@ -60,12 +60,13 @@ Arithmetic = Literal["espalier", "published"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+LayerFloor = Annotated[float, Field(ge=-1e100, le=1e100)]
 Count = Annotated[int, Field(ge=0)]
 Layer = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,5})$")]
 LayerOrAll = Annotated[str, Field(pattern=r"^(all|0|[1-9][0-9]{0,5})$")]
 Ids = Annotated[list[Count], AfterValidator(lambda ids: sorted(set(ids)))]
-Clamp = Annotated[tuple[Count, Count], Strict(False)]
+Bound = Annotated[int, Field(ge=0, le=1 << 20)]
+Clamp = Annotated[tuple[Bound, Bound], Strict(False)]
 ClassMinimum = Annotated[tuple[str, Annotated[int, Field(ge=1)]], Strict(False)]
 
 
@@ -134,9 +135,9 @@ class Recipe(BaseModel):
     """The experts of each layer with the highest values in each class, which are not dropped."""
     floor_analysis: Literal["second", "same"] = "second"
     """Whose classes floors and `class_minimums` go by: a second analysis (the generic one), or the one at hand."""
-    floor: Count = 0
+    floor: Bound = 0
     """How many experts of each layer are protected for their highest value in any class of the floor analysis."""
-    layer_floors: dict[Layer, Finite] = Field(default_factory=dict)
+    layer_floors: dict[Layer, LayerFloor] = Field(default_factory=dict)
     """The same for single layers, in place of `floor`: whole numbers (or what `floor_clamp` makes into such)."""
     floor_layers_from: Literal["recipe", "file", "importance"] = "recipe"
     """`file`: `layer_floors` are in a file of their own, which has to be given. `importance`: from each layer's mean

@@ -121,8 +121,13 @@ def test_a_published_summary_is_read_with_the_names_of_its_classes(data: Path) -
 
 
 def test_a_summary_without_classes_tells_them_by_those_it_used() -> None:
-    summary = {"args": {"target": 9, "classes": None, "class_weights": ["1", "2"]}, "classes_used": ["math", "code"]}
+    summary: dict[str, Any] = {
+        "args": {"target": 9, "classes": None, "class_weights": ["1", "2"]},
+        "classes_used": ["math", "code"],
+    }
     recipe = recipe_of_arguments(json.dumps(summary))
+    endless = {**summary["args"], "outlier_wnorm_thresh": float("inf"), "outlier_mode": "zero"}
+    assert recipe_of_arguments(json.dumps({"args": endless})).outlier_threshold == sys.float_info.max
     assert recipe.classes is None and recipe.class_weights == {"math": 1.0, "code": 2.0}
 
 
@@ -136,6 +141,7 @@ def test_a_summary_without_classes_tells_them_by_those_it_used() -> None:
         ('{"0": true}', "floor of layer 0 is True"),
         ('{"zero": 3}', "layer_floors.zero"),
         ('{"0": 1e999}', "layer_floors.0 is inf"),
+        ('{"0": NaN}', "layer_floors.0 is nan"),
     ],
 )
 def test_what_is_no_map_of_floors_is_refused(floors: str, reason: str) -> None:
