@@ -23,9 +23,7 @@ def analyze(
     out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
     max_tokens: Annotated[int, typer.Option(min=1, help="Longer prompts are cut, and marked so.")] = 4096,
     continuation: Annotated[int, typer.Option(min=1, help="Tokens the model answers where a prompt has none.")] = 128,
-    dtype: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16, float16, or nf4 for experts in four bits.")
-    ] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     imatrix: Annotated[
         Path | None, typer.Option(help="Also write the importance matrix of these answers (.gguf), in the same pass.")
     ] = None,

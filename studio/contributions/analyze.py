@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from studio.contributions import file, four_bit
+from studio.contributions import file
 from studio.contributions.checkpoint import key_of, model_key
 from studio.contributions.model import SUMS, Contributions
 from studio.contributions.prompts import read_prompts
@@ -38,11 +37,10 @@ def analyze(
 ) -> Contributions:
     """Load the model in `model_dir` (safetensors, transformers), observe it on the file `prompts`, save to `out`.
 
-    On the GPU when there is one that the model fits on, else on the CPU. `dtype` is a torch dtype's name, "auto" for
-    that of the checkpoint, or "nf4" for that with the experts in four bits; `max_tokens` and `continuation_tokens` are
-    those of `collect`. Everything that can be wrong with the inputs is checked before the weights are read. What is
-    finished is kept in a hidden folder beside `out`: the next analysis with the same model and the same `out` goes on
-    where this one was interrupted.
+    On the GPU when there is one that the model fits on, else on the CPU. `dtype` is a torch dtype's name, or "auto" for
+    that of the checkpoint; `max_tokens` and `continuation_tokens` are those of `collect`. Everything that can be wrong
+    with the inputs is checked before the weights are read. What is finished is kept in a hidden folder beside `out`:
+    the next analysis with the same model and the same `out` goes on where this one was interrupted.
 
     With `use_energies` the same pass measures what flows into every weight; it is called once, before `out` is written.
 
@@ -63,7 +61,7 @@ def analyze(
     from studio.contributions.energies import Energies
 
     energies = Energies() if use_energies else None
-    with resumable(out.parent, out.name, _key(model_dir, model, dtype), outlives=_INTERRUPTIONS) as checkpoint:
+    with resumable(out.parent, out.name, _key(model_dir, model), outlives=_INTERRUPTIONS) as checkpoint:
         contributions = collect(
             model,
             tokenizer,
@@ -76,22 +74,19 @@ def analyze(
             checkpoint=checkpoint,
             energies=energies,
         )
-        if dtype == four_bit.NAME:
-            contributions = replace(contributions, source=f"{contributions.source}; experts in NF4")
         if use_energies and energies:
             use_energies(energies)
         file.save(contributions, out, overwrite)
     return contributions
 
 
-def _key(model_dir: Path, model: Any, dtype: str) -> str:
+def _key(model_dir: Path, model: Any) -> str:
     """What stands for the loaded `model`, and so for every number that it gives on the same tokens."""
     import torch
     import transformers
 
     versions = [torch.__version__, transformers.__version__]
-    place = getattr(model, "hf_device_map", None) or model.device
-    return key_of([model_key(model_dir), str(model.dtype), dtype == four_bit.NAME, str(place), versions])[:32]
+    return key_of([model_key(model_dir), str(model.dtype), str(model.device), versions])[:32]
 
 
 def _config(model_dir: Path) -> dict[str, Any]:
@@ -113,12 +108,8 @@ def _load(model_dir: Path, dtype: str) -> tuple[Any, Any]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    packed = dtype == four_bit.NAME
-    if packed:
-        four_bit.require_bitsandbytes()
-        dtype = "auto"
     if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InputError(f"{dtype!r} is no torch dtype.", "Give auto, float32, bfloat16, float16 or nf4.")
+        raise InputError(f"{dtype!r} is no torch dtype.", "Give auto, float32, bfloat16 or float16.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(model_dir, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
@@ -127,21 +118,15 @@ def _load(model_dir: Path, dtype: str) -> tuple[Any, Any]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"The model in {model_dir} cannot be loaded: {reason}.") from error
-    if packed:
-        shape = shape_of_config(model.config.to_dict())
-        four_bit.pack_experts(model, shape, _device(four_bit.packed_bytes(model, shape)))
-    else:
-        model.to(_device(int(cast(Any, model).get_memory_footprint())))
-    model.train(False)
-    return model, tokenizer
+    return model.to(_device(model)).eval(), tokenizer
 
 
-def _device(weights: int) -> Any:
-    """A GPU with room for that many bytes of weights and a fifth on top for the pass, else the CPU."""
+def _device(model: Any) -> Any:
+    """A GPU with room for the weights and a fifth on top for the pass, else the CPU."""
     import torch
 
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
-        if free > 1.2 * weights:
+        if free > 1.2 * model.get_memory_footprint():
             return torch.device("cuda")
     return torch.device("cpu")

@@ -169,7 +169,7 @@ def _check_weights(module: Any, layer: int) -> None:
             raise UnsupportedError(
                 f"The experts of layer {layer} are {type(module).__name__}, with {name} as {kind}: they are quantized "
                 "in a way that cannot be observed.",
-                "Load the model without that quantization, or in bfloat16 with its experts packed (nf4).",
+                "Load the model without that quantization.",
             )
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from studio.contributions.analyze import analyze
 from studio.contributions.collector import collect
 from studio.contributions.energies import Energies
 from studio.contributions.four_bit import pack_experts, packed_bytes
@@ -109,18 +107,6 @@ def test_a_model_that_bitsandbytes_loads_in_four_bits_is_observed(tmp_path):
     assert (sums[0].sum(-1) > 0).all()
     assert energies.counts["layers.1.self_attn.q_proj"] == sums[0].sum() / 3 / 2
     assert energies.counts["layers.1.experts.down_proj"].sum() == sums[0].sum() / 2
-
-
-@needs_bitsandbytes
-def test_the_verb_packs_the_experts_and_says_so(tmp_path):
-    folder = tmp_path / "wide"
-    wide_model().save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    (tmp_path / "p.jsonl").write_text(json.dumps({"class": "a", "prompt": "2?", "answer": "2"}) + "\n")
-    made = analyze(folder, tmp_path / "p.jsonl", tmp_path / "c.safetensors", dtype="nf4")
-    assert "experts in NF4" in made.source
-    whole = analyze(folder, tmp_path / "p.jsonl", tmp_path / "d.safetensors")
-    assert not np.array_equal(made.sum("norm"), whole.sum("norm"))
 
 
 @needs_bitsandbytes
