@@ -120,7 +120,7 @@ def _layered(request: Request, chosen: Estimate, energies: Energies | None) -> O
 
 
 def _key(model_dir: Path, dtype: torch.dtype, place: str) -> str:
-    versions = [torch.__version__, transformers.__version__]
+    versions = [torch.__version__, transformers.__version__, torch.get_num_threads()]  # sums round by threads
     return key_of([model_key(model_dir), str(dtype), place, versions])[:32]
 
 
