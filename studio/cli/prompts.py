@@ -40,8 +40,8 @@ Continuation = Annotated[
     typer.Option(
         min=0,
         help="Tokens the model answers where a prompt has none; 0 observes the prompt alone. Few rank better than "
-        "many: the first are those that the question decides, while a long answer drifts into generic text and repetition, and in sums over tokens "
-        "the longest answers would outweigh all others.",
+        "many: the first are those that the question decides, while a long answer drifts into generic text and "
+        "repetition, and in sums over tokens the longest answers would outweigh all others.",
     ),
 ]
 Thinking = Annotated[

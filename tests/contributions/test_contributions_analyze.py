@@ -73,7 +73,7 @@ def test_what_is_wrong_is_said_before_the_weights_are_read(model_folder, prompts
     with pytest.raises(UnsupportedError, match="'mamba'"):
         analyze(folder, prompts, out)
     (folder / "config.json").write_text((model_folder / "config.json").read_text())
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="neither model.safetensors nor"):
         analyze(folder, prompts, out)
     prompts.write_text("broken\n")
     with pytest.raises(FormatError, match="line 1"):
@@ -91,7 +91,7 @@ def test_damaged_weights_are_refused(model_folder, prompts, tmp_path):
         (folder / file.name).write_bytes(file.read_bytes())
     weights = (model_folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    with pytest.raises(InputError, match="damaged cannot be loaded"):
+    with pytest.raises(InputError, match=r"damaged/model\.safetensors, header"):
         analyze(folder, prompts, tmp_path / "c.safetensors")
 
 
