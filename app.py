@@ -58,7 +58,7 @@ def studio_of(given: argparse.Namespace) -> Studio:
     analysis = given.contributions or (DEMO_ANALYSIS if name in (DEMO, "") and DEMO_ANALYSIS.exists() else None)
     key = library.open_analysis(analysis, reference) if analysis else None
     model = reference or (library.analysis(key) if key else None)
-    first = StudioState.opening(name, key, model.shape if model else None)
+    first = library.fitted(StudioState.opening(name, key, model.shape if model else None))
     return Studio(library, JobStore(workspace), first)
 
 

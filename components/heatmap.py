@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from components.insights import InsightsPart, insights_part
 from components.library import Opened
 from components.markup import class_label, station_head
 from components.state import ALL, View
@@ -39,6 +40,8 @@ class SeeStation:
     scale: gr.Radio
     plot: gr.HTML
     cell: gr.HTML
+    insights: InsightsPart
+    """What the analysis says as a whole."""
 
     @property
     def controls(self) -> list[gr.components.Component]:
@@ -82,4 +85,5 @@ def see_station(opened: Opened, map_json: str) -> SeeStation:
         )
         panel(_LEGEND)
         cell = panel(elem_id="cell", visible=False)
-    return SeeStation(klass, minus, scale, plot, cell)
+        insights = insights_part()
+    return SeeStation(klass, minus, scale, plot, cell, insights)

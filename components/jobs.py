@@ -71,6 +71,8 @@ def _running(job: Job) -> str:
 
 def _done(job: Job, workspace: Workspace) -> str:
     result = job.result or {}
+    if "says" in result:
+        return f"<p>{escape(str(result['says']))}</p>"
     took = f" in {duration_text(job.finished - job.started)}" if job.started and job.finished else ""
     listed = result.get("files")
     rows = [_file_row(workspace, entry) for entry in listed] if isinstance(listed, list) else []

@@ -14,6 +14,7 @@ from components import heatmap, outputs, recipe, reference, sizes
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.heatmap import SeeStation, see_station
+from components.insights import wire_insights
 from components.library import Library, Opened, Studio
 from components.markup import failure
 from components.masthead import masthead
@@ -83,6 +84,8 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     talk = chat_station(chat_sources(studio, stations.state))
     wire_build(page, studio, stations.state, stations.build)
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
+    opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
+    wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
     _keep_talk_fresh(page, talk, stations)
 
 
@@ -160,7 +163,7 @@ def _everything(library: Library, stations: Stations, opened: Opened) -> Updates
         see.minus: gr.Dropdown(heatmap.minus_choices(classes), value=state.view.minus or heatmap.NOBODY),
         see.scale: state.view.scale,
         choose.preset: gr.Radio(recipe.preset_choices(state), value=state.preset),
-        choose.drop: gr.Slider(maximum=opened.most, value=min(state.recipe.drop, opened.most)),
+        choose.drop: gr.Slider(maximum=opened.most, step=opened.step, value=min(state.recipe.drop, opened.most)),
         choose.weights: weights_json(classes, state.recipe.class_weights),
         load.reference: gr.Dropdown(reference.reference_choices(library), value=state.reference or None),
         load.reference_facts: reference.reference_html(opened.reference),
@@ -192,8 +195,12 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     @_told(choose.problem)
     def on_choose(now: StudioState, *values: Any) -> Updates:
         preset, drop, weights, name, chosen_outputs, more = values
-        chosen = now.choosing(preset, int(drop), weights_from_json(weights, library.classes(now)))
-        return _results(library, stations, library.open(chosen), name, outputs.ticked(chosen_outputs, more))
+        sent = weights_from_json(weights, library.classes(now))
+        chosen = library.choosing(now, preset, int(drop), sent)
+        results = _results(library, stations, library.open(chosen), name, outputs.ticked(chosen_outputs, more))
+        if chosen.recipe.class_weights != sent:  # the preset brought its own
+            results[choose.weights] = weights_json(library.classes(now), chosen.recipe.class_weights)
+        return results
 
     @_told(choose.problem)
     def on_look(now: StudioState, klass: str, minus: str, scale: str) -> Updates:
@@ -224,6 +231,12 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
             return {load.problem: gr.skip()}
         return _everything(library, stations, library.open(chosen))
 
+    @_told(load.problem)
+    def on_upload(now: StudioState, path: str | None, add: bool) -> Updates:
+        if path is None or not add:
+            return on_analysis(now, path)
+        return _everything(library, stations, library.open(library.with_added(now, Path(path))))
+
     def on_page(now: StudioState) -> Updates:
         """What was put into the workspace since the page was built can be chosen after a reload."""
         return {
@@ -242,7 +255,7 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     }
     asked = stations.build.asked
     for control in choose.controls:
-        control.input(on_choose, [state, *choose.controls, *asked], stations.results, **live)
+        control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)
     for control in see.controls:
         control.input(on_look, [state, *see.controls], stations.looks, **live)
     # not `always_last`: gradio would send the last click with the data of the first
@@ -252,4 +265,4 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     gr.on([page.load, stations.build.finished.change], on_page, state, [load.reference, load.analysis], **live)
     load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
     load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **slow)
-    load.upload.upload(on_analysis, [state, load.upload], stations.everything, **slow)
+    load.upload.upload(on_upload, [state, load.upload, load.add], stations.everything, **slow)

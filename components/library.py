@@ -14,26 +14,32 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from components.state import StudioState
+from components.state import StudioState, most_dropped
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
 from studio.contributions import file
-from studio.contributions.importers import import_analysis
+from studio.contributions.answers import Answers, answers_of
+from studio.contributions.merge import merge
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
+from studio.families import MoeShape
 from studio.jobs.store import JobStore
 from studio.jobs.task import ASSETS, DEMO, reference_path
 from studio.quantize.dynamic import ranking_of_contributions, ranking_of_imatrix
 from studio.quantize.forecast import Sizes, forecast_of, predict_bytes
 from studio.quantize.imatrix import Coverage
+from studio.quantize.imatrix_contributions import import_any
 from studio.quantize.imatrix_file import read_imatrix
 from studio.quantize.tiers import tier_named
 from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.apply import make_map
+from studio.recipes.criteria import fitting
 from studio.recipes.dropmap import DropMap
+from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.preview import Preview, preview
 from studio.recipes.recipe import Recipe
+from studio.recipes.weights import by_name
 from studio.staging import staged
 from studio.workspace import Workspace
 
@@ -44,6 +50,9 @@ AS_IS = "gguf"
 MAX_CHOICE_BYTES = 16 << 20
 """Published maps have some kilobytes."""
 
+QUICK_BYTES = 1 << 30
+"""Of a model, whose experts are read within seconds while a person waits for an importance matrix to be opened."""
+
 
 def is_recipe(text: bytes) -> bool:
     """Whether JSON is a recipe rather than a map; what is neither is left to the reader of maps, which says why."""
@@ -51,7 +60,7 @@ def is_recipe(text: bytes) -> bool:
         content = json.loads(text)
     except (ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and isinstance(content.get("drop"), int)
+    return isinstance(content, dict) and any(isinstance(content.get(count), int) for count in ("drop", "keep"))
 
 
 def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -91,7 +100,13 @@ class Opened:
     def most(self) -> int:
         """The most experts that a layer can lose."""
         model = self.reference or self.contributions
-        return max(1, model.shape.experts - model.shape.top_k) if model else 1
+        return max(1, most_dropped(model.shape)) if model else 1
+
+    @property
+    def step(self) -> int:
+        """Experts are dropped by multiples of it: one of each group that the router chooses among."""
+        model = self.reference or self.contributions
+        return model.shape.groups if model else 1
 
     @property
     def name(self) -> str:
@@ -125,13 +140,20 @@ class Library:
         self._references = lru_cache(16)(lambda path, _signature: open_reference(path))
         self._outlines = lru_cache(4)(lambda path, _signature: outline(self._reference(path)))
         self._imatrix = lru_cache(2)(self._fit_imatrix)
-        self._ranking = lru_cache(8)(lambda key: ranking_of_contributions(self.analysis(key)))
+        self._answers = lru_cache(4)(lambda key: answers_of(self.analysis(key)))
+        self._ranking = lru_cache(8)(self._rank_layers)
 
     def _reference(self, path: Path) -> Reference:
         return self._references(path, _signature(path))
 
     def _outline(self, path: Path) -> GgufHeader:
         return self._outlines(path, _signature(path))
+
+    def _rank_layers(self, key: str) -> tuple[int, ...] | None:
+        try:
+            return ranking_of_contributions(self.analysis(key))
+        except InputError:  # it has no norms; an importance matrix may rank layers
+            return None
 
     def _fit_imatrix(self, reference: Path, path: Path, drop: DropMap) -> Guidance:
         header = self._outline(reference)
@@ -208,10 +230,15 @@ class Library:
     def open_analysis(self, path: Path, reference: Reference | None = None) -> str:
         """Open an analysis in any known format: its content hash. One in a foreign format is kept in the workspace.
 
-        Raises what `import_analysis` raises, and `MismatchError` when it is of another grid than `reference`.
+        Raises what `import_any` raises, and `MismatchError` when it is of another grid than `reference`.
         """
+        return self._adopt(self._imported(path, reference), path)
+
+    def _imported(self, path: Path, reference: Reference | None) -> Contributions:
+        """The analysis at `path`, which fits `reference`."""
+        small = reference is not None and reference.bytes <= QUICK_BYTES
         top_k = reference.shape.top_k if reference else None
-        contributions = import_analysis(path, top_k=top_k)
+        contributions = import_any(path, model=reference if small else None, top_k=top_k)
         if reference and not contributions.shape.same_grid(reference.shape):
             ours, theirs = reference.shape, contributions.shape
             raise MismatchError(
@@ -219,6 +246,13 @@ class Library:
                 f"{reference.name} has {ours.layers} × {ours.experts}.",
                 "Open the model that it was made from, or analyze this one.",
             )
+        if reference:  # which no foreign format says
+            groups = {"groups": reference.shape.groups, "groups_per_token": reference.shape.groups_per_token}
+            contributions = replace(contributions, shape=replace(contributions.shape, **groups))
+        return contributions
+
+    def _adopt(self, contributions: Contributions, path: Path) -> str:
+        """Open `contributions`, which came from `path`: their content hash."""
         key = contributions.content_hash
         with self._lock:
             if key not in self._analyses:
@@ -246,6 +280,10 @@ class Library:
         if key not in self._analyses:
             raise InputError("This analysis is no longer open.", "Open it again in the first station.")
         return self._analyses[key]
+
+    def answers(self, key: str) -> Answers:
+        """What the opened analysis says as a whole, computed once. Raises as `answers_of` does."""
+        return self._answers(key)
 
     def classes(self, state: StudioState) -> tuple[str, ...]:
         """The classes of the analysis that `state` names."""
@@ -279,19 +317,43 @@ class Library:
 
         Raises as `open_analysis` does.
         """
-        key = self.open_analysis(path, self.reference(state.reference) if state.reference else None)
+        return self._showing(state, self.open_analysis(path, self._reference_of(state)))
+
+    def with_added(self, state: StudioState, path: Path) -> StudioState:
+        """`state` with the questions of the analysis at `path` added to those that are open.
+
+        Raises as `open_analysis` and `merge` do.
+        """
+        if state.analysis is None:
+            return self.with_analysis(state, path)
+        added = self._imported(path, self._reference_of(state))
+        before, opened = self._opened(state.analysis)
+        return self._showing(state, self._adopt(merge([opened, added]), Path(f"{before.stem}-and-more")))
+
+    def _reference_of(self, state: StudioState) -> Reference | None:
+        return self.reference(state.reference) if state.reference else None
+
+    def _showing(self, state: StudioState, key: str) -> StudioState:
+        """`state` with the opened analysis `key`."""
         if key == state.analysis:
             return state
         contributions = self.analysis(key)
         view = state.view.within(contributions.classes)
         if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
             opened = StudioState.opening(state.reference, key, contributions.shape)
-            return opened.looking(view).targeting(state.target).weighing(state.imatrix)
+            return self.fitted(opened.looking(view).targeting(state.target).weighing(state.imatrix))
         known = {
             klass: weight for klass, weight in state.recipe.class_weights.items() if klass in contributions.classes
         }
         recipe = state.recipe.but(class_weights=known)
-        return replace(state, analysis=key, recipe=recipe, view=view, cell=None)
+        return self.fitted(replace(state, analysis=key, recipe=recipe, view=view, cell=None))
+
+    def fitted(self, state: StudioState) -> StudioState:
+        """`state` with a recipe that its analysis has the sums for: its own one wherever that can be used."""
+        if state.analysis is None or state.imported is not None:
+            return state
+        recipe = fitting(state.recipe, self.analysis(state.analysis))
+        return state if recipe == state.recipe else state.cooking(recipe)
 
     def read_choice(self, state: StudioState, path: Path) -> StudioState:
         """`state` with the map or recipe in the file at `path`; it is looked at to tell which.
@@ -302,9 +364,27 @@ class Library:
             raise InputError(f"{path.name} has {path.stat().st_size:,} bytes, too many for a map or a recipe.")
         text = path.read_bytes()
         if is_recipe(text):
-            return state.cooking(Recipe.from_json(text, path.name))
+            return state.cooking(self._in_plain_terms(state, Recipe.from_json(text, path.name)))
         model = self.reference(state.reference) if state.reference else self.analysis(state.analysis or "")
         return state.showing(DropMap.from_json(text, shape=model.shape, name=path.name))
+
+    def choosing(self, state: StudioState, name: str, drop: int, weights: Mapping[str, float]) -> StudioState:
+        """`StudioState.choosing`; a preset that is new and brings weights of its own has those."""
+        if name not in PRESETS:
+            return state.choosing(name, drop, weights)
+        if name != state.preset and PRESETS[name].recipe.class_weights:
+            weights = self._in_plain_terms(state, preset(name, drop)).class_weights
+        chosen = state.choosing(name, drop, weights)
+        return replace(chosen, recipe=scaled(chosen.recipe, self._shape(state).experts))
+
+    def _in_plain_terms(self, state: StudioState, recipe: Recipe) -> Recipe:
+        """`recipe` with a drop count and, where an analysis is open, with weights by class, as the page shows them."""
+        if state.analysis is not None:
+            return by_name(recipe, self.classes(state), self._shape(state).experts)
+        return recipe.but(drop=recipe.drop_of(self._shape(state).experts))
+
+    def _shape(self, state: StudioState) -> MoeShape:
+        return self.analysis(state.analysis).shape if state.analysis else self.reference(state.reference).shape
 
     def foretold_bytes(self, opened: Opened, output: str) -> int:
         """Bytes of an output made of the open reference with the map that is shown.

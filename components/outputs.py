@@ -13,6 +13,7 @@ from components.markup import size_text, table
 from components.state import OWN
 from studio.errors import InputError, UnsupportedError
 from studio.quantize.tiers import TIERS
+from studio.recipes.presets import PRESETS
 
 OFFERED = ("BF16", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
 """The usual tiers, largest first."""
@@ -151,9 +152,11 @@ def command_text(library: Library, opened: Opened, name: str, chosen: Sequence[s
         ranked = (
             f"--preset {state.preset} --drop {state.recipe.drop}" if state.preset != OWN else "--recipe recipe.json"
         )
+        brings_weights = state.preset != OWN and bool(PRESETS[state.preset].recipe.class_weights)
+        ones = dict.fromkeys(opened.classes, 1.0) if brings_weights else {}
         weights = [
             f"--class-weight {shlex.quote(f'{klass}={weight:g}')}"
-            for klass, weight in state.recipe.class_weights.items()
+            for klass, weight in {**ones, **state.recipe.class_weights}.items()
         ]
         said = " ".join([ranked, *(weights if state.preset != OWN else [])])
         lines.append(f"python -m studio map {shlex.quote(opened.analysis_path)} {said} --out map.json")

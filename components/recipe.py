@@ -18,6 +18,7 @@ _LEAD = (
     "The map above and the numbers here follow at once; nothing is built yet."
 )
 _WEIGHTS = '<fieldset class="weights"><legend>Weight of each class</legend><div class="weights-rows"></div></fieldset>'
+_OWN = "A recipe that you loaded, or that goes by what this analysis has; drop count and weights can still be changed."
 _IMPORTED = "An imported map is shown. Move any control to go back to a recipe."
 
 
@@ -41,7 +42,7 @@ class ChooseStation:
 
 def preset_choices(state: StudioState) -> list[tuple[str, str]]:
     """The published recipes, and the person's own where one was loaded."""
-    own = [("Own recipe, from a file", OWN)] if state.preset == OWN else []
+    own = [("Own recipe", OWN)] if state.preset == OWN else []
     return [*((f"{one.title} ({one.name})", one.name) for one in PRESETS.values()), *own]
 
 
@@ -50,7 +51,7 @@ def when_html(state: StudioState) -> str:
     if state.imported is not None:
         return f"<p class='quiet'>{_IMPORTED}</p>"
     if state.preset == OWN:
-        return "<p class='quiet'>A recipe that you loaded; drop count and weights can still be changed.</p>"
+        return f"<p class='quiet'>{_OWN}</p>"
     return f"<p class='quiet'>{PRESETS[state.preset].when}</p>"
 
 
@@ -77,7 +78,7 @@ def choose_station(opened: Opened, meaning: str) -> ChooseStation:
                     0,
                     opened.most,
                     value=state.recipe.drop,
-                    step=1,
+                    step=opened.step,
                     label="Experts to drop in every layer",
                     elem_id="drop",
                 )

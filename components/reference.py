@@ -22,6 +22,8 @@ _LEAD = (
     "while it answered questions of several classes."
 )
 
+_ESTIMATED = "The norms of this analysis are an estimate; nobody measured them."
+
 
 @dataclass(frozen=True)
 class LoadStation:
@@ -31,6 +33,8 @@ class LoadStation:
     reference_facts: gr.HTML
     analysis: gr.Dropdown
     analysis_facts: gr.HTML
+    add: gr.Checkbox
+    """Whether what is uploaded is put together with the analysis that is open."""
     upload: gr.File
     problem: gr.HTML
     measure: MeasurePart
@@ -71,7 +75,9 @@ def analysis_html(contributions: Contributions | None) -> str:
         pairs.append(
             ("Tokens seen", f"about {count_text(round(routed / per_token))}", "") if per_token else ("", "", "")
         )
-    return facts(pairs) + (f"<p class='quiet'>{escape(contributions.source)}</p>" if contributions.source else "")
+    estimate = notice(_ESTIMATED, "", "warning") if contributions.estimated else ""
+    source = f"<p class='quiet'>{escape(contributions.source)}</p>" if contributions.source else ""
+    return facts(pairs) + estimate + source
 
 
 def reference_choices(library: Library) -> list[tuple[str, str]]:
@@ -121,14 +127,19 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                 analysis_facts = panel(analysis_html(opened.contributions), elem_id="analysis-facts")
                 with gr.Accordion("Use another analysis", open=False):
                     panel(
-                        "<p class='quiet'>A published analysis (JSON, per class or per question) or one that Espalier "
-                        "made.</p>"
+                        "<p class='quiet'>A published analysis (JSON, per class or per question), arrays per layer as "
+                        "REAP records them (JSON, safetensors, npz), an importance matrix of llama.cpp (GGUF; of a "
+                        "large model its norms are estimated by <code>python -m studio import</code> only), or one "
+                        "that Espalier made.</p>"
+                    )
+                    add = gr.Checkbox(
+                        label="Add its questions to the analysis that is open", value=False, elem_id="analysis-add"
                     )
                     upload = gr.File(
-                        label="Analysis (JSON or safetensors)",
-                        file_types=[".json", ".safetensors"],
+                        label="Analysis (JSON, safetensors, npz, GGUF)",
+                        file_types=[".json", ".safetensors", ".npz", ".gguf", ".dat"],
                         height=110,
                         elem_id="analysis-upload",
                     )
         measure = measure_part(f"{opened.name}-own")
-    return LoadStation(chosen, reference_facts, analysis_choice, analysis_facts, upload, problem, measure)
+    return LoadStation(chosen, reference_facts, analysis_choice, analysis_facts, add, upload, problem, measure)

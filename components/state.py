@@ -45,6 +45,16 @@ class View:
         return View(klass, minus, self.scale)
 
 
+def most_dropped(shape: MoeShape, wanted: int | None = None) -> int:
+    """The most experts that a layer of `shape` can lose, but not more than `wanted`: equally many of each group."""
+    left = shape.experts - shape.top_k
+    if shape.groups > 1:  # what is left of the groups that a token uses has to be enough
+        least = -(-shape.top_k // shape.groups_per_token) * shape.groups
+        left = shape.experts - least
+    most = left if wanted is None else min(wanted, left)
+    return most - most % shape.groups
+
+
 HERE = "here"
 """The card of this machine."""
 
@@ -86,7 +96,7 @@ class StudioState:
         """What the page shows first: a quarter of the experts dropped (or what top-k allows of it), by the preset that
         keeps specialists."""
         first = "98e-v4"
-        drop = min(shape.experts // 4, shape.experts - shape.top_k) if shape else 0
+        drop = most_dropped(shape, shape.experts // 4) if shape else 0
         return cls(reference, analysis, preset(first, drop, {}), first)
 
     def choosing(self, name: str, drop: int, weights: Mapping[str, float]) -> StudioState:

@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, imatrix, jobs, models, prompts
+from studio.cli import chat, contributions, imatrix, insights, jobs, models, prompts, recipes
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -24,6 +24,9 @@ VERBS: dict[str, Verb] = {
     "prompts": (prompts.prompts, "prompts builtin:code,math --model demo --show 2"),
     "analyze": (contributions.analyze, "analyze demo --prompts builtin --prompts prompts.jsonl --out demo.safetensors"),
     "import": (contributions.import_, "import expert_neuron_v4.json --out v4.safetensors"),
+    "merge": (contributions.merge, "merge v4.safetensors prose.safetensors --out both.safetensors"),
+    "insights": (insights.insights, "insights demo.safetensors"),
+    "similarity": (insights.similarity, "similarity demo --layers 6 --pairs 100"),
     "map": (contributions.map_, "map v4.safetensors --preset 98e-v4 --drop 30 --class-weight code=3 --out map.json"),
     "prune": (models.prune, "prune my-model --map map.json --out my-model-98e"),
     "convert": (models.convert, "convert my-model --out my-model.gguf"),
@@ -43,8 +46,14 @@ IMATRIX_VERBS: dict[str, Verb] = {
     "convert": (imatrix.convert, "imatrix convert imatrix.dat --out imatrix.gguf"),
     "slice": (imatrix.slice_, "imatrix slice imatrix.gguf --map map.json --model my-model.gguf --out pruned.gguf"),
 }
+RECIPE_VERBS: dict[str, Verb] = {
+    "import": (recipes.import_, "recipe import drop_map.json.summary.json --out recipe.json"),
+    "schema": (recipes.schema, "recipe schema"),
+    "link": (recipes.link, "recipe link recipe.json --contributions v4.safetensors"),
+}
 GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
     "jobs": ("Look after long jobs, which go on when the page is closed.", JOB_VERBS),
+    "recipe": ("Read how published maps were made, and write down how one's own were.", RECIPE_VERBS),
     "imatrix": ("Look into importance matrices, combine them, and cut them to a pruned model.", IMATRIX_VERBS),
 }
 """Verbs about one thing: what they are for, and each of them."""

@@ -1,8 +1,8 @@
-"""The verbs up to the drop map: analyze, import, map."""
+"""The verbs up to the drop map: analyze, import, merge, map."""
 
 from __future__ import annotations
 
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -59,7 +59,9 @@ def analyze(
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take of time and memory.")] = False,
     max_tokens: MaxTokens = 4096,
     continuation: Continuation = 128,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16, float16, or nf4 for experts in four bits.")
+    ] = "auto",
     imatrix: Annotated[
         Path | None, typer.Option(help="Also write the importance matrix of these answers (.gguf), in the same pass.")
     ] = None,
@@ -108,32 +110,77 @@ def analyze(
 
 
 def import_(
-    analysis: Annotated[Path, typer.Argument(help="A published analysis (JSON).", metavar="ANALYSIS")],
+    analysis: Annotated[Path, typer.Argument(help="An analysis, or an importance matrix.", metavar="ANALYSIS")],
     *,
     out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
+    model: Annotated[
+        Path | None, typer.Option(help="Safetensors folder, GGUF, or demo: whose norms an importance matrix estimates.")
+    ] = None,
+    klass: Annotated[str, typer.Option("--class", help="What an importance matrix's text is an example of.")] = "all",
     top_k: Annotated[int | None, typer.Option(min=1, help="Experts per token, which the formats do not say.")] = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Turn a published analysis into a contributions file."""
-    from studio.contributions.file import save
-    from studio.contributions.importers import import_analysis
+    """Turn an analysis that was made elsewhere into a contributions file.
 
+    Understood are the published JSON analyses by category or by question, and arrays over the experts of a layer, as
+    REAP's observer records them: .npz, safetensors, or nested JSON. There a name such as 3/reap, code/3/reap or
+    model.layers.3.mlp.reap says the layer, the number (expert_frequency, ean_sum, ean_mean, weighted_ean_sum, reap,
+    weighted_expert_frequency_sum, or tokens, gate, norm, norm_squared, weighted_norm, weighted_norm_squared) and
+    perhaps a class; without a layer the array has a row per layer.
+
+    An importance matrix of llama.cpp (.gguf) gives the tokens routed to each expert, and with --model an estimate of
+    its output norm. Several, each of another class of text, can be merged.
+    """
+    from studio.checkpoints.reference import open_reference
+    from studio.contributions.file import save
+    from studio.quantize.imatrix_contributions import import_any
+
+    reference = None if model is None else open_reference(model_path(model))
     with progress_bar() as progress:
-        contributions = import_analysis(analysis, progress, top_k=top_k)
+        contributions = import_any(analysis, progress, model=reference, klass=klass, top_k=top_k)
     save(contributions, out, overwrite)
     _describe(json, contributions, out)
+
+
+def merge(
+    analyses: Annotated[
+        list[Path], typer.Argument(help="Contributions, or published analyses (JSON), of one model.", metavar="C…")
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="The contributions file to write (.safetensors).")],
+    model: Annotated[str | None, typer.Option(help="What the model is called, where they do not agree.")] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Put several analyses of one model together: their classes and their questions."""
+    from studio.contributions.file import save
+    from studio.contributions.importers import import_analysis
+    from studio.contributions.merge import merge as put_together
+
+    with progress_bar() as progress:
+        merged = put_together([import_analysis(path, progress) for path in analyses], model)
+    save(merged, out, overwrite)
+    _describe(json, merged, out)
 
 
 def map_(
     contributions: Annotated[Path, typer.Argument(help="Contributions, or a published analysis (JSON).", metavar="C")],
     *,
     out: Annotated[Path, typer.Option(help="The drop map to write (JSON).")],
-    preset: Annotated[str | None, typer.Option(help="A published recipe: 98e-v3, 98e-v4 or 109e-v3.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A published recipe: 98e-v3, 98e-v4, 109e-v3, 98e-v5-coder or REAP.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A recipe of your own (JSON).")] = None,
     drop: Annotated[int | None, typer.Option(min=0, help="Experts to drop in every layer.")] = None,
     class_weight: Annotated[
         list[str] | None, typer.Option(metavar="CLASS=WEIGHT", help="May be given several times.")
+    ] = None,
+    floor_contributions: Annotated[
+        Path | None, typer.Option(help="A second analysis, which the recipe's floors go by.")
+    ] = None,
+    layer_floor: Annotated[
+        Path | None, typer.Option(help="Experts to protect in each layer (JSON), in place of the recipe's own floors.")
     ] = None,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -144,13 +191,20 @@ def map_(
     """
     from studio.contributions.importers import import_analysis
     from studio.recipes.apply import make_map
+    from studio.recipes.floors import with_layer_floors
+    from studio.recipes.presets import scaled
     from studio.recipes.preview import preview
     from studio.staging import staged
 
     chosen = _recipe(preset, recipe, drop, _weights(class_weight or []))
+    if layer_floor is not None:
+        chosen = with_layer_floors(chosen, read_bytes(layer_floor, "file of floors"), str(layer_floor))
     with progress_bar() as progress:
         analysis = import_analysis(contributions, progress)
-    drop_map = make_map(analysis, chosen)
+        second = None if floor_contributions is None else import_analysis(floor_contributions, progress)
+    if preset is not None:
+        chosen = scaled(chosen, analysis.shape.experts)
+    drop_map = make_map(analysis, chosen, second)
     meaning = preview(analysis, drop_map)
     with staged(out, overwrite=overwrite) as partial:
         partial.write_text(drop_map.to_json(), encoding="utf-8")
@@ -165,8 +219,9 @@ def map_(
         "worst_layer_share": meaning.worst_layer_share,
         "map_hash": drop_map.content_hash,
         "contributions_hash": analysis.content_hash,
+        "floor_contributions_hash": drop_map.provenance.get("floor_contributions_hash"),
         "recipe_hash": chosen.content_hash,
-        "recipe": chosen.model_dump(),
+        "recipe": loads(chosen.to_json()),
     }
     shares = "".join(f"\n  {klass:<12} {share:6.1%}" for klass, share in meaning.share_kept_per_class.items())
     text = (
@@ -193,7 +248,8 @@ def _recipe(preset: str | None, path: Path | None, drop: int | None, weights: di
     if drop is None:
         raise InputError("--drop is needed with --preset: how many experts leave each layer.")
     assert preset is not None
-    return presets.preset(preset, drop, weights)
+    named = presets.preset(preset, drop)
+    return named.but(class_weights={**named.class_weights, **weights}) if weights else named
 
 
 def _weights(given: list[str]) -> dict[str, float]:
@@ -242,6 +298,7 @@ def _describe(as_json: bool, contributions: Contributions, out: Path, imatrix: P
         "questions": len(questions),
         "classes": list(contributions.classes),
         "sums": list(contributions.sums),
+        "estimated": list(contributions.estimated),
         "truncated_questions": sum(question.truncated for question in questions),
         "skipped_tokens": sum(question.skipped_tokens for question in questions),
         "not_finite": int(contributions.nonfinite.sum()),

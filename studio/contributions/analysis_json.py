@@ -58,8 +58,8 @@ class JsonAnalysis:
         return int(value)
 
 
-def read(path: Path, progress: Progress) -> JsonAnalysis:
-    """Read the analysis at `path`.
+def read(path: Path, progress: Progress) -> JsonAnalysis | None:
+    """Read the analysis at `path`; None for one that has neither "categories" nor "questions".
 
     Raises `InputError` when there is no such file and `FormatError`, with the place, for broken JSON, what is no
     analysis, repeated keys and experts, and values that are no numbers or negative.
@@ -71,7 +71,7 @@ def read(path: Path, progress: Progress) -> JsonAnalysis:
         stream.close()
 
 
-def _read(stream: JsonStream) -> JsonAnalysis:
+def _read(stream: JsonStream) -> JsonAnalysis | None:
     metadata: dict[str, Any] = {}
     found: dict[str, dict[str, dict[int, ListedLayer]]] = {}
     opening, _ = stream.next()
@@ -88,9 +88,10 @@ def _read(stream: JsonStream) -> JsonAnalysis:
         else:
             stream.skip()
     stream.finish()
+    if not found:
+        return None
     if len(found) != 1:
-        held = 'both "categories" and "questions"' if found else 'neither "categories" nor "questions"'
-        raise stream.error(f"this JSON holds {held}", FORMAT_REMEDY)
+        raise stream.error('this JSON holds both "categories" and "questions"', FORMAT_REMEDY)
     ((kind, groups),) = found.items()
     return JsonAnalysis(stream.path, kind, metadata, groups)
 

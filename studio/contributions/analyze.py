@@ -46,10 +46,10 @@ def analyze(
 
     `prompts` may be any one source. `mode` says how: the "whole" model in memory (on the GPU where it fits there),
     "offloaded" (what does not fit on the GPU in main memory), or "layered" (one layer at a time); "auto" goes by the
-    estimates of `estimate`. `dtype` is a torch dtype's name, or "auto" for that of the checkpoint; `max_tokens`,
-    `continuation_tokens` and `thinking` are those of `collect`. Everything that can be wrong with the inputs is checked
-    before the weights are read. What is finished is kept in a hidden folder beside `out`: the next analysis with the
-    same model and the same `out` goes on where this one was interrupted.
+    estimates of `estimate`. `dtype` is a torch dtype's name, "auto" for that of the checkpoint, or "nf4" for that with
+    the experts in four bits; `max_tokens`, `continuation_tokens` and `thinking` are those of `collect`. Everything that
+    can be wrong with the inputs is checked before the weights are read. What is finished is kept in a hidden folder
+    beside `out`: the next analysis with the same model and the same `out` goes on where this one was interrupted.
 
     With `use_energies` the same pass measures what flows into every weight; it is called once, before `out` is written.
 

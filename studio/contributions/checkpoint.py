@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy.typing as npt
 from safetensors.numpy import load, save
+
+_log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -31,6 +34,7 @@ class Checkpoint:
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
+        self._told = False
 
     @property
     def keeps(self) -> bool:
@@ -47,10 +51,18 @@ class Checkpoint:
         name = f"{kind}-{key_of(inputs)[:32]}"
         found = None if anew else self.read(name)
         if found is not None:
+            self._tell()
             return found, True
         made = make()
         self.write(name, made)
         return made, False
+
+    def _tell(self) -> None:
+        if not self._told:
+            self._told = True
+            _log.warning(
+                "Going on with an analysis that was interrupted."
+            )  # a warning, for the command line to show it
 
     def read(self, name: str) -> Arrays | None:
         """What `write` wrote as `name`; None where there is none, or not all of it."""

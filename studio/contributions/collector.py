@@ -155,7 +155,7 @@ def _observe(
                 total.add(number, _energies(model, observer, *inputs[number]))
             sums[:, batch], skipped[batch] = made["sums"], made["skipped"]
             known += was_known * len(batch)
-            tally.advance(len(batch), "observing the experts")
+            tally.advance(len(batch), "going on after an interruption" if was_known else "observing the experts")
     if known:
         _log.info("%d of %d questions had been observed before the interruption", known, len(sequences))
     return sums, skipped

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.contributions.prompts import Prompt
-from studio.errors import InputError
+from studio.errors import Cancelled, InputError
 
 
 def load_tokenizer(model_dir: Path) -> Any:
@@ -17,6 +17,8 @@ def load_tokenizer(model_dir: Path) -> Any:
         raise InputError(f"There is no folder {model_dir}.", "Give the folder of a safetensors model.")
     try:
         return AutoTokenizer.from_pretrained(model_dir, local_files_only=True, trust_remote_code=False)
+    except Cancelled:
+        raise
     except Exception as error:  # tokenizers raises nothing more specific
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise InputError(f"The tokenizer in {model_dir} cannot be loaded: {reason}.") from error

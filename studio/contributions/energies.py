@@ -1,8 +1,8 @@
 """The energy of what flows into each weight: per column Σ x² over tokens, from which an importance matrix is made.
 
 Measured in the pass that observes the experts. What the experts see is at hand there; every other linear layer gets a
-hook. A batch is summed in fp32 where the layer lies, batches in fp64 on the CPU. That costs 12 bytes per column of each
-matrix, some 160 MB for Gemma 4 26B-A4B, two thirds of it on the CPU.
+hook, routers too. A batch is summed in fp32 where the layer lies, batches in fp64 on the CPU. That costs 12 bytes per
+column of each matrix, some 160 MB for Gemma 4 26B-A4B, two thirds of it on the CPU.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Meter:
     def __init__(self, decoder: Any, expert_modules: Mapping[int, str]) -> None:
         self.careful = False
         """Whether to look at every token for values that are not finite; else one of them is found in the sum."""
-        self._linear = {name: module for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear)}
+        self._linear = {name: module for name, module in decoder.named_modules() if _is_linear(module)}
         self._experts = expert_modules
         self._measured: dict[str, Pair] = {}
         self._counted: dict[torch.device, torch.Tensor] = {}
@@ -189,6 +189,14 @@ class Meter:
         if device not in self._counted:
             self._counted[device] = next(iter(self._counted.values())).to(device)
         return self._counted[device]
+
+
+def _is_linear(module: Any) -> bool:
+    """Whether `module` is one weight that multiplies; routers are, and few of them are a `Linear`."""
+    if isinstance(module, torch.nn.Linear):
+        return True
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.ndim == 2 and not isinstance(module, torch.nn.Embedding)
 
 
 def _column_energies(rows: torch.Tensor) -> torch.Tensor:

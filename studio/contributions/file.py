@@ -26,7 +26,7 @@ def save(contributions: Contributions, path: Path, overwrite: bool = False) -> N
 
     Raises `OutputExistsError` when `path` exists and `overwrite` is false, `ResourceError` when the disk is full.
     """
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "version": VERSION,
         "model": contributions.model,
@@ -34,6 +34,8 @@ def save(contributions: Contributions, path: Path, overwrite: bool = False) -> N
         "shape": contributions.shape.fields,
         "questions": [asdict(question) for question in contributions.questions],
     }
+    if contributions.estimated:
+        header["estimated"] = list(contributions.estimated)
     needed = sum(values.nbytes for values in contributions.sums.values())
     with staged(Path(path), overwrite=overwrite, needed_bytes=needed) as partial:
         partial.touch()
@@ -63,11 +65,21 @@ def load(path: Path) -> Contributions:
             questions=tuple(_question(entry) for entry in header["questions"]),
             sums=sums,
             source=str(header["source"]),
+            estimated=tuple(str(name) for name in header.get("estimated", ())),
         )
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise FormatError(path, "header", f"a field is missing or wrong ({error})", _REMEDY) from error
     except InputError as error:
         raise FormatError(path, "header", error.what.rstrip("."), _REMEDY) from error
+
+
+def is_ours(path: Path) -> bool:
+    """Whether the safetensors file at `path` says that it is a contribution analysis of Espalier's."""
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            return _KEY in (opened.metadata() or {})
+    except SafetensorError:
+        return True  # `load` says what is wrong with it
 
 
 def _header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:

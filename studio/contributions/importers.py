@@ -1,4 +1,4 @@
-"""Contribution analyses made elsewhere: the two published JSON formats, and Espalier's own file.
+"""Contribution analyses made elsewhere: published JSON formats, arrays per layer, and Espalier's own file.
 
 Per category: `categories.<class>.<layer>` lists one object per expert. `wnorm` and `rnorm` are norms of whole stacks of
 expert outputs, added up over prompts; their squares are stored as `weighted_norm_squared` and `norm_squared` of one
@@ -9,19 +9,26 @@ Per question: `questions.<question>.<layer>` lists objects with `id`, `wnorm`, `
 the sums themselves. An expert or a layer that is absent never fired. The format has no classes: all questions share
 `QUESTIONS_CLASS`.
 
+Arrays per layer (`.npz`, safetensors or JSON, such as REAP's observations): see `per_layer`.
+
 NaN and infinite values are kept and show in `Contributions.nonfinite`; what becomes of them is the recipe's decision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from studio.contributions import file
 from studio.contributions.analysis_json import FORMAT_REMEDY, MOST_CELLS, JsonAnalysis, ListedLayer, read
 from studio.contributions.model import UNKNOWN_FAMILY, Array, Contributions, Question
+from studio.contributions.per_layer import HELP, Name, sums_of
+from studio.contributions.per_layer_files import is_zip, read_json, read_npz, read_safetensors, refuse_pickle
+from studio.errors import FormatError
 from studio.families.base import MoeShape
 from studio.progress import Progress, silent
 
@@ -35,9 +42,9 @@ _GEMMA4_TOP_K = 8
 
 
 def import_analysis(path: Path, progress: Progress = silent, *, top_k: int | None = None) -> Contributions:
-    """Read an analysis: either published JSON format, or a file that `studio.contributions.file.save` wrote.
+    """Read an analysis in any format that the head of this file names.
 
-    The JSON formats do not say how many experts a token uses. `top_k` says it; without it, Gemma 4's published grid
+    The foreign formats do not say how many experts a token uses. `top_k` says it; without it, Gemma 4's published grid
     gets 8, and any other 1, the weakest claim: what a map may drop is checked again against the model it is used on.
     Sizes that the file does not give are 0, and the family of a model that it does not name is `UNKNOWN_FAMILY`.
 
@@ -45,9 +52,22 @@ def import_analysis(path: Path, progress: Progress = silent, *, top_k: int | Non
     experts, wrong counts, negative values and broken JSON; `InputError` when there is no such file.
     """
     path = Path(path)
-    if path.is_file() and _looks_like_safetensors(path):
-        return file.load(path)
+    if path.is_file():
+        if _looks_like_safetensors(path):
+            if file.is_ours(path):
+                return file.load(path)
+            return _of_arrays(path, read_safetensors(path), "tensors per layer", {}, top_k)
+        refuse_pickle(path)
+        if is_zip(path):
+            return _of_arrays(path, read_npz(path), "arrays per layer", {}, top_k)
     analysis = read(path, progress)
+    if analysis is None:
+        arrays, metadata = read_json(path)
+        if not arrays:
+            raise FormatError(
+                path, "", 'this JSON holds neither "categories" nor "questions" nor arrays per layer', HELP
+            )
+        return _of_arrays(path, arrays, "JSON by layers", metadata, top_k)
     layer_ids, experts = _layer_ids(analysis), _experts(analysis)
     if len(layer_ids) * experts > MOST_CELLS:
         raise analysis.error("", f"{len(layer_ids)} layers of {experts} experts are more than any model has")
@@ -61,8 +81,14 @@ def import_analysis(path: Path, progress: Progress = silent, *, top_k: int | Non
     else:
         questions = tuple(Question(id=question, klass=QUESTIONS_CLASS) for question in analysis.groups)
     mode = analysis.metadata.get("wnorm_mode")
+    top_k = top_k or analysis.count("top_k")
+    shape = replace(
+        _shape(str(analysis.metadata.get("model") or ""), layer_ids, experts, top_k),
+        hidden_size=analysis.count("hidden_size") or 0,
+        expert_size=analysis.count("intermediate_size") or 0,
+    )
     return Contributions(
-        shape=_shape(analysis, layer_ids, experts, top_k),
+        shape=shape,
         model=str(analysis.metadata.get("model") or ""),
         questions=questions,
         sums=_sums(analysis, layer_ids, experts),
@@ -138,18 +164,36 @@ def _class_question(analysis: JsonAnalysis, klass: str) -> Question:
     return Question(id=klass, klass=klass, prompts=max(stated, 1))
 
 
-def _shape(analysis: JsonAnalysis, layer_ids: tuple[int, ...], experts: int, top_k: int | None) -> MoeShape:
-    model = str(analysis.metadata.get("model") or "").lower().replace("-", "").replace("_", "")
+def _of_arrays(
+    path: Path, arrays: Mapping[Name, Array], what: str, metadata: Mapping[str, Any], top_k: int | None
+) -> Contributions:
+    """What arrays per layer say: one question per class, of an unknown number of prompts."""
+    found = sums_of(arrays, path)
+    model, stated = str(metadata.get("model") or ""), metadata.get("top_k")
+    experts = next(iter(found.sums.values())).shape[2]
+    return Contributions(
+        shape=_shape(
+            model, found.layer_ids, experts, top_k or (stated if type(stated) is int and stated > 0 else found.top_k)
+        ),
+        model=model,
+        questions=tuple(Question(id=klass, klass=klass) for klass in found.classes),
+        sums=found.sums,
+        source=f"imported from {path.name}, {what}",
+    )
+
+
+def _shape(model: str, layer_ids: tuple[int, ...], experts: int, top_k: int | None) -> MoeShape:
+    name = model.lower().replace("-", "").replace("_", "")
     published_grid = (len(layer_ids), experts) == _GEMMA4_GRID
-    is_gemma4 = "gemma4" in model or (published_grid and not model)
+    is_gemma4 = "gemma4" in name or (published_grid and not name)
     assumed = _GEMMA4_TOP_K if is_gemma4 and published_grid else 1
     return MoeShape(
         family="gemma4" if is_gemma4 else UNKNOWN_FAMILY,
         layer_ids=layer_ids,
         experts=experts,
-        top_k=top_k or analysis.count("top_k") or assumed,
-        hidden_size=analysis.count("hidden_size") or 0,
-        expert_size=analysis.count("intermediate_size") or 0,
+        top_k=top_k or assumed,
+        hidden_size=0,
+        expert_size=0,
     )
 
 

@@ -31,13 +31,33 @@ class Specialist:
     """Of the expert's contribution to all classes, each class counting the same, 0 to 1."""
 
 
-def measured(contributions: Contributions) -> Array:
-    """The contribution of each expert to each question, [Q, L, E]: the norm √Σ‖g·f‖² over the question's tokens.
+MEASURES = {
+    "weighted_norm_squared": "the norm of an expert's weighted outputs for a question",
+    "weighted_norm": "the sum of the norms of an expert's weighted outputs",
+    "norm_squared": "the norm of an expert's outputs for a question, before they are weighted",
+    "norm": "the sum of the norms of an expert's outputs, before they are weighted",
+    "tokens": "the routed tokens, because there are no norms",
+}
+"""Sums by which a contribution can be measured, the best first, and what they measure."""
 
-    Without those sums, the routed tokens. What is not finite becomes the median of its question and layer.
+
+def measuring_sum(contributions: Contributions) -> str:
+    """The first of `MEASURES` that the analysis has; `InputError` when it has none."""
+    known = [name for name in MEASURES if name in contributions.sums]
+    if not known:
+        raise InputError(
+            f"This analysis has none of {', '.join(MEASURES)}, and so does not tell what experts contribute."
+        )
+    return known[0]
+
+
+def measured(contributions: Contributions) -> Array:
+    """The contribution of each expert to each question, [Q, L, E], by the `measuring_sum`.
+
+    Of squares the root is taken: √Σ‖g·f‖². What is not finite becomes the median of its question and layer.
     """
-    known = "weighted_norm_squared" in contributions.sums
-    values = contributions.question_norm() if known else contributions.sum("tokens")
+    name = measuring_sum(contributions)
+    values = np.sqrt(contributions.sum(name)) if name.endswith("_squared") else contributions.sum(name)
     if np.isfinite(values).all():
         return values
     finite = np.where(np.isfinite(values), values, np.nan)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from studio.contributions import four_bit
 from studio.contributions.preflight import BATCH_TOKENS, Machine, Preflight, Work, preflight
 from studio.contributions.prompts import Prompt
 from studio.contributions.stored_tensors import StoredTensor, stored_tensors
@@ -58,7 +59,8 @@ def measure(
         [len(sequence.tokens) for sequence in sequences],
         unanswered=sum(sequence.open for sequence in sequences) if continuation_tokens else 0,
         new_tokens=continuation_tokens,
-        value_bytes=None if dtype == "auto" else getattr(torch, dtype).itemsize,
+        value_bytes=None if dtype in ("auto", four_bit.NAME) else getattr(torch, dtype).itemsize,
+        packed=dtype == four_bit.NAME,
     )
     rows = max(1, min(work.tokens, BATCH_TOKENS) * work.top_k // shape_of_config(config).experts)
     product = (rows, work.hidden_size, work.expert_size)
@@ -66,11 +68,11 @@ def measure(
 
 
 def require_dtype(dtype: str) -> None:
-    """Raise `InputError` unless `dtype` is "auto" or the name of a torch dtype."""
+    """Raise `InputError` unless `dtype` is "auto", "nf4", or the name of a torch dtype."""
     import torch
 
-    if dtype != "auto" and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InputError(f"{dtype!r} is no torch dtype.", "Give auto, float32, bfloat16 or float16.")
+    if dtype not in ("auto", four_bit.NAME) and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise InputError(f"{dtype!r} is no torch dtype.", "Give auto, float32, bfloat16, float16 or nf4.")
 
 
 def work_of(
@@ -81,11 +83,15 @@ def work_of(
     unanswered: int = 0,
     new_tokens: int = 0,
     value_bytes: int | None = None,
+    packed: bool = False,
 ) -> Work:
-    """What `tensors` say of a model with that `config.json`; `value_bytes` None leaves values as they are stored."""
+    """What `tensors` say of a model with that `config.json`; `value_bytes` None leaves values as they are stored.
+
+    `packed` is for experts in four bits.
+    """
     family, shape = family_of_config(config), shape_of_config(config)
     decoder_layers = int(text_config(config, family)["num_hidden_layers"])
-    weights, embeddings, active = 0, 0, 0.0
+    weights, unpacked, embeddings, active = 0, 0, 0, 0.0
     layers: dict[int, int] = defaultdict(int)
     for name, tensor in tensors.items():
         found = _LAYER.search(name)
@@ -93,6 +99,9 @@ def work_of(
         if _NOT_LOADED.search(name) or (layer is not None and layer >= decoder_layers):
             continue
         size = tensor.elements * value_bytes if value_bytes and tensor.dtype in _FLOATS else tensor.size
+        unpacked += size
+        if packed and _of_experts(family, name, tensor):
+            size = int(tensor.elements * four_bit.BITS / 8)
         weights += size
         if layer is not None:
             layers[layer] += size
@@ -117,6 +126,7 @@ def work_of(
         questions=len(lengths),
         unanswered=unanswered,
         new_tokens=new_tokens,
+        unpacked=unpacked if packed else 0,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,8 @@ class Contributions:
     questions: tuple[Question, ...]
     sums: Mapping[str, Array]
     source: str = ""
+    estimated: tuple[str, ...] = ()
+    """Those of `sums` that nobody measured, but that were estimated from something else; `source` says from what."""
 
     def __post_init__(self) -> None:
         expected = (len(self.questions), self.shape.layers, self.shape.experts)
@@ -75,6 +78,8 @@ class Contributions:
             frozen[name] = array
         ordered = {name: frozen[name] for name in SUMS if name in frozen}
         object.__setattr__(self, "sums", MappingProxyType(ordered))
+        if unknown := set(self.estimated) - set(ordered):
+            raise InputError(f"{min(unknown)!r} is said to be estimated, and is none of the sums {', '.join(ordered)}.")
 
     def sum(self, name: str) -> Array:
         """One of `SUMS`, `[Q, L, E]`; `InputError` when this analysis has none of that name."""
@@ -134,7 +139,12 @@ class Contributions:
     @cached_property
     def content_hash(self) -> str:
         """SHA-256 over shape, questions and sums; it does not depend on the layout of any file."""
-        described = {"shape": self.shape.fields, "questions": [asdict(question) for question in self.questions]}
+        described: dict[str, Any] = {
+            "shape": self.shape.fields,
+            "questions": [asdict(question) for question in self.questions],
+        }
+        if self.estimated:
+            described["estimated"] = sorted(self.estimated)
         digest = hashlib.sha256(json.dumps(described, sort_keys=True, ensure_ascii=True).encode())
         for name, values in self.sums.items():
             digest.update(name.encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import transformers
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
+from studio.contributions import four_bit
 from studio.contributions.checkpoint import key_of, model_key
 from studio.contributions.collector import collect
 from studio.contributions.encoding import load_tokenizer
@@ -74,12 +75,12 @@ def prepare(request: Request, chosen: Estimate, energies: Energies | None) -> Ob
 
 
 def _whole(request: Request, chosen: Estimate, energies: Energies | None) -> Observation:
-    model, tokenizer = load(request.model_dir, request.dtype, chosen.device)
+    model, tokenizer = load(request, chosen.device)
     places = getattr(model, "hf_device_map", {"": model.device})
     place = str(sorted(f"{module} {device}" for module, device in places.items()))
 
     def observe(checkpoint: Path, progress: Progress) -> Contributions:
-        return collect(
+        found = collect(
             model,
             tokenizer,
             request.prompts,
@@ -88,8 +89,9 @@ def _whole(request: Request, chosen: Estimate, energies: Energies | None) -> Obs
             energies=energies,
             **request.options,
         )
+        return replace(found, source=f"{found.source}; experts in NF4") if request.dtype == four_bit.NAME else found
 
-    return Observation(_key(request.model_dir, model.dtype, place), observe)
+    return Observation(_key(request.model_dir, model.dtype, f"{place} {request.dtype == four_bit.NAME}"), observe)
 
 
 def _layered(request: Request, chosen: Estimate, energies: Energies | None) -> Observation:
@@ -122,22 +124,28 @@ def _key(model_dir: Path, dtype: torch.dtype, place: str) -> str:
     return key_of([model_key(model_dir), str(dtype), place, versions])[:32]
 
 
-def load(model_dir: Path, dtype: str, device: str) -> tuple[Any, Any]:
+def load(request: Request, device: str) -> tuple[Any, Any]:
     """The model, in evaluation mode on `device`, and its tokenizer; nothing is fetched or executed from it.
 
-    On the device "auto" accelerate fills GPUs first and leaves the rest in main memory. Raises `InputError`.
+    On the device "auto" accelerate fills GPUs first and leaves the rest in main memory. Experts in four bits are packed
+    in main memory, before they go to a GPU. Raises `InputError`.
     """
-    tokenizer = load_tokenizer(model_dir)
+    packed = request.dtype == four_bit.NAME
+    if packed:
+        four_bit.require_bitsandbytes()
+    tokenizer = load_tokenizer(request.model_dir)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            model_dir,
-            dtype=dtype,
-            device_map=device,
+            request.model_dir,
+            dtype="auto" if packed else request.dtype,
+            device_map="cpu" if packed else device,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        raise InputError(f"The model in {model_dir} cannot be loaded: {reason}.") from error
+        raise InputError(f"The model in {request.model_dir} cannot be loaded: {reason}.") from error
+    if packed:
+        four_bit.pack_experts(model, request.shape, device)
     return model.eval(), tokenizer

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _grouped_linear
 
 from studio.contributions.energies import Meter
@@ -27,6 +28,7 @@ from studio.families.lookup import family_named
 # squares may be subnormal and lost: at 1e-13 they are less than 1e-6 of the sum, even over 2^20 neurons.
 _SMALLEST_FP32_NORM = 1e-13
 _LARGEST_FP32_NORM = 1e19
+_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 class Observer:
@@ -163,6 +165,22 @@ def _check_module(module: Any, layer: int, shape: MoeShape) -> None:
             f"The experts of layer {layer} are spread over several processes.",
             "Load the model without expert parallelism to analyze it.",
         )
+    _check_weights(module, layer)
+
+
+def _check_weights(module: Any, layer: int) -> None:
+    """Raise `UnsupportedError` unless the experts' weights, once they are read, are numbers to multiply with."""
+    for name in ("gate_up_proj" if getattr(module, "has_gate", True) else "up_proj", "down_proj"):
+        if is_parametrized(module, name):
+            continue  # packed, and unpacked when it is read
+        weight = getattr(module, name, None)
+        if getattr(weight, "dtype", None) not in _DTYPES:
+            kind = getattr(weight, "dtype", type(weight).__name__)
+            raise UnsupportedError(
+                f"The experts of layer {layer} are {type(module).__name__}, with {name} as {kind}: they are quantized "
+                "in a way that cannot be observed.",
+                "Load the model without that quantization, or in bfloat16 with its experts packed (nf4).",
+            )
 
 
 def _expert_outputs(

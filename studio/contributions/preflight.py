@@ -58,6 +58,8 @@ class Work:
     """Questions that the model is to answer itself,"""
     new_tokens: int
     """by at most so many tokens each."""
+    unpacked: int = 0
+    """Bytes of the weights before their experts are packed in four bits, in main memory; 0 where they are not."""
 
     @property
     def hidden_states(self) -> int:
@@ -130,7 +132,7 @@ class Preflight:
     def _asked(self, mode: Mode) -> Estimate:
         ways = [estimate for estimate in self.estimates if estimate.mode == mode]
         if not ways:
-            raise InputError("There is no GPU to share a model with.", "Choose whole or layered.")
+            raise InputError(f"This model cannot be observed {mode} here.", "Choose another mode.")
         return next((estimate for estimate in ways if estimate.possible), ways[-1])
 
     def fields(self, chosen: Estimate | None) -> dict[str, Any]:
@@ -149,12 +151,14 @@ def preflight(work: Work, machine: Machine) -> Preflight:
     estimates = [_whole(work, machine, "cpu")]
     if machine.gpu is not None:
         estimates = [_whole(work, machine, "cuda"), *estimates, _offloaded(work, machine)]
+    if work.unpacked:  # accelerate moves no packed experts, and a single layer is small as it is
+        return Preflight(work, machine, tuple(estimate for estimate in estimates if estimate.mode == "whole"))
     return Preflight(work, machine, (*estimates, _layered(work, machine)))
 
 
 def _whole(work: Work, machine: Machine, device: Literal["cpu", "cuda"]) -> Estimate:
     there = work.weights + work.activations(BATCH_TOKENS)
-    ram = PROCESS_BYTES + (there + work.largest_layer if device == "cpu" else work.largest_layer)
+    ram = PROCESS_BYTES + max(work.unpacked, there + work.largest_layer if device == "cpu" else work.largest_layer)
     gpu = there if device == "cuda" else 0
     flops = machine.flops if device == "cpu" else machine.gpu_flops
     seconds = work.weights / machine.disk_rate + _computing(work, flops) + _answering(work, MEMORY_RATES[device])

@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from studio.contributions.calibration import Calibration
-from studio.contributions.prompts import KEYS, BrokenEntry, Prompt, Reading, prompt_of, read_prompts
+from studio.contributions.prompts import KEYS, Prompt, Reading, read_prompts
+from studio.contributions.tables import HUB, of_dataset, of_parquet
 from studio.errors import FormatError, InputError
 
 BUILTIN = "builtin"
@@ -24,8 +24,6 @@ TEXT_CLASS = "text"
 """The class of plain passages when the person names none."""
 
 _FOLDER = Path(__file__).resolve().parents[2] / "assets" / "calibration"
-_DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-HUB = "hf:"
 
 
 def prompts_of(
@@ -136,106 +134,16 @@ def _read(source: str, reading: Reading, limit: int | None, seed: int) -> list[P
         return sorted(random.Random(seed).sample(range(count), limit))
 
     if is_remote(source):
-        return _of_rows(source, *_dataset_rows(source, reading.columns, chosen), reading)
+        return of_dataset(source, reading, chosen)
     path = Path(source)
     if not path.is_file():
         remedy = f"Name a file, {BUILTIN}, {BUILTIN}:CLASS,CLASS, or hf:OWNER/NAME for a data set on the Hub."
         raise InputError(f"There is no prompt file {path}.", remedy)
     if path.suffix.lower() == ".parquet":
-        return _of_rows(source, *_parquet_rows(path, reading.columns, chosen), reading)
+        return of_parquet(path, reading, chosen)
     is_text = path.suffix.lower() == ".txt"
     prompts = read_text(path, reading.klass or TEXT_CLASS) if is_text else read_prompts(path, reading)
     return [prompts[index] for index in chosen(len(prompts))]
-
-
-def _of_rows(source: str, numbers: Sequence[int], rows: Iterable[Any], reading: Reading) -> list[Prompt]:
-    """The prompts in rows of a table; `numbers` says where each row stands, from 0."""
-    remedy = "Name columns with, for instance, prompt=question, and the class of all rows where no column holds it."
-    prompts: list[Prompt] = []
-    row_of_id: dict[str, int] = {}
-    for number, row in zip(numbers, rows, strict=True):
-        try:
-            prompt = prompt_of(row, number, reading)
-            if prompt.id in row_of_id:
-                raise BrokenEntry(f'"id" {prompt.id!r} is that of row {row_of_id[prompt.id]} too')
-        except BrokenEntry as error:
-            raise FormatError(source, f"row {number}", str(error), remedy) from None
-        row_of_id[prompt.id] = number
-        prompts.append(prompt)
-    if not prompts:
-        raise FormatError(source, "", "there is not one row in it")
-    return prompts
-
-
-def _parquet_rows(
-    path: Path, columns: Mapping[str, str], chosen: Callable[[int], Sequence[int]]
-) -> tuple[Sequence[int], list[dict[str, Any]]]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise InputError(f"Reading {path} needs pyarrow.", "Install it: pip install pyarrow.") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            table = file.read(columns=_wanted(path, file.schema_arrow.names, columns))
-            numbers = chosen(table.num_rows)
-            return numbers, table.take(numbers).to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise FormatError(path, "", f"this is not a whole parquet file ({_line(error)})") from error
-
-
-def _dataset_rows(
-    source: str, columns: Mapping[str, str], chosen: Callable[[int], Sequence[int]]
-) -> tuple[Sequence[int], Iterable[Any]]:
-    name, config, split = _dataset(source)
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(f"Reading {source} needs the library datasets.", "Install it: pip install datasets.") from None
-    datasets.disable_progress_bars()
-    try:
-        dataset = datasets.load_dataset(name, config or None, split=split or "train")
-    except ConnectionError as error:
-        raise InputError(
-            f"The data set {name} is not on this machine, and the Hub cannot be reached ({_line(error)}).",
-            "Go online and unset HF_HUB_OFFLINE, or use built-in prompts or a file.",
-        ) from error
-    except Exception as error:  # the Hub's, the library's, and those of a dozen file formats
-        raise InputError(
-            f"The data set {source} cannot be loaded: {_line(error)}.",
-            "It is hf:OWNER/NAME:CONFIG:SPLIT; configuration and split may be left out.",
-        ) from error
-    dataset = dataset.select_columns(_wanted(source, dataset.column_names, columns))
-    numbers = chosen(len(dataset))
-    return numbers, dataset.select(numbers)
-
-
-def _dataset(source: str) -> tuple[str, str, str]:
-    """Name, configuration and split of a data set; "" where none is given."""
-    name, *rest = source.removeprefix(HUB).split(":")
-    if not _DATASET.fullmatch(name) or len(rest) > 2:
-        raise InputError(
-            f"{source!r} does not name a data set.",
-            "Write hf:OWNER/NAME, hf:OWNER/NAME:CONFIG or hf:OWNER/NAME::SPLIT.",
-        )
-    config, split = (*rest, "", "")[:2]
-    return name, config, split
-
-
-def _wanted(source: Path | str, there: Sequence[str], columns: Mapping[str, str]) -> list[str]:
-    """The columns to read: those that were named, and those that are called as an entry's keys are."""
-    for key, name in columns.items():
-        if name not in there:
-            raise FormatError(source, f"column {name!r}", f"it is not there, so that nothing is the {key}", _has(there))
-    wanted = [name for name in (columns.get(key, key) for key in KEYS) if name in there]
-    if not {columns.get(key, key) for key in ("prompt", "messages", "text")} & set(wanted):
-        remedy = f"Name the column of the questions, for instance prompt=question. {_has(there)}"
-        raise FormatError(source, "", "no column is the prompt", remedy)
-    return list(dict.fromkeys(wanted))
-
-
-def _has(names: Sequence[str]) -> str:
-    return f"Its columns are {', '.join(names)}."
 
 
 def _is_builtin(source: str) -> bool:
@@ -250,7 +158,3 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     """What each source is called in an analysis: a file by its name alone, as long as that tells them apart."""
     short = {source: Path(source).name if is_path(source) else source for source in sources}
     return short if len(set(short.values())) == len(short) else {source: source for source in sources}
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300].rstrip(".")

@@ -68,6 +68,8 @@ class Build(Task):
     """The recipe that gave the map, for the manifest: JSON text, or what it parsed to."""
     contributions: str | None = None
     """Path of the contributions that the recipe was used on, for the manifest."""
+    floor_contributions: str | None = None
+    """Path of the second analysis, which the recipe's floors go by."""
     overwrite: bool = False
 
     def title(self) -> str:
@@ -136,10 +138,11 @@ class Build(Task):
     def _open(self, workspace: Workspace) -> Inputs:
         reference = open_reference(reference_path(workspace, self.reference))
         drop = read_map(workspace, self.map, reference)
-        contributions = (
-            None if self.contributions is None else import_analysis(input_path(workspace, self.contributions))
+        contributions, second = (
+            None if path is None else import_analysis(input_path(workspace, path))
+            for path in (self.contributions, self.floor_contributions)
         )
-        provenance = {**drop.provenance, **self._story(contributions, drop)}
+        provenance = {**drop.provenance, **self._story(contributions, second, drop)}
         return Inputs(
             reference,
             drop,
@@ -150,19 +153,23 @@ class Build(Task):
             contributions=contributions,
         )
 
-    def _story(self, contributions: Contributions | None, drop: DropMap) -> dict[str, Any]:
+    def _story(
+        self, contributions: Contributions | None, second: Contributions | None, drop: DropMap
+    ) -> dict[str, Any]:
         """Recipe and contributions as the manifest tells them; `MismatchError` when they do not give this map."""
         recipe = None if self.recipe is None else Recipe.from_json(self.recipe)
         story: dict[str, Any] = {}
         if recipe is not None:
             story |= {"recipe": recipe.to_json(), "recipe_hash": recipe.content_hash}
         if contributions is not None:
-            if recipe is not None and make_map(contributions, recipe).content_hash != drop.content_hash:
+            if recipe is not None and make_map(contributions, recipe, second).content_hash != drop.content_hash:
                 raise MismatchError(
                     "The recipe, applied to these contributions, gives another map than the one to build.",
                     "Build the recipe's own map, or leave recipe and contributions out.",
                 )
             story["contributions_hash"] = contributions.content_hash
+        if second is not None and recipe is not None and recipe.needs_second_analysis:
+            story["floor_contributions_hash"] = second.content_hash
         return story
 
     def _make_gguf(

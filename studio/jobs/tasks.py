@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Literal
+
+from pydantic import PositiveInt
 
 from studio.checkpoints.convert import cached_gguf, convert_to_gguf
 from studio.checkpoints.digests import digest_file
+from studio.checkpoints.expert_weights import ExpertWeights
 from studio.checkpoints.reference import open_reference
+from studio.checkpoints.similarity import in_words, similarity
 from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
@@ -69,7 +74,33 @@ class Prune(Task):
         return Build(**self.model_dump(), outputs=(kind,))
 
 
-TASKS: dict[str, type[Task]] = {"analyze": Analyze, "convert": Convert, "prune": Prune, "build": Build}
+class Similarity(Task):
+    """Compare the weights of experts of a reference; makes no file, the result is in the job's record."""
+
+    reference: str
+    layers: PositiveInt = 4
+    pairs: PositiveInt = 64
+    seed: int = 0
+
+    def title(self) -> str:
+        return f"Compare experts of {self.reference}"
+
+    def check(self, workspace: Workspace) -> None:
+        ExpertWeights(open_reference(reference_path(workspace, self.reference)))
+
+    def run(self, workspace: Workspace, progress: Progress) -> Result:
+        weights = ExpertWeights(open_reference(reference_path(workspace, self.reference)))
+        found = similarity(weights, layers=self.layers, pairs=self.pairs, seed=self.seed, progress=progress)
+        return {"says": in_words(found), "layers": [{**asdict(one), "experts": list(one.experts)} for one in found]}
+
+
+TASKS: dict[str, type[Task]] = {
+    "analyze": Analyze,
+    "convert": Convert,
+    "prune": Prune,
+    "build": Build,
+    "similarity": Similarity,
+}
 
 
 def check(kind: str, parameters: Parameters, workspace: Workspace) -> Task:

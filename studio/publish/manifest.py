@@ -66,6 +66,8 @@ class Manifest(_Record):
     reference: ReferenceRecord
     contributions: Sha256 | None = None
     """`Contributions.content_hash`, None where the map came from elsewhere."""
+    floor_contributions: Sha256 | None = None
+    """The same of the second analysis, None where the recipe has no floors that go by one."""
     recipe: dict[str, Any] | None = None
     recipe_sha256: Sha256 | None = None
     map: MapRecord | None = None
@@ -105,14 +107,15 @@ def describe(
 ) -> Manifest:
     """The manifest of a result made from `reference`.
 
-    Recipe and contributions come from `provenance`, else from the map's own: `recipe`, `recipe_hash` and
-    `contributions_hash`, as `studio.recipes.apply.make_map` writes them.
+    Recipe and contributions come from `provenance`, else from the map's own: `recipe`, `recipe_hash`,
+    `contributions_hash` and `floor_contributions_hash`, as `studio.recipes.apply.make_map` writes them.
     """
     known = {**(drop.provenance if drop else {}), **(provenance or {})}
     recipe = known.get("recipe")
     return Manifest(
         reference=reference,
         contributions=known.get("contributions_hash"),
+        floor_contributions=known.get("floor_contributions_hash"),
         recipe=json.loads(recipe) if isinstance(recipe, str) else recipe,
         recipe_sha256=known.get("recipe_hash"),
         map=MapRecord(sha256=drop.content_hash, experts=drop.experts, kept=drop.kept_count) if drop else None,

@@ -57,9 +57,12 @@ def settled(tier: Tier, layers: int, ranking: Sequence[int] | None, *, imatrix: 
 def ranking_of_contributions(contributions: Contributions) -> tuple[int, ...]:
     """Layers by their total contribution, the largest first: the norm √Σ‖g·f‖² of each expert in each question, summed.
 
-    Experts whose norms overflowed in an imported analysis count for nothing.
+    An analysis without those goes by Σ‖g·f‖. Experts whose norms overflowed in an imported analysis count for nothing.
+    Raises `InputError` for one without either: all layers see the same tokens.
     """
-    norms = contributions.question_norm()
+    known = contributions.sums
+    instead = "weighted_norm" in known and "weighted_norm_squared" not in known
+    norms = known["weighted_norm"] if instead else contributions.question_norm()
     totals = np.where(np.isfinite(norms), norms, 0).sum(axis=(0, 2))
     return rank(dict(zip(contributions.shape.layer_ids, totals.tolist(), strict=True)))
 

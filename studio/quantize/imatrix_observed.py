@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 _EXPERTS = re.compile(r"layers\.(\d+)\.(?:.+\.)?experts\.(gate_up_proj|up_proj|down_proj)")
 _REORDERED = re.compile(r"layers\.\d+\.linear_attn\.out_proj")
 _REORDERING = "qwen35moe"
+_TAKEN_APART = re.compile(r"layers\.(\d+)\.linear_attn\.in_proj_qkvz")
 _PER_HEAD = re.compile(r"layers\.\d+\.self_attn\.kv_b_proj")
 """Multi-head latent attention: llama.cpp cuts this weight up and multiplies it with something else."""
 
@@ -88,6 +89,7 @@ class _Names:
         architecture = architectures[family.gguf_architecture]
         tensors = MODEL_TENSORS[architecture]
         self._map = get_tensor_name_map(architecture, layers)
+        self._router = re.compile(rf"layers\.(\d+)\.{re.escape(family.router_module)}(?:\..+)?")
         apart = MODEL_TENSOR.FFN_GATE_EXP in tensors  # where both are possible, converters write them apart
         self._experts = {
             "gate_up_proj": (MODEL_TENSOR.FFN_GATE_EXP, MODEL_TENSOR.FFN_UP_EXP)
@@ -101,6 +103,11 @@ class _Names:
         """The tensors that get the columns of `weight`; none where llama.cpp has no such tensor."""
         if found := _EXPERTS.fullmatch(weight):
             for tensor in self._experts[found[2]]:
+                yield f"{TENSOR_NAMES[tensor].format(bid=int(found[1]))}.weight"
+        elif found := self._router.fullmatch(weight):
+            yield f"{TENSOR_NAMES[MODEL_TENSOR.FFN_GATE_INP].format(bid=int(found[1]))}.weight"
+        elif found := _TAKEN_APART.fullmatch(weight):
+            for tensor in (MODEL_TENSOR.ATTN_QKV, MODEL_TENSOR.ATTN_GATE):
                 yield f"{TENSOR_NAMES[tensor].format(bid=int(found[1]))}.weight"
         elif not _PER_HEAD.fullmatch(weight):
             name = self._map.get_name(f"model.{weight}")

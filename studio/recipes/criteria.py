@@ -39,7 +39,8 @@ _SUMMED: Mapping[Criterion, str] = {
     "ean_mean": "norm",
 }
 """Criteria that are sums over tokens, or means of them."""
-_PER_TOKEN = ("reap", "ean_mean")
+PER_TOKEN = ("reap", "ean_mean")
+"""Criteria that are means over the routed tokens."""
 _SHOWN: Mapping[Criterion, str] = {
     "contribution": "weighted_norm",
     "weighted_norm": "weighted_norm_squared",
@@ -98,13 +99,13 @@ def class_values(contributions: Contributions, measure: Measure) -> ClassValues:
 
 def _compute(contributions: Contributions, measure: Measure) -> ClassValues:
     criterion = _per_question(contributions, measure.criterion)
-    needs_tokens = measure.add_tokens or measure.criterion in _PER_TOKEN
+    needs_tokens = measure.add_tokens or measure.criterion in PER_TOKEN
     tokens = contributions.sum("tokens") if needs_tokens else np.zeros(1)
     outliers = _outliers(criterion, tokens, measure)
     if measure.criterion == "coverage":
         vouched = _top_per_question(_treated(criterion, outliers, measure.outliers), measure.protect_top_per_question)
         values = measure.alpha * contributions.per_class(vouched.astype(np.float64))
-    elif measure.criterion in _PER_TOKEN:
+    elif measure.criterion in PER_TOKEN:
         # Unused experts have 0 / 1. An outlier that is to be dropped has −∞ above the line, and nothing odd below it.
         below = _treated(tokens, outliers, "zero" if measure.outliers == "drop" else measure.outliers)
         above = contributions.per_class(_treated(criterion, outliers, measure.outliers))
@@ -121,6 +122,20 @@ def shown_criterion(contributions: Contributions) -> Criterion:
         if needed in contributions.sums:
             return criterion
     return "gate"
+
+
+def fitting(recipe: Recipe, contributions: Contributions) -> Recipe:
+    """`recipe`, or where the analysis lacks a sum that it needs, the same by the next best criterion that it has.
+
+    Analyses that were imported often have fewer sums than the published recipes were made for.
+    """
+    criterion = recipe.criterion
+    needed = {_SUMMED.get(criterion, "norm_squared" if criterion == "norm" else "weighted_norm_squared")}
+    needed |= {"tokens"} if recipe.add_tokens or criterion in PER_TOKEN else set()
+    if needed <= contributions.sums.keys():
+        return recipe
+    best = shown_criterion(contributions)
+    return recipe.but(criterion=best, add_tokens=False, protect_top_per_question=Measure.protect_top_per_question)
 
 
 def _per_question(contributions: Contributions, criterion: Criterion) -> Array:

@@ -21,29 +21,35 @@ class Preset:
     name: str
     title: str
     when: str
-    """One sentence: what it is good for."""
+    """When to use it, in a sentence or two; with what it did in public where that is known."""
     recipe: Recipe
 
     def drop_for(self, shape: MoeShape) -> int:
         """The same share of `shape`'s experts, as far as the router's top-k allows."""
-        share = round(self.recipe.drop * shape.experts / PUBLISHED_EXPERTS)
+        share = round(self.recipe.drop_of(PUBLISHED_EXPERTS) * shape.experts / PUBLISHED_EXPERTS)
         return max(0, min(share, shape.experts - shape.top_k))
 
 
-# 98e-v3 and 98e-v4 were published with their 16 best experts protected. That is no field here, as it changes nothing: a
-# map never drops its best.
+# 98e-v3 and 98e-v4 were published with their 16 best experts protected. They have no `protect_top` here, as it changes
+# nothing: a map never drops its best.
 _PRESETS = (
     Preset(
         name="98e-v3",
         title="Total contribution",
-        when="Keeps what works most over all classes together; a class with many or long questions counts more.",
+        when=(
+            "Keeps what works most over all classes together; a class with many or long questions counts more. "
+            "Published with 30 of 128 experts dropped in every layer."
+        ),
         # Σ over questions of 2·wnorm + tc.
         recipe=Recipe(criterion="weighted_norm", alpha=2.0, add_tokens=True, aggregate="sum", drop=30),
     ),
     Preset(
         name="98e-v4",
         title="Maximum over normalised classes",
-        when="Keeps an expert that is strong in any one class, so that no class pays for the others.",
+        when=(
+            "Keeps an expert that is strong in any one class, so that no class pays for the others. "
+            "Published with 30 of 128 experts dropped in every layer."
+        ),
         # Per class 2·wnorm + tc, divided by the layer's mean; the highest class decides.
         recipe=Recipe(
             criterion="weighted_norm", alpha=2.0, add_tokens=True, normalise="mean", aggregate="max", drop=30
@@ -52,21 +58,71 @@ _PRESETS = (
     Preset(
         name="109e-v3",
         title="Top 16 of every question",
-        when="Keeps the experts that most questions lean on; follows the questions closely, and may fit them too well.",
+        when=(
+            "Keeps the experts that most questions lean on; follows the questions closely, and may fit them too well. "
+            "Published with 19 of 128 experts dropped in every layer."
+        ),
         # In how many questions an expert is among the 16 highest wnorms of its layer.
         recipe=Recipe(criterion="coverage", protect_top_per_question=16, aggregate="sum", drop=19),
+    ),
+    Preset(
+        name="98e-v5-coder",
+        title="Coding first, with a floor for the rest",
+        when=(
+            "For a model that mostly writes code: code counts three times and targeted classes twice, and in every "
+            "layer 15 to 25 of 128 experts that any class values most stay, more where the layer matters more. "
+            "Published with 30 of 128 experts dropped in every layer."
+        ),
+        # Published with a second, generic analysis for the floors: say floor_analysis: second to give one.
+        recipe=Recipe(
+            criterion="weighted_norm",
+            alpha=2.0,
+            add_tokens=True,
+            normalise="rank",
+            class_weights={"*code": 3.0, "targeted_*": 2.0},
+            aggregate="max",
+            breadth_bonus=0.5,
+            protect_top=16,
+            floor_analysis="same",
+            floor_layers_from="importance",
+            floor_clamp=(15, 25),
+            drop=30,
+        ),
+    ),
+    Preset(
+        name="REAP",
+        title="Contribution per routed token (REAP)",
+        when=(
+            "Keeps experts that matter whenever they are asked, however rarely that is; needs an analysis with Σ‖g·f‖, "
+            "which the published JSON formats lack."
+        ),
+        # Σ‖g·f‖ / N over all tokens, as in arXiv 2510.13999; it was not published with a count of its own.
+        recipe=Recipe(criterion="reap", pool_classes=True, drop=30),
     ),
 )
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({preset.name: preset for preset in _PRESETS})
 
 
+def scaled(recipe: Recipe, experts: int) -> Recipe:
+    """`recipe` with as large a share of `experts` protected as of the 128 that presets were published for."""
+    share = experts / PUBLISHED_EXPERTS
+    clamp = recipe.floor_clamp
+    return recipe.but(
+        protect_top=round(recipe.protect_top * share),
+        floor_clamp=None if clamp is None else (round(clamp[0] * share), round(clamp[1] * share)),
+    )
+
+
 def preset(name: str, drop: int | None = None, class_weights: Mapping[str, float] | None = None) -> Recipe:
-    """The recipe of a preset with another drop count or class weights.
+    """The recipe of a preset with another drop count, or with class weights in place of its own.
 
     Raises `InputError` for an unknown name, a negative drop count, or a weight that is negative or not finite.
     """
     if name not in PRESETS:
         raise InputError(f"There is no preset {name!r}.", f"The presets are {', '.join(PRESETS)}.")
     recipe = PRESETS[name].recipe
-    return recipe.but(drop=recipe.drop if drop is None else drop, class_weights=dict(class_weights or {}))
+    changes: dict[str, object] = {} if drop is None else {"drop": drop}
+    if class_weights is not None:
+        changes["class_weights"] = dict(class_weights)
+    return recipe.but(**changes)

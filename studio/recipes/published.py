@@ -25,6 +25,7 @@ _TELLING: Mapping[str, Callable[[Any], bool]] = {
     "recipe": lambda value: isinstance(value, Mapping) or _is_object(value),
     "recipe_hash": lambda value: isinstance(value, str),
     "contributions_hash": lambda value: isinstance(value, str),
+    "floor_contributions_hash": lambda value: isinstance(value, str),
 }
 """Keys of a map's origin that Espalier writes, and what they have to be."""
 

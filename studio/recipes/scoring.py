@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from studio.recipes.recipe import Aggregate, Normalise
+from studio.recipes.recipe import Aggregate, Arithmetic, Normalise
 
 Array = npt.NDArray[np.float64]
 
-_TINY = 1e-12
+TINY = 1e-12
 """Keeps logarithms and divisions defined, as in the published generator."""
 _SHARPNESS = 4.0
 """τ of `softmax_t4`."""
@@ -30,13 +30,30 @@ def rank(values: Array) -> Array:
     return ranks
 
 
-def normalise(values: Array, mode: Normalise) -> Array:
+def normalise(values: Array, mode: Normalise, arithmetic: Arithmetic = "espalier") -> Array:
     """`values` [C, L, E] made comparable between classes and layers."""
     if mode == "rank":
         return rank(values)
     if mode == "mean":
-        return values / np.maximum(_row_means(values), _TINY)
+        means = _row_means(values) if arithmetic == "espalier" else values.mean(axis=-1, keepdims=True)
+        result: Array = values / np.maximum(means, TINY)
+        return result
+    if mode == "zscore":
+        return _zscores(values)
     return values
+
+
+def _zscores(values: Array) -> Array:
+    """Standard deviations above the mean of the row; 0 where experts do not differ; −∞ stays and does not count."""
+    counted = ~np.isneginf(values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = np.where(counted, values - _row_means(values), 0.0)
+        variances = _row_means(np.where(counted, apart**2, -np.inf))
+    scores = np.divide(apart, np.sqrt(variances), out=np.zeros_like(values), where=variances > 0)
+    # NaN, which only outliers that are kept bring, makes its whole row NaN, as a mean does.
+    scores = np.where(np.isnan(variances), np.nan, scores)
+    result: Array = np.where(counted, scores, -np.inf)
+    return result
 
 
 def _row_means(values: Array) -> Array:
@@ -47,9 +64,11 @@ def _row_means(values: Array) -> Array:
     return result
 
 
-def combine(values: Array, weights: Array, aggregate: Aggregate) -> Array:
-    """One score per expert, [L, E], from `values` [C, L, E] and positive `weights` [C]."""
-    return _AGGREGATES[aggregate](values, weights[:, None, None])
+def combine(values: Array, weights: Array, aggregate: Aggregate, arithmetic: Arithmetic = "espalier") -> Array:
+    """One score per expert, [L, E], from `values` [C, L, E] and `weights` [C], positive unless `published`."""
+    known = _AGGREGATES if arithmetic == "espalier" else _PUBLISHED
+    with np.errstate(invalid="ignore"):  # published, −∞ times a weight of 0 is NaN
+        return known[aggregate](values, weights[:, None, None])
 
 
 def _sum(values: Array, weights: Array) -> Array:
@@ -68,7 +87,7 @@ def _max(values: Array, weights: Array) -> Array:
 
 
 def _geomean(values: Array, weights: Array) -> Array:
-    result: Array = np.exp(_mean(np.log(np.maximum(values, _TINY)), weights))
+    result: Array = np.exp(_mean(np.log(np.maximum(values, TINY)), weights))
     return result
 
 
@@ -107,3 +126,28 @@ _AGGREGATES: Mapping[Aggregate, Callable[[Array, Array], Array]] = {
     "second": _second,
     "top3mean": _top3mean,
 }
+
+
+def _lp4_as_it_comes(values: Array, weights: Array) -> Array:
+    result: Array = _sum(values**4, weights) ** 0.25
+    return result
+
+
+def _second_below_nan(values: Array, weights: Array) -> Array:
+    descending = -np.sort(-(values * weights), axis=0)  # NaN last, so lowest
+    result: Array = descending[min(1, len(descending) - 1)]
+    return result
+
+
+def _top3mean_below_nan(values: Array, weights: Array) -> Array:
+    result: Array = (-np.sort(-(values * weights), axis=0))[:3].mean(axis=0)
+    return result
+
+
+_PUBLISHED: Mapping[Aggregate, Callable[[Array, Array], Array]] = {
+    **_AGGREGATES,
+    "lp4": _lp4_as_it_comes,
+    "second": _second_below_nan,
+    "top3mean": _top3mean_below_nan,
+}
+"""The same to the letter of the published generator, which differs where values are −∞ or NaN."""

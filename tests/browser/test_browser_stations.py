@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from studio.jobs.task import ASSETS
 
@@ -89,6 +89,17 @@ def test_presets_explain_themselves_and_choose_differently(open_page: OpenPage) 
     page = open_page()
     page.click("#preset label:has-text('98e-v3')")
     page.wait_for_function("document.querySelector('#choose').innerText.includes('works most over all classes')")
+
+
+def test_a_preset_with_weights_of_its_own_shows_them_and_they_can_be_changed(open_page: OpenPage) -> None:
+    page = open_page()
+    code = page.locator("#weights .weight", has_text="Code").locator("input[type=number]")
+    page.click("#preset label:has-text('98e-v5-coder')")
+    page.wait_for_function("document.querySelector('#choose').innerText.includes('mostly writes code')")
+    expect(code).to_have_value("3")
+    code.fill("1")
+    page.wait_for_function("document.querySelector('#choose').innerText.includes('mostly writes code')")
+    expect(code).to_have_value("1")
 
 
 def test_a_map_can_be_saved_and_brought_back(open_page: OpenPage, tmp_path: Path) -> None:

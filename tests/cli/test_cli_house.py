@@ -24,7 +24,20 @@ COMMANDS = [[name] for name in app.VERBS] + GROUPED
 
 
 def test_the_verbs_are_those_that_scripts_rely_on() -> None:
-    verbs = {"prompts", "analyze", "import", "map", "prune", "convert", "plan", "quantize", "chat"}
+    verbs = {
+        "prompts",
+        "analyze",
+        "import",
+        "merge",
+        "insights",
+        "similarity",
+        "map",
+        "prune",
+        "convert",
+        "plan",
+        "quantize",
+        "chat",
+    }
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}
     assert set(app.IMATRIX_VERBS) == {"show", "merge", "convert", "slice"}
 

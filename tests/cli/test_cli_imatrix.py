@@ -64,3 +64,13 @@ def test_slice_makes_it_fit_the_pruned_model(
 
 def test_a_model_in_its_place_is_refused(verb: Run, gguf: Path) -> None:
     assert "no importance matrix" in verb("imatrix", "show", gguf).mistake
+
+
+def test_an_importance_matrix_is_imported_as_an_analysis(
+    verb: Run, imatrix: Path, legacy: Path, gguf: Path, tmp_path: Path
+) -> None:
+    alone = verb("import", imatrix, "--out", tmp_path / "alone.safetensors", "--json").json
+    assert (alone["sums"], alone["estimated"]) == (["tokens"], [])
+    assert "legacy importance matrix" in verb("import", legacy, "--out", tmp_path / "legacy.safetensors").mistake
+    mistake = verb("import", imatrix, "--model", gguf, "--class", "prose", "--out", tmp_path / "a.safetensors").mistake
+    assert "nothing about blk.1.ffn_down_exps.weight" in mistake  # as `MISSING` says

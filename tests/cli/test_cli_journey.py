@@ -14,6 +14,7 @@ from studio.checkpoints.gguf_header import read_header
 from studio.checkpoints.reference import open_reference
 from studio.contributions.file import load
 from studio.recipes.dropmap import DropMap
+from studio.recipes.permalink import Permalink
 from tests.cli.tiny_gemma import EXPERTS, LAYERS
 
 Run = Callable[..., Any]
@@ -102,6 +103,55 @@ def test_a_published_analysis_is_imported_or_mapped_at_once(verb: Run, tmp_path:
         assert verb("map", source, *arguments, "--out", tmp_path / out).code == 0
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     assert json.loads((tmp_path / "a.json").read_text()) == {str(layer): [0, 1, 2] for layer in range(LAYERS)}
+
+
+ORACLE = Path(__file__).parents[1] / "recipes" / "data" / "oracle"
+
+
+def test_a_published_map_is_made_again_from_its_arguments(verb: Run, tmp_path: Path) -> None:
+    (case,) = (one for one in json.loads((ORACLE / "expected.json").read_bytes()) if one["case"] == 10)
+    (tmp_path / "arguments.json").write_text(json.dumps(case["args"]))
+    recipe = tmp_path / "recipe.json"
+    told = verb("recipe", "import", tmp_path / "arguments.json", "--out", recipe, "--json").json
+    assert json.loads(recipe.read_bytes()) == told["recipe"] and told["needs"] == []
+    arguments = ("map", ORACLE / case["contributions"], "--recipe", recipe, "--out", tmp_path / "map.json")
+    floors = ("--layer-floor", ORACLE / case["layer_floor"])
+    assert "--floor-contributions" in verb(*arguments, *floors).mistake
+    second = ("--floor-contributions", ORACLE / case["floor_contributions"])
+    made = verb(*arguments, *floors, *second, "--json").json
+    assert json.loads((tmp_path / "map.json").read_bytes()) == case["drop_map"]
+    story = json.loads((tmp_path / "map.story.json").read_bytes())
+    assert story["recipe"]["layer_floors"]["2"] == 7 and story["recipe_hash"] == made["recipe_hash"]
+    assert story["floor_contributions_hash"] == made["floor_contributions_hash"]
+    (tmp_path / "again.json").write_text(json.dumps(story["recipe"]))  # the story alone gives the same map
+    again = ("map", ORACLE / case["contributions"], "--recipe", tmp_path / "again.json", "--out", tmp_path / "b.json")
+    assert verb(*again, *second).code == 0
+    assert (tmp_path / "b.json").read_bytes() == (tmp_path / "map.json").read_bytes()
+
+
+def test_a_summary_says_what_its_map_needs_beside_the_recipe(verb: Run, tmp_path: Path) -> None:
+    summary = ORACLE.parent / "published" / "v7coder_C6v3lcb_drop_map.json.summary.json"
+    outcome = verb("recipe", "import", summary, "--out", tmp_path / "recipe.json")
+    assert "keeps 98 experts" in outcome.out and "--floor-contributions and --layer-floor" in outcome.out
+    assert "exists already" in verb("recipe", "import", summary, "--out", tmp_path / "recipe.json").mistake
+
+
+def test_a_recipe_is_linked_with_its_analysis_and_has_a_schema(verb: Run, contributions: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"drop": 3, "normalise": "rank"}')
+    told = verb("recipe", "link", tmp_path / "recipe.json", "--contributions", contributions, "--json").json
+    link = Permalink.from_text(told["permalink"])
+    assert link.contributions == load(contributions).content_hash
+    assert link.recipe.content_hash == told["recipe_hash"]
+    properties = json.loads(verb("recipe", "schema").out)["properties"]
+    assert set(properties) == set(link.recipe.model_dump())
+
+
+@pytest.mark.parametrize("preset", ["98e-v5-coder", "REAP"])
+def test_every_preset_makes_a_map_of_a_small_model(verb: Run, contributions: Path, preset: str, tmp_path: Path) -> None:
+    arguments = ("--preset", preset, "--drop", 3, "--class-weight", "math=2")
+    told = verb("map", contributions, *arguments, "--out", tmp_path / "map.json", "--json").json
+    assert told["dropped_experts"] == 3 and told["recipe"]["class_weights"]["math"] == 2.0
+    assert told["recipe"].get("floor_clamp") in (None, [1, 2])
 
 
 def test_json_that_is_no_analysis_is_refused(verb: Run, drop_map: Path, tmp_path: Path) -> None:
@@ -259,3 +309,15 @@ def test_chat_names_a_file_that_is_no_model(verb: Run, tmp_path: Path) -> None:
     (tmp_path / "x.gguf").write_bytes(b"GGUF but not really")
     assert "x.gguf" in verb("chat", tmp_path / "x.gguf", "--prompt", "Hello").mistake
     assert "temperature" in verb("chat", tmp_path / "x.gguf", "--prompt", "Hello", "--temperature", -1).mistake
+
+
+def test_analyses_are_merged(contributions: Path, tmp_path: Path, verb: Run) -> None:
+    other = tmp_path / "v4.json"
+    experts = [{"id": expert, "wnorm": 1.0 + expert, "rnorm": 1.0, "tc": 3} for expert in range(EXPERTS)]
+    other.write_text(json.dumps({"questions": {"q": {str(layer): experts for layer in range(LAYERS)}}}))
+    said = verb("merge", contributions, other, "--out", tmp_path / "both.safetensors", "--json").json
+    assert (said["questions"], said["classes"]) == (5, ["math", "code", "questions"])
+    assert said["sums"] == ["tokens", "norm_squared", "weighted_norm_squared"]
+    assert "left out, because not all of them have it: gate, norm, weighted_norm" in said["source"]
+    twice = verb("merge", contributions, contributions, "--out", tmp_path / "twice.safetensors").mistake
+    assert "would count twice" in twice

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from components.library import Library, Opened, is_recipe
+from components.outputs import command_text
 from components.state import StudioState
 from studio.contributions import file
-from studio.contributions.model import Contributions
+from studio.contributions.model import Contributions, Question
 from studio.errors import FormatError, InputError, MismatchError
 from studio.recipes.apply import make_map
 from studio.recipes.presets import preset
@@ -44,6 +46,30 @@ def test_an_analysis_from_elsewhere_is_kept_in_the_workspace(
     kept = library.analysis_path(library.open_analysis(outside))
     assert kept.is_relative_to(library.workspace.contributions)
     assert file.load(kept).content_hash == contributions.content_hash
+
+
+def test_an_analysis_is_added_to_the_open_one(
+    library: Library, opened: Opened, contributions: Contributions, tmp_path: Path
+) -> None:
+    outside = tmp_path / "verse.safetensors"
+    verse = (Question("q1", "verse"), Question("q3", "verse"))
+    file.save(replace(contributions, questions=verse), outside)
+    state = library.with_added(opened.state, outside)
+    assert library.open(state).classes == ("math", "code", "verse")
+    assert library.analysis_path(state.analysis or "").is_relative_to(library.workspace.contributions)
+    with pytest.raises(InputError, match="would count twice"):
+        library.with_added(state, outside)
+
+
+@pytest.mark.parametrize("sums", [("tokens",), ("tokens", "weighted_norm"), ("gate",), ("norm_squared",)])
+def test_an_analysis_with_fewer_sums_opens_with_a_recipe_that_it_has_them_for(
+    library: Library, opened: Opened, contributions: Contributions, tmp_path: Path, sums: tuple[str, ...]
+) -> None:
+    outside = tmp_path / "elsewhere.safetensors"
+    file.save(replace(contributions, sums=dict.fromkeys(sums, np.ones(contributions.nonfinite.shape))), outside)
+    shown = library.open(library.with_analysis(opened.state, outside))
+    assert shown.drop is not None and shown.drop.dropped_count == 2 and shown.state.preset == "own"
+    assert library.fitted(opened.state) is opened.state
 
 
 def test_another_model_takes_the_analysis_along_only_where_it_fits(
@@ -122,8 +148,28 @@ def test_sizes_fall_with_every_dropped_expert_and_with_the_tier(library: Library
     assert sizes("F16")[0] > sizes("Q8_0")[0] > sizes("Q4_K_M")[0]
 
 
+def test_a_recipe_in_other_terms_is_shown_in_those_of_the_page(
+    library: Library, opened: Opened, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text('{"keep": 5, "class_weights": {"#1": 1, "#2": 3}}')
+    recipe = library.read_choice(opened.state, path).recipe
+    assert (recipe.drop, recipe.keep, recipe.class_weights) == (3, None, {"code": 3.0})
+
+
+def test_a_preset_brings_its_own_weights_once_and_protects_the_same_share(library: Library, opened: Opened) -> None:
+    coder = library.choosing(opened.state, "98e-v5-coder", 2, {"math": 2.0})
+    assert coder.recipe.class_weights == {"code": 3.0}
+    assert (coder.recipe.protect_top, coder.recipe.floor_clamp) == (1, (1, 2))
+    moved = library.choosing(coder, "98e-v5-coder", 3, {})
+    assert moved.recipe.class_weights == {} and moved.recipe.floor_clamp == (1, 2)
+    shown = library.open(moved)
+    assert shown.drop is not None and shown.drop.dropped_count == 3
+    assert "--class-weight math=1 --class-weight code=1" in command_text(library, shown, "small", ["safetensors"])
+
+
 def test_a_map_is_not_taken_for_a_recipe() -> None:
-    assert is_recipe(b'{"drop": 3}')
+    assert is_recipe(b'{"drop": 3}') and is_recipe(b'{"keep": 3}')
     assert not is_recipe(b'{"0": [1]}') and not is_recipe(b"{") and not is_recipe(b"[1]")
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from studio.cli.app import main
 from studio.contributions import collector, sequences
 from studio.contributions.analyze import analyze
 from studio.contributions.checkpoint import Checkpoint, model_key
@@ -55,25 +54,42 @@ def pieces(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.name.startswith(("answers-", "sums-")) and path.suffix != ".new"]
 
 
-def test_a_killed_analysis_continues_to_the_same_bytes(model_folder, prompts, tmp_path):
-    out, whole = tmp_path / "killed" / "c.safetensors", tmp_path / "whole.safetensors"
-    verb = [sys.executable, "-m", "studio", "analyze", str(model_folder), "--prompts", str(prompts), "--out", str(out)]
-    verb += ["--continuation", "12"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for moment in (1, 3):  # when the first answers are there; when the first questions were observed
-        process = subprocess.Popen(verb, cwd=ROOT, env=environment)
-        while len(pieces(tmp_path / "killed")) < moment:
-            assert process.poll() is None, "it was to be killed in the middle"
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        assert not out.exists()
-    left = {path: path.stat().st_mtime_ns for path in pieces(tmp_path / "killed")}
-    assert len(left) >= 3
-    analyze(model_folder, prompts, out, continuation_tokens=12)
-    analyze(model_folder, prompts, whole, continuation_tokens=12)
-    assert out.read_bytes() == whole.read_bytes()
-    assert [path.name for path in out.parent.iterdir()] == [out.name]
+KILLED_AGAIN_AND_AGAIN = """
+import os, signal, sys, time
+from pathlib import Path
+import studio.contributions.collector, transformers  # once for all that are killed
+from studio.cli.app import main
+
+folder, moments, *verb = sys.argv[1:]
+for moment in map(int, moments.split(",")):
+    child = os.fork()
+    if not child:
+        os._exit(main(verb))
+    while sum(path.name.startswith(("answers-", "sums-", "energies")) for path in Path(folder).rglob("*")) < moment:
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "it was to be killed in the middle"
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_an_analysis_that_is_killed_at_any_moment_continues_to_the_same_bytes(model_folder, prompts, tmp_path, caplog):
+    out, whole = tmp_path / "killed" / "c.safetensors", tmp_path / "whole" / "c.safetensors"
+    verb = ["analyze", str(model_folder), "--prompts", str(prompts), "--out", str(out), "--continuation", "12"]
+    verb += ["--imatrix", str(out.with_name("i.gguf"))]
+    # Some of these are halves: what is being written counts, too.
+    script = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(out.parent), "1,3,6", *verb]
+    subprocess.run(script, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
+    assert not out.exists()
+    assert len(pieces(out.parent)) >= 4
+    caplog.clear()
+    assert main(verb) == 0
+    assert caplog.text.count("Going on with an analysis that was interrupted.") == 1
+    assert main([argument.replace("/killed/", "/whole/") for argument in verb]) == 0
+    assert caplog.text.count("Going on") == 1
+    for made in (out, out.with_name("i.gguf")):
+        assert made.read_bytes() == (whole.parent / made.name).read_bytes()
+    assert sorted(path.name for path in out.parent.iterdir()) == ["c.safetensors", "i.gguf"]
 
 
 def test_wherever_it_stops_only_what_is_missing_is_computed(model_folder, prompts, tmp_path, monkeypatch, caplog):

@@ -86,7 +86,7 @@ def test_prompts_without_an_answer_keep_a_model_from_being_read_layer_by_layer()
 
 
 def test_offloading_needs_a_gpu() -> None:
-    with pytest.raises(InputError, match="no GPU"):
+    with pytest.raises(InputError, match="cannot be observed offloaded"):
         preflight(GEMMA4_26B, CPU).choose("offloaded")
 
 

@@ -16,13 +16,15 @@ from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.prune_gguf import prune_gguf
 from studio.checkpoints.prune_safetensors import prune_safetensors
 from studio.checkpoints.reference import open_reference
-from studio.contributions.model import SUMS
+from studio.contributions.model import SUMS, Contributions, Question
 from studio.contributions.modules import modules_by_layer
 from studio.contributions.observer import observing, question_of_token
 from studio.errors import FormatError, InputError, UnsupportedError
 from studio.evaluate.masking import masked
 from studio.families import ExpertPlace, draft_layers_of_gguf, family_named, shape_of_config, shape_of_gguf
+from studio.recipes.apply import make_map, scores
 from studio.recipes.dropmap import DropMap
+from studio.recipes.presets import preset
 from tests.families.tiny_models import CONFIGS, NAMED_DRAFT, NUMBERED_DRAFT, add_draft, save, tiny
 
 TOKENS = torch.randint(3, 120, (2, 24), generator=torch.Generator().manual_seed(0))
@@ -263,3 +265,21 @@ def test_a_checkpoint_that_lacks_an_expert_or_hides_them_is_refused(tmp_path: Pa
     save_file(tensors | {"model.layers.0.mlp.odd": torch.zeros(12, 2, 2)}, file, {"format": "pt"})
     with pytest.raises(UnsupportedError, match=r"model\.layers\.0\.mlp\.odd"):
         prune_safetensors(folder, drop, tmp_path / "pruned")
+
+
+def test_a_recipe_cuts_group_by_group_for_a_model_that_routes_by_groups() -> None:
+    shape = shape_of(tiny("deepseek_v3"))
+    lots = np.random.default_rng(1)
+    sums = {name: lots.random((4, shape.layers, shape.experts)) for name in SUMS}
+    questions = tuple(Question(f"q{number}", "ab"[number % 2]) for number in range(4))
+    analysis = Contributions(shape, "m", questions, sums)
+    chosen = preset("98e-v4", 6, {})
+    drop = make_map(analysis, chosen)
+    drop.check(shape)
+    score = scores(analysis, chosen)
+    for row, ids in zip(score, drop.dropped, strict=True):
+        for start in range(0, 12, 4):
+            lowest = start + np.argsort(row[start : start + 4], kind="stable")[:2]
+            assert sorted(lowest) == [expert for expert in ids if start <= expert < start + 4]
+    with pytest.raises(InputError, match="Drop 3 or 6"):
+        make_map(analysis, preset("98e-v4", 5, {}))

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,15 @@ def test_the_recipe_travels_into_the_manifest_when_it_gives_the_map(quick: Works
         assert manifest.map is not None and manifest.map.sha256 == drop.content_hash
     with pytest.raises(MismatchError, match="another map"):
         run(quick, name="lie", outputs=["safetensors"], **story)
+
+    second = replace(contributions, sums={name: random.random((3, LAYERS, EXPERTS)) for name in sums})
+    save(second, quick.contributions / "generic.safetensors")
+    recipe = recipe.but(floor=2)
+    story |= {"recipe": recipe.to_json(), "floor_contributions": "contributions/generic.safetensors"}
+    drop = make_map(contributions, recipe, second)
+    result = run(quick, name="floored", map=drop.to_json(), outputs=["safetensors"], **story)
+    manifest = Manifest.read(quick.root / result["manifest"])
+    assert (manifest.contributions, manifest.floor_contributions) == (contributions.content_hash, second.content_hash)
 
 
 def test_pruning_alone_is_a_build_with_one_output(prepared: Workspace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,9 @@ def test_a_ranking_comes_from_contributions_or_an_importance_matrix(gemma4: Gguf
         source="imported",
     )
     assert ranking_of_contributions(known) == (1, 2, 0)
+    assert ranking_of_contributions(replace(known, sums={"weighted_norm": squares})) == (1, 2, 0)
+    with pytest.raises(InputError, match="no sum 'weighted_norm_squared'"):
+        ranking_of_contributions(replace(known, sums={"tokens": squares}))
     sums = np.ones((4, 8), dtype=np.float32)
     entries = {f"blk.{n}.ffn_down_exps.weight": Entry(sums * (n + 1), np.ones(4, np.int64)) for n in range(3)}
     entries["blk.0.ffn_down.weight"] = Entry(sums[:1] * 1e6, np.ones(1, np.int64))

@@ -20,7 +20,7 @@ from studio.errors import InputError
 from studio.recipes import criteria
 from studio.recipes.apply import make_map, scores
 from studio.recipes.criteria import Measure, class_values
-from studio.recipes.presets import PRESETS, preset
+from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.recipe import Aggregate, Criterion, Normalise, Recipe
 
 Analysis = Callable[..., Contributions]
@@ -216,11 +216,12 @@ def test_by_default_a_broken_entry_does_not_save_the_weakest_expert(
     analysis: Analysis, name: str, value: float
 ) -> None:
     contributions = analysis(klasses=("math", "code", "creative") * 4, experts=24)
-    recipe = preset(name, drop=8)
+    recipe = scaled(preset(name, drop=8), 24)
     weakest = int(scores(contributions, recipe)[0].argmin())
-    broken = contributions.sum("weighted_norm_squared").copy()
+    measured = "weighted_norm" if recipe.criterion == "reap" else "weighted_norm_squared"
+    broken = contributions.sum(measured).copy()
     broken[0, 0, weakest] = value
-    drop = make_map(with_sums(contributions, weighted_norm_squared=broken), recipe)
+    drop = make_map(with_sums(contributions, **{measured: broken}), recipe)
     assert weakest in drop.dropped[0]
     assert drop.provenance["outliers_treated"] == 1
 
@@ -296,7 +297,7 @@ def test_a_criterion_that_the_analysis_cannot_give_is_refused_by_the_missing_sum
 
 def test_presets_scale_to_other_numbers_of_experts(analysis: Analysis) -> None:
     shape = analysis(experts=32, top_k=4).shape
-    assert [entry.drop_for(shape) for entry in PRESETS.values()] == [8, 8, 5]
+    assert [entry.drop_for(shape) for entry in PRESETS.values()] == [8, 8, 5, 8, 8]
     assert PRESETS["98e-v3"].drop_for(analysis(experts=8, top_k=8).shape) == 0
 
 

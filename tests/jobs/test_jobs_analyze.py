@@ -1,0 +1,45 @@
+"""The job that observes a reference: which prompts it takes, and what it refuses before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from studio.contributions.file import load
+from studio.errors import InputError
+from studio.jobs.tasks import check
+from studio.progress import silent
+from studio.workspace import Workspace
+
+WANTED = {"reference": "demo", "name": "mine"}
+
+
+def test_built_in_prompts_and_files_of_the_workspace_are_observed_together(workspace: Workspace) -> None:
+    (workspace.root / "prose.txt").write_text("It rained.\n\nThen it did not.")
+    sources = ["builtin:math", "prose.txt"]
+    task = check("analyze", {**WANTED, "prompts": sources, "klass": "prose", "per_class": 1}, workspace)
+    result = task.run(workspace, silent)
+    made = load(workspace.root / str(result["path"]))
+    assert result["questions"] == 2 and made.classes == ("math", "prose")
+    assert "; prompts: builtin:math + prose.txt (sha256 " in made.source
+
+
+def test_prompts_that_cannot_be_read_are_refused_before_the_job(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"class": "a", "prompt": "x"}\n')
+    for wrong, words in (
+        ({"prompts": str(tmp_path / "mine.jsonl")}, "workspace"),
+        ({"prompts": "builtin:cooking"}, "'cooking'"),
+        ({"prompts": []}, "No source"),
+        ({"columns": {"prompt": "question"}}, "builtin has none"),
+        ({"per_class": 0}, "per_class"),
+    ):
+        with pytest.raises(InputError, match=words):
+            check("analyze", {**WANTED, **wrong}, workspace)
+
+
+def test_a_data_set_is_not_fetched_before_the_job(workspace: Workspace) -> None:
+    pytest.importorskip("datasets")
+    task = check("analyze", {**WANTED, "prompts": "hf:owner/elsewhere"}, workspace)
+    with pytest.raises(InputError, match="the Hub cannot be reached"):
+        task.run(workspace, silent)
