@@ -91,7 +91,9 @@ def _whole(request: Request, chosen: Estimate, energies: Energies | None) -> Obs
         )
         return replace(found, source=f"{found.source}; experts in NF4") if request.dtype == four_bit.NAME else found
 
-    return Observation(_key(request.model_dir, model.dtype, f"{place} {request.dtype == four_bit.NAME}"), observe)
+    return Observation(
+        model_place_key(request.model_dir, str(model.dtype), f"{place} {request.dtype == four_bit.NAME}"), observe
+    )
 
 
 def _layered(request: Request, chosen: Estimate, energies: Energies | None) -> Observation:
@@ -116,12 +118,15 @@ def _layered(request: Request, chosen: Estimate, energies: Energies | None) -> O
             **request.options,
         )
 
-    return Observation(_key(request.model_dir, model.model.dtype, f"{chosen.device}, layer by layer"), observe)
+    return Observation(
+        model_place_key(request.model_dir, str(model.model.dtype), f"{chosen.device}, layer by layer"), observe
+    )
 
 
-def _key(model_dir: Path, dtype: torch.dtype, place: str) -> str:
+def model_place_key(model_dir: Path, dtype: str, place: str) -> str:
+    """What stands for the model in `model_dir` as it is loaded at `place`, in a dtype of that name."""
     versions = [torch.__version__, transformers.__version__]
-    return key_of([model_key(model_dir), str(dtype), place, versions])[:32]
+    return key_of([model_key(model_dir), dtype, place, versions])[:32]
 
 
 def load(request: Request, device: str) -> tuple[Any, Any]:

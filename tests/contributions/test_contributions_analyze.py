@@ -73,7 +73,7 @@ def test_what_is_wrong_is_said_before_the_weights_are_read(model_folder, prompts
     with pytest.raises(UnsupportedError, match="'mamba'"):
         analyze(folder, prompts, out)
     (folder / "config.json").write_text((model_folder / "config.json").read_text())
-    with pytest.raises(InputError, match="neither model.safetensors nor"):
+    with pytest.raises(InputError, match=r"neither model\.safetensors nor"):
         analyze(folder, prompts, out)
     prompts.write_text("broken\n")
     with pytest.raises(FormatError, match="line 1"):
