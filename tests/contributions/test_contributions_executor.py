@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from studio.contributions.analyze import analyze
@@ -92,14 +94,17 @@ def test_without_ray_the_command_that_installs_it_is_named(
     assert not (tmp_path / "out.safetensors").exists()
 
 
+NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "object_store_memory": 80 << 20}
+"""Loopback, and not 127.0.0.1, which Ray would turn into an address that others can reach."""
+
+
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """Two nodes on this machine, without dashboard and usage statistics, that nobody else can reach."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray = pytest.importorskip("ray")
     cluster_utils = importlib.import_module("ray.cluster_utils")
-    node = {"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1", "object_store_memory": 80 << 20}
-    found = cluster_utils.Cluster(initialize_head=True, head_node_args=node)
+    found = cluster_utils.Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     try:
         yield found
     finally:
@@ -113,13 +118,18 @@ def test_a_cluster_that_loses_a_node_gives_the_same_to_the_last_bit(
 ) -> None:
     from studio.contributions.ray_executor import ray_executor
 
-    second = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1", object_store_memory=80 << 20)
+    second = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
-    killed = []
+    killed: list[psutil.Process] = []
 
     def kill_in_the_middle(done: int, total: int, unit: str = "", message: str = "") -> None:
         if not killed and message == "observing the experts":
-            killed.append(cluster.remove_node(second, allow_graceful=False))
+            raylet = psutil.Process(second.all_processes["raylet"][0].process.pid)
+            killed.extend(raylet.children(recursive=True))  # its workers end with the machine
+            cluster.remove_node(second, allow_graceful=False)
+            for process in killed:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     with ray_executor(cluster.address, request_) as executor:
         found = collect_with(executor, request_, batch_tokens=200, progress=kill_in_the_middle)
