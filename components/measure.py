@@ -17,6 +17,7 @@ from components.markup import class_label, failure, notice, table
 from components.state import StudioState
 from components.theme import panel
 from studio.contributions.encoding import load_tokenizer
+from studio.contributions.preflight import Estimate, Preflight, duration, gib
 from studio.contributions.prompt_preview import PromptPreview, SeenPrompt, preview_prompts
 from studio.contributions.sources import BUILTIN, BUILTIN_CLASSES, HUB, columns_of
 from studio.errors import EspalierError, InputError, OutputExistsError
@@ -31,6 +32,12 @@ MOST_PER_CLASS = 24
 """There are as many built-in prompts of every class."""
 CONTINUATION_TOKENS = 128
 _ANSWERS = [("The answers that come with the prompts", "given"), ("What the model itself answers", "own")]
+_MODES = [
+    ("As the estimate says", "auto"),
+    ("The whole model in memory", "whole"),
+    ("On GPU and CPU", "offloaded"),
+    ("Layer by layer, for a model larger than memory", "layered"),
+]
 _WHY_SHORT = (
     f"Its own answers have at most {CONTINUATION_TOKENS} tokens: the first tokens are those that the question decides. "
     "Later ones drift into generic text, and the longest answers would outweigh all others."
@@ -51,6 +58,7 @@ class MeasurePart:
     answers: gr.Radio
     thinking: gr.Checkbox
     imatrix: gr.Checkbox
+    mode: gr.Dropdown
     name: gr.Textbox
     show: gr.Button
     start: gr.Button
@@ -62,7 +70,7 @@ class MeasurePart:
     def asked(self) -> list[Any]:
         """The fields of `Asked`."""
         prompts = [self.classes, self.per_class, self.files, self.dataset, self.columns, self.klass]
-        return [*prompts, self.answers, self.thinking, self.imatrix, self.name]
+        return [*prompts, self.answers, self.thinking, self.imatrix, self.mode, self.name]
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class Asked:
     answers: str
     thinking: bool
     imatrix: bool
+    mode: str
     name: str
 
 
@@ -103,6 +112,7 @@ def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, 
         "continuation": CONTINUATION_TOKENS,
         "thinking": asked.thinking,
         "imatrix": asked.imatrix,
+        "mode": asked.mode,
     }
 
 
@@ -135,6 +145,32 @@ def seen_html(preview: PromptPreview) -> str:
     numeric = range(1, len(columns))
     shown = table([name for name, _ in columns], rows, numeric=tuple(numeric), caption=caption)
     return shown + "".join(map(_prompt_html, first.values()))
+
+
+def estimate_html(preflight: Preflight, mode: str) -> str:
+    """Every way to make the pass, with the one that will be taken and why."""
+    try:
+        chosen = preflight.choose(mode)  # type: ignore[arg-type]
+    except EspalierError as error:
+        return failure(error)
+    rows = [
+        (
+            f"<strong>{_way(way)}</strong>" if way == chosen else _way(way),
+            duration(way.seconds) if way.possible else "–",
+            gib(way.ram) + (f", {gib(way.gpu)} of the GPU" if way.gpu else ""),
+        )
+        for way in preflight.estimates
+    ]
+    shown = table(("Way", "About", "Memory"), rows, numeric=(1, 2), caption="What it takes, estimated")
+    return f"{shown}<p class='quiet'><strong>{_way(chosen)}</strong>: {escape(chosen.reason)}</p>"
+
+
+def _way(way: Estimate) -> str:
+    return {
+        "whole": f"Whole model on the {way.device.upper().replace('CUDA', 'GPU')}",
+        "offloaded": "Shared by GPU and CPU",
+        "layered": "Layer by layer",
+    }[way.mode]
 
 
 def _prompt_html(prompt: SeenPrompt) -> str:
@@ -177,6 +213,7 @@ def measure_part(suggested: str) -> MeasurePart:
             answers = gr.Radio(_ANSWERS, value="given", label="Observe it on", info=_WHY_SHORT)
             thinking = gr.Checkbox(False, label="Chat template with thinking")
             imatrix = gr.Checkbox(False, label="Also write an importance matrix, from the same pass")
+            mode = gr.Dropdown(_MODES, value="auto", label="How the model is run", elem_id="measure-mode")
             name = gr.Textbox(suggested, label="Name of the analysis", max_lines=1, elem_id="measure-name")
             problem = panel(visible=False)
             with gr.Row():
@@ -185,11 +222,14 @@ def measure_part(suggested: str) -> MeasurePart:
         with gr.Column(min_width=300):
             job = panel(visible=False, elem_id="measure-job")
             seen = panel(
-                notice("Nothing is read yet.", "“Show what it will see” reads the prompts and the tokenizer only."),
+                notice(
+                    "Nothing is read yet.",
+                    "“Show what it will see” reads prompts, tokenizer and headers only, and says what it would take.",
+                ),
                 elem_id="measure-seen",
             )
     return MeasurePart(
-        classes, per_class, files, dataset, columns, klass, answers, thinking, imatrix, name,
+        classes, per_class, files, dataset, columns, klass, answers, thinking, imatrix, mode, name,
         show, start, seen, problem, job,
     )  # fmt: skip
 
@@ -213,9 +253,10 @@ def wire_measure(studio: Studio, state: gr.State, part: MeasurePart, timer: gr.T
                 continuation_tokens=task.continuation,
                 thinking=task.thinking,
             )
+            ways = estimate_html(task.estimate(library.workspace), task.mode)
         except EspalierError as error:
             return told(error)
-        return {part.seen: seen_html(preview), part.problem: gr.HTML(visible=False)}
+        return {part.seen: ways + seen_html(preview), part.problem: gr.HTML(visible=False)}
 
     def on_start(now: StudioState, *asked: Any) -> dict[Any, Any]:
         try:

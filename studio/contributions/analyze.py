@@ -60,10 +60,6 @@ def analyze(
     `InputError` for a folder without a model or for prompts that the mode cannot observe, `ResourceError` when the pass
     fits in no way.
     """
-    from studio.contributions.energies import Energies
-    from studio.contributions.observation import Request, prepare
-    from studio.contributions.ray_executor import on_cluster
-
     model_dir, out = Path(model_dir), Path(out)
     if out.exists() and not overwrite:
         raise OutputExistsError(out)
@@ -72,6 +68,10 @@ def analyze(
     shape = shape_of_config(_config(model_dir))
     out.parent.mkdir(parents=True, exist_ok=True)
     require_disk(out.parent, len(asked) * shape.layers * shape.experts * len(SUMS) * 8)
+    from studio.contributions.energies import Energies
+    from studio.contributions.observation import Request, prepare
+    from studio.contributions.ray_executor import on_cluster
+
     request = Request(model_dir, asked, shape, dtype, max_tokens, continuation_tokens, thinking)
     energies = Energies() if use_energies else None
     if ray is not None:

@@ -100,7 +100,7 @@ class Meter:
         self._experts = expert_modules
         self._measured: dict[str, Pair] = {}
         self._counted: dict[torch.device, torch.Tensor] = {}
-        self._all_count = True
+        self._rows: dict[torch.device, torch.Tensor] = {}
         self._last: tuple[torch.Tensor, Pair] | None = None
 
     def expect(self, question: torch.Tensor) -> None:
@@ -108,7 +108,8 @@ class Meter:
         counted = question >= 0
         self._measured, self._last = {}, None
         self._counted = {question.device: counted}
-        self._all_count = bool(counted.all())
+        # Known at once, so that no layer has to wait for the device to say it; empty where all tokens count.
+        self._rows = {question.device: counted.new_empty(0) if counted.all() else counted.nonzero().squeeze(-1)}
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -126,20 +127,18 @@ class Meter:
     def totals(self) -> Arrays | None:
         """The last batch as `Energies.to_arrays` has it; None where a value was not finite and nobody was careful."""
         self._last = None
-        measured = {name: (sums.cpu(), counts.cpu()) for name, (sums, counts) in self._measured.items()}
-        if not all(bool(torch.isfinite(sums).all()) for sums, _ in measured.values()):
+        sums = _fetched({name: sums for name, (sums, _) in self._measured.items()})
+        counts = _fetched({name: counts for name, (_, counts) in self._measured.items()})
+        if not all(np.isfinite(values).all() for values in sums.values()):
             return None
         return Energies(
-            {
-                name: sums.reshape(len(counts), -1).to(torch.float64).numpy()
-                for name, (sums, counts) in measured.items()
-            },
-            {name: counts.to(torch.int64).numpy() for name, (_, counts) in measured.items()},
+            {name: values.reshape(len(counts[name]), -1) for name, values in sums.items()},
+            {name: values.astype(np.int64) for name, values in counts.items()},
         ).to_arrays()
 
     def expert_inputs(self, module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor) -> None:
         """What flows into the first matrices of the experts: `hidden_states` `[T, H]`, routed as `[T, K]` says."""
-        kept, squares = self._kept_squares(hidden_states, self._counts_on(hidden_states.device))
+        kept, squares = self._kept_squares(hidden_states, _on(self._counted, hidden_states.device))
         routed = squares.new_zeros(len(squares), module.num_experts)
         routed.scatter_(1, top_k_index, kept.to(routed.dtype).unsqueeze(-1).expand(top_k_index.shape))
         name = f"{self._experts[id(module)]}.{'gate_up_proj' if module.has_gate else 'up_proj'}"
@@ -148,9 +147,9 @@ class Meter:
     def expert_neurons(self, module: Any, neurons: torch.Tensor, experts: torch.Tensor, tokens: torch.Tensor) -> None:
         """What flows into the last matrix: `neurons` `[N, C]` of `experts` `[N]`, ascending, for `tokens` `[N]`."""
         name, number = f"{self._experts[id(module)]}.down_proj", int(module.num_experts)
-        kept = self._counts_on(neurons.device)[tokens]
+        kept = _on(self._counted, neurons.device)[tokens]
         if neurons.device.type == "cpu" and not self.careful:  # three times as fast as the product
-            if not self._all_count:
+            if len(_on(self._rows, neurons.device)):
                 neurons, experts = neurons[kept], experts[kept]
             counts = torch.bincount(experts, minlength=number)
             sums = torch.stack([_column_energies(part) for part in torch.split(neurons, counts.tolist())])
@@ -164,15 +163,16 @@ class Meter:
     def _linear_inputs(self, name: str, inputs: torch.Tensor) -> None:
         """What flows into the layer `name`; several layers in a row often share it."""
         if self._last is None or self._last[0] is not inputs:
-            counted = self._counts_on(inputs.device)
+            counted = _on(self._counted, inputs.device)
             rows = inputs.reshape(-1, inputs.shape[-1])
             if len(rows) != len(counted):
                 return  # it sees something else than tokens
             if self.careful:
                 counted, squares = self._kept_squares(rows, counted)
-                sums = squares[counted].sum(0)
+                sums = squares.sum(0)
             else:
-                sums = _column_energies(rows if self._all_count else rows[counted])
+                some = _on(self._rows, inputs.device)
+                sums = _column_energies(rows.index_select(0, some) if len(some) else rows)
             self._last = inputs, (sums, counted.sum().reshape(1))
         self._measured[name] = self._last[1]
 
@@ -184,11 +184,25 @@ class Meter:
             squares.masked_fill_(~counted.unsqueeze(-1), 0.0)
         return counted, squares
 
-    def _counts_on(self, device: torch.device) -> torch.Tensor:
-        """Which tokens are no padding, `[T]`."""
-        if device not in self._counted:
-            self._counted[device] = next(iter(self._counted.values())).to(device)
-        return self._counted[device]
+
+def _on(copies: dict[torch.device, torch.Tensor], device: torch.device) -> torch.Tensor:
+    """The copy on `device` of what `copies` hold, made when it is first asked for."""
+    if device not in copies:
+        copies[device] = next(iter(copies.values())).to(device)
+    return copies[device]
+
+
+def _fetched(tensors: Mapping[str, torch.Tensor]) -> dict[str, Array]:
+    """`tensors`, flat and in fp64, after one transfer from each device."""
+    names: dict[torch.device, list[str]] = {}
+    for name, tensor in tensors.items():
+        names.setdefault(tensor.device, []).append(name)
+    found: dict[str, Array] = {}
+    for there in names.values():
+        together = torch.cat([tensors[name].reshape(-1).to(torch.float32) for name in there]).cpu()
+        parts = torch.split(together.to(torch.float64), [tensors[name].numel() for name in there])
+        found |= {name: part.numpy() for name, part in zip(there, parts, strict=True)}
+    return {name: found[name] for name in tensors}
 
 
 def _is_linear(module: Any) -> bool:

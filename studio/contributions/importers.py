@@ -68,6 +68,7 @@ def import_analysis(path: Path, progress: Progress = silent, *, top_k: int | Non
                 path, "", 'this JSON holds neither "categories" nor "questions" nor arrays per layer', HELP
             )
         return _of_arrays(path, arrays, "JSON by layers", metadata, top_k)
+    analysis = _as_listed(analysis)
     layer_ids, experts = _layer_ids(analysis), _experts(analysis)
     if len(layer_ids) * experts > MOST_CELLS:
         raise analysis.error("", f"{len(layer_ids)} layers of {experts} experts are more than any model has")
@@ -101,6 +102,13 @@ def _looks_like_safetensors(path: Path) -> bool:
     with path.open("rb") as opened:
         start = opened.read(9)
     return start[8:9] == b"{" and not start.lstrip().startswith(b"{")
+
+
+def _as_listed(analysis: JsonAnalysis) -> JsonAnalysis:
+    """`analysis` with its classes in the order of `metadata.categories`, which weights by position go by."""
+    listed = analysis.metadata.get("categories")
+    order = [klass for klass in listed if klass in analysis.groups] if isinstance(listed, list | dict) else []
+    return replace(analysis, groups={klass: analysis.groups[klass] for klass in [*order, *analysis.groups]})
 
 
 def _layer_ids(analysis: JsonAnalysis) -> tuple[int, ...]:

@@ -89,7 +89,7 @@ def _whole(request: Request, chosen: Estimate, energies: Energies | None) -> Obs
             energies=energies,
             **request.options,
         )
-        return replace(found, source=f"{found.source}; experts in NF4") if request.dtype == four_bit.NAME else found
+        return in_its_dtype(found, request)
 
     return Observation(
         model_place_key(request.model_dir, str(model.dtype), f"{place} {request.dtype == four_bit.NAME}"), observe
@@ -121,6 +121,11 @@ def _layered(request: Request, chosen: Estimate, energies: Energies | None) -> O
     return Observation(
         model_place_key(request.model_dir, str(model.model.dtype), f"{chosen.device}, layer by layer"), observe
     )
+
+
+def in_its_dtype(found: Contributions, request: Request) -> Contributions:
+    """`found`, whose source says what its dtype does not."""
+    return replace(found, source=f"{found.source}; experts in NF4") if request.dtype == four_bit.NAME else found
 
 
 def model_place_key(model_dir: Path, dtype: str, place: str) -> str:

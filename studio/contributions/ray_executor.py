@@ -21,7 +21,7 @@ import torch
 from studio.contributions.checkpoint import Arrays
 from studio.contributions.executor import Facts, Kind, Worker, collect_with
 from studio.contributions.model import Contributions
-from studio.contributions.observation import Observation, Request, model_place_key
+from studio.contributions.observation import Observation, Request, in_its_dtype, model_place_key
 from studio.errors import InputError, ProcessError, UnsupportedError
 from studio.progress import Progress
 
@@ -158,7 +158,7 @@ def on_cluster(address: str, request: Request, mode: str, energies: object | Non
 
     def observe(checkpoint: Path, progress: Progress) -> Contributions:
         with ray_executor(address, request) as executor:
-            return collect_with(executor, request, progress=progress, checkpoint=checkpoint)
+            return in_its_dtype(collect_with(executor, request, progress=progress, checkpoint=checkpoint), request)
 
     return Observation(model_place_key(request.model_dir, request.dtype, "on a cluster"), observe)
 

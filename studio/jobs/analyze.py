@@ -8,8 +8,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from studio.checkpoints.reference import open_reference
-from studio.contributions.analyze import analyze
+from studio.contributions.analyze import analyze, estimate
 from studio.contributions.calibration import Calibration
+from studio.contributions.preflight import Preflight
 from studio.contributions.sources import BUILTIN, is_path, is_remote, prompts_of
 from studio.jobs.needs import require_safetensors
 from studio.jobs.task import Result, Task, check_new, input_path, reference_path, relative
@@ -35,6 +36,7 @@ class Analyze(Task):
     max_tokens: int = Field(default=4096, ge=1)
     thinking: bool = False
     imatrix: bool = False
+    mode: Literal["auto", "whole", "offloaded", "layered"] = "auto"
     overwrite: bool = False
 
     @field_validator("prompts", mode="before")
@@ -66,6 +68,16 @@ class Analyze(Task):
         )
         return calibration if self.answers == "given" else calibration.without_answers()
 
+    def estimate(self, workspace: Workspace) -> Preflight:
+        """What the job would take of time and memory, in each mode. Raises what `analyze.estimate` raises."""
+        return estimate(
+            reference_path(workspace, self.reference),
+            self.calibration(workspace),
+            max_tokens=self.max_tokens,
+            continuation_tokens=self.continuation,
+            thinking=self.thinking,
+        )
+
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         out = workspace.contributions / f"{self.name}.safetensors"
         model = reference_path(workspace, self.reference)
@@ -87,6 +99,7 @@ class Analyze(Task):
             continuation_tokens=self.continuation,
             thinking=self.thinking,
             use_energies=use_energies,
+            mode=self.mode,
         )
         return {
             "path": relative(workspace, out),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 
@@ -22,7 +21,7 @@ def benchmarks() -> dict[str, Callable[[], dict]]:
 
 
 def contribution_pass_vs_forward() -> dict:
-    """The worse ratio of two dtypes: medians of interleaved runs."""
+    """The worse ratio of two dtypes, each of the quickest of interleaved runs: whatever else runs here only adds."""
     worst, sizes = _worst(energies=False)
     return {"value": worst, "budget": BUDGET, "met": worst <= BUDGET, "sizes": sizes}
 
@@ -72,7 +71,7 @@ def _ratio(dtype: str, energies: bool) -> dict[str, float]:
                 start = time.perf_counter()
                 run()
                 seconds[run].append(time.perf_counter() - start)
-    forward, pass_ = statistics.median(seconds[plain]), statistics.median(seconds[observed])
+    forward, pass_ = min(seconds[plain]), min(seconds[observed])
     return {"value": round(pass_ / forward, 4), "forward_s": round(forward, 4), "pass_s": round(pass_, 4)}
 
 

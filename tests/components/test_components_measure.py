@@ -13,7 +13,7 @@ from studio.errors import InputError
 from studio.jobs.analyze import Analyze
 from studio.workspace import Workspace
 
-PLAIN = Asked(("math", "code"), 3, None, "", "", "", "given", False, False, " mine ")
+PLAIN = Asked(("math", "code"), 3, None, "", "", "", "given", False, False, "auto", " mine ")
 
 
 def test_ticked_classes_files_and_data_sets_become_one_job(tmp_path: Path) -> None:

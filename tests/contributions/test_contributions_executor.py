@@ -138,3 +138,16 @@ def test_a_cluster_that_loses_a_node_gives_the_same_to_the_last_bit(
     assert killed
     assert left == 1
     assert "its part is made again" in caplog.text
+
+
+@pytest.mark.timeout(240)
+def test_an_analysis_on_a_cluster_saves_what_one_here_saves(
+    cluster: Any, model_dir: Path, prompt_file: Any, tmp_path: Path
+) -> None:
+    prompts = prompt_file(*({"class": "talk", "prompt": f"and {number}?", "answer": "yes"} for number in range(9)))
+    analyze(model_dir, prompts, tmp_path / "here.safetensors")
+    analyze(model_dir, prompts, tmp_path / "there.safetensors", ray=cluster.address)
+    assert (tmp_path / "there.safetensors").read_bytes() == (tmp_path / "here.safetensors").read_bytes()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    with pytest.raises(InputError, match=r"holds no config\.json"):
+        analyze(tmp_path, prompts, tmp_path / "other.safetensors", ray=cluster.address)

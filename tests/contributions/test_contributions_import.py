@@ -106,6 +106,15 @@ def test_experts_may_come_in_any_order(analysis_file):
     assert import_analysis(analysis_file(metadata_last)).content_hash == first
 
 
+def test_classes_come_in_the_order_that_the_metadata_lists(analysis_file):
+    analysis = category_analysis(classes=("math", "code", "prose"))
+    analysis["metadata"]["categories"] = ["prose", "math", "code"]
+    imported = import_analysis(analysis_file(analysis))
+    assert imported.classes == ("prose", "math", "code")
+    first = [one["tc"] for one in analysis["categories"]["prose"]["0"]]
+    assert imported.sum("tokens")[0, 0].tolist() == first
+
+
 def test_in_an_analysis_by_question_an_absent_expert_never_fired(analysis_file):
     made = import_analysis(analysis_file(question_analysis()))
     assert [question.id for question in made.questions] == ["What is 2 + 2?", 'And "NaN"?']

@@ -33,7 +33,7 @@ def model_folder(tmp_path_factory):
 def prompts(prompt_file):
     """Two batches to answer, and several to observe."""
     asked = [{"class": "open", "prompt": f"What is {number} + {number}?"} for number in range(10)]
-    told = [{"class": "told", "prompt": "Say it! " * (1 + number), "answer": "It. " * 150} for number in range(10)]
+    told = [{"class": "told", "prompt": "Say it! " * (1 + number), "answer": "It. " * 250} for number in range(10)]
     return prompt_file(*asked, *told)
 
 
@@ -67,7 +67,7 @@ for moment in map(int, moments.split(",")):
         os._exit(main(verb))
     while sum(path.name.startswith(("answers-", "sums-", "energies")) for path in Path(folder).rglob("*")) < moment:
         assert os.waitpid(child, os.WNOHANG) == (0, 0), "it was to be killed in the middle"
-        time.sleep(0.01)
+        time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 """
@@ -77,11 +77,10 @@ def test_an_analysis_that_is_killed_at_any_moment_continues_to_the_same_bytes(mo
     out, whole = tmp_path / "killed" / "c.safetensors", tmp_path / "whole" / "c.safetensors"
     verb = ["analyze", str(model_folder), "--prompts", str(prompts), "--out", str(out), "--continuation", "12"]
     verb += ["--imatrix", str(out.with_name("i.gguf"))]
-    # Some of these are halves: what is being written counts, too.
-    script = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(out.parent), "1,3,6", *verb]
+    script = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(out.parent), "1,3,4", *verb]
     subprocess.run(script, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True)
     assert not out.exists()
-    assert len(pieces(out.parent)) >= 4
+    assert len(pieces(out.parent)) >= 3, "all answers, and a batch that was observed"
     caplog.clear()
     assert main(verb) == 0
     assert caplog.text.count("Going on with an analysis that was interrupted.") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from studio.checkpoints.reference import open_reference
 from studio.contributions.model import SUMS, Contributions, Question
 from studio.contributions.modules import modules_by_layer
 from studio.contributions.observer import observing, question_of_token
-from studio.errors import FormatError, InputError, UnsupportedError
+from studio.errors import FormatError, InputError, MismatchError, UnsupportedError
 from studio.evaluate.masking import masked
 from studio.families import ExpertPlace, draft_layers_of_gguf, family_named, shape_of_config, shape_of_gguf
 from studio.recipes.apply import make_map, scores
@@ -283,3 +284,34 @@ def test_a_recipe_cuts_group_by_group_for_a_model_that_routes_by_groups() -> Non
             assert sorted(lowest) == [expert for expert in ids if start <= expert < start + 4]
     with pytest.raises(InputError, match="Drop 3 or 6"):
         make_map(analysis, preset("98e-v4", 5, {}))
+
+
+@pytest.mark.parametrize("model_type", sorted(NAMED_DRAFT | NUMBERED_DRAFT))
+def test_drafting_experts_leave_the_checkpoint_as_the_map_says_or_the_last_layer(
+    model_type: str, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    model = tiny(model_type)
+    folder = save(model, tmp_path / "whole")
+    add_draft(folder, model_type)
+    drop = drop_of(shape_of(model), per_group=1 if shape_of(model).groups > 1 else 5)
+    name = "mtp.layers.0." if model_type in NAMED_DRAFT else "model.layers.3."
+    router = f"{name}mlp.gate.weight"
+    whole = load_file(folder / "model.safetensors")[router]
+    kept_first = tuple(range(drop.dropped_count))  # another choice than that of any layer
+    groups = shape_of(model).groups
+    own = tuple(range(0, 12, 12 // groups)) if groups > 1 else kept_first
+    for number, chosen in enumerate((drop, replace(drop, extra=(("mtp", own),)))):
+        pruned = load_file(prune_safetensors(folder, chosen, tmp_path / f"pruned-{number}") / "model.safetensors")
+        gone = chosen.dropped[-1] if number == 0 else own
+        kept = [expert for expert in range(12) if expert not in gone]
+        assert torch.equal(pruned[router], whole[kept])
+        stacked = [one for one in pruned if one.startswith(f"{name}mlp.experts.")]
+        numbers = {int(one.split("experts.")[1].split(".")[0]) for one in stacked if "experts.0." in stacked[0]}
+        assert numbers in (set(), set(range(len(kept))))
+    if model_type in NUMBERED_DRAFT:
+        return
+    bare = save(model, tmp_path / "bare")
+    with pytest.raises(MismatchError, match="also prunes mtp"):
+        prune_safetensors(bare, replace(drop, extra=(("mtp", own),)), tmp_path / "refused")
