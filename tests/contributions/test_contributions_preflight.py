@@ -85,6 +85,13 @@ def test_prompts_without_an_answer_keep_a_model_from_being_read_layer_by_layer()
         preflight(asked, replace(CPU, ram=32 * GIB)).choose()
 
 
+def test_a_checkpoint_that_is_stored_quantized_is_not_read_layer_by_layer() -> None:
+    small = replace(CPU, ram=32 * GIB)
+    with pytest.raises(ResourceError, match="not stored quantized"):
+        preflight(replace(GEMMA4_26B, quantized=True), small).choose()
+    assert chosen(GEMMA4_26B, small) == ("layered", "cpu")
+
+
 def test_offloading_needs_a_gpu() -> None:
     with pytest.raises(InputError, match="cannot be observed offloaded"):
         preflight(GEMMA4_26B, CPU).choose("offloaded")
