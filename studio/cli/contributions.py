@@ -56,6 +56,14 @@ def analyze(
             "larger than memory. auto: what the estimate says."
         ),
     ] = "auto",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Share the questions among the nodes of a Ray cluster: its address, or auto. Each node needs the "
+            "model in the same folder.",
+        ),
+    ] = None,
     estimate: Annotated[bool, typer.Option("--estimate", help="Say what it would take of time and memory.")] = False,
     max_tokens: MaxTokens = 4096,
     continuation: Continuation = 128,
@@ -104,6 +112,7 @@ def analyze(
             progress=progress,
             use_energies=use_energies,
             mode=mode,
+            ray=ray,
             **observed,
         )
     _describe(json, contributions, out, imatrix)

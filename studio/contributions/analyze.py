@@ -41,6 +41,7 @@ def analyze(
     thinking: bool = False,
     use_energies: Callable[[Energies], object] | None = None,
     mode: Mode | Literal["auto"] = "auto",
+    ray: str | None = None,
 ) -> Contributions:
     """Load the model in `model_dir` (safetensors, transformers), observe it on `prompts`, save to `out`.
 
@@ -50,6 +51,8 @@ def analyze(
     the experts in four bits; `max_tokens`, `continuation_tokens` and `thinking` are those of `collect`. Everything that
     can be wrong with the inputs is checked before the weights are read. What is finished is kept in a hidden folder
     beside `out`: the next analysis with the same model and the same `out` goes on where this one was interrupted.
+
+    With `ray`, the address of a Ray cluster or "auto", its nodes share the questions; each holds the whole model.
 
     With `use_energies` the same pass measures what flows into every weight; it is called once, before `out` is written.
 
@@ -65,23 +68,26 @@ def analyze(
     shape = shape_of_config(_config(model_dir))
     out.parent.mkdir(parents=True, exist_ok=True)
     require_disk(out.parent, len(asked) * shape.layers * shape.experts * len(SUMS) * 8)
-    chosen = estimate(
-        model_dir,
-        calibration,
-        dtype=dtype,
-        max_tokens=max_tokens,
-        continuation_tokens=continuation_tokens,
-        thinking=thinking,
-    ).choose(mode)
-    _log.info("%s: %s", chosen.mode, chosen.reason)
-    progress(0, len(asked), "questions", f"{chosen.mode}: {chosen.reason}")
-
     from studio.contributions.energies import Energies
     from studio.contributions.observation import Request, prepare
+    from studio.contributions.ray_executor import on_cluster
 
-    energies = Energies() if use_energies else None
     request = Request(model_dir, asked, shape, dtype, max_tokens, continuation_tokens, thinking)
-    observation = prepare(request, chosen, energies)
+    energies = Energies() if use_energies else None
+    if ray is not None:
+        observation = on_cluster(ray, request, mode, energies)
+    else:
+        chosen = estimate(
+            model_dir,
+            calibration,
+            dtype=dtype,
+            max_tokens=max_tokens,
+            continuation_tokens=continuation_tokens,
+            thinking=thinking,
+        ).choose(mode)
+        _log.info("%s: %s", chosen.mode, chosen.reason)
+        progress(0, len(asked), "questions", f"{chosen.mode}: {chosen.reason}")
+        observation = prepare(request, chosen, energies)
     with resumable(out.parent, out.name, observation.key, outlives=_INTERRUPTIONS) as checkpoint:
         contributions = observation.collect(checkpoint, progress)
         contributions = replace(contributions, source=f"{contributions.source}; prompts: {calibration.story}")

@@ -48,14 +48,23 @@ class Checkpoint:
 
         `anew` makes it in any case, where `make` does more than that.
         """
-        name = f"{kind}-{key_of(inputs)[:32]}"
-        found = None if anew else self.read(name)
+        found = None if anew else self.known(kind, inputs)
         if found is not None:
-            self._tell()
             return found, True
         made = make()
-        self.write(name, made)
+        self.keep(kind, inputs, made)
         return made, False
+
+    def known(self, kind: str, inputs: Any) -> Arrays | None:
+        """The piece of `kind` that an earlier run made from `inputs`, None where none did."""
+        found = self.read(_name(kind, inputs))
+        if found is not None:
+            self._tell()
+        return found
+
+    def keep(self, kind: str, inputs: Any, made: Arrays) -> None:
+        """Remember the piece of `kind` that was `made` from `inputs`."""
+        self.write(_name(kind, inputs), made)
 
     def _tell(self) -> None:
         if not self._told:
@@ -95,6 +104,10 @@ class Checkpoint:
         """Remove what `write` wrote as `name`."""
         if self._folder is not None:
             (self._folder / name).unlink(missing_ok=True)
+
+
+def _name(kind: str, inputs: Any) -> str:
+    return f"{kind}-{key_of(inputs)[:32]}"
 
 
 def key_of(inputs: Any) -> str:

@@ -149,7 +149,7 @@ def _observe(
         for number, batch in enumerate(batches):
             missing = total is not None and not total.includes(number)
             made, was_known = checkpoint.remember(
-                "sums", inputs[number], partial(_forward, model, observer, *inputs[number]), anew=missing
+                "sums", inputs[number], partial(forward, model, observer, *inputs[number]), anew=missing
             )
             if total is not None and missing:
                 total.add(number, _energies(model, observer, *inputs[number]))
@@ -161,7 +161,7 @@ def _observe(
     return sums, skipped
 
 
-def _forward(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> Arrays:
+def forward(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> Arrays:
     """One pass over `batch`, padded on the right: what `Observer.totals` gives, by name."""
     inputs, mask, question = padded(batch, pad_token, input_device(model))
     observer.expect(question, len(batch))
@@ -188,7 +188,7 @@ def _energies(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], 
     if measured is None:
         observer.meter.careful = True
         try:
-            _forward(model, observer, batch, pad_token)
+            forward(model, observer, batch, pad_token)
             measured = observer.meter.totals()
         finally:
             observer.meter.careful = False

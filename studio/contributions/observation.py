@@ -89,9 +89,11 @@ def _whole(request: Request, chosen: Estimate, energies: Energies | None) -> Obs
             energies=energies,
             **request.options,
         )
-        return replace(found, source=f"{found.source}; experts in NF4") if request.dtype == four_bit.NAME else found
+        return in_its_dtype(found, request)
 
-    return Observation(_key(request.model_dir, model.dtype, f"{place} {request.dtype == four_bit.NAME}"), observe)
+    return Observation(
+        model_place_key(request.model_dir, str(model.dtype), f"{place} {request.dtype == four_bit.NAME}"), observe
+    )
 
 
 def _layered(request: Request, chosen: Estimate, energies: Energies | None) -> Observation:
@@ -116,12 +118,20 @@ def _layered(request: Request, chosen: Estimate, energies: Energies | None) -> O
             **request.options,
         )
 
-    return Observation(_key(request.model_dir, model.model.dtype, f"{chosen.device}, layer by layer"), observe)
+    return Observation(
+        model_place_key(request.model_dir, str(model.model.dtype), f"{chosen.device}, layer by layer"), observe
+    )
 
 
-def _key(model_dir: Path, dtype: torch.dtype, place: str) -> str:
+def in_its_dtype(found: Contributions, request: Request) -> Contributions:
+    """`found`, whose source says what its dtype does not."""
+    return replace(found, source=f"{found.source}; experts in NF4") if request.dtype == four_bit.NAME else found
+
+
+def model_place_key(model_dir: Path, dtype: str, place: str) -> str:
+    """What stands for the model in `model_dir` as it is loaded at `place`, in a dtype of that name."""
     versions = [torch.__version__, transformers.__version__, torch.get_num_threads()]  # sums round by threads
-    return key_of([model_key(model_dir), str(dtype), place, versions])[:32]
+    return key_of([model_key(model_dir), dtype, place, versions])[:32]
 
 
 def load(request: Request, device: str) -> tuple[Any, Any]:

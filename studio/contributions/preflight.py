@@ -58,6 +58,8 @@ class Work:
     """Questions that the model is to answer itself,"""
     new_tokens: int
     """by at most so many tokens each."""
+    quantized: bool = False
+    """Whether the checkpoint is stored quantized; what it unpacks to is not known here."""
     unpacked: int = 0
     """Bytes of the weights before their experts are packed in four bits, in main memory; 0 where they are not."""
 
@@ -214,7 +216,10 @@ def _layered(work: Work, machine: Machine) -> Estimate:
             f"Layer by layer, the model cannot answer the {work.unanswered} of {work.questions} prompts that have no "
             "answer: give them answers, or observe the prompts alone with --continuation 0."
         )
-    return Estimate("layered", "cuda" if on_gpu else "cpu", ram, gpu, seconds, fits and not work.unanswered, reason)
+    if work.quantized:
+        reason = "Layer by layer, only checkpoints that are not stored quantized are read."
+    possible = fits and not work.unanswered and not work.quantized
+    return Estimate("layered", "cuda" if on_gpu else "cpu", ram, gpu, seconds, possible, reason)
 
 
 def _computing(work: Work, flops: float) -> float:

@@ -50,21 +50,29 @@ def continue_greedily(
     not generated again.
     """
     checkpoint = checkpoint or Checkpoint()
+    ends = end_tokens(model)
+    for batch in generation_batches(sequences):
+        asked = (tuple(sequences[i].tokens for i in batch), new_tokens, pad_token, ends)
+        made, _ = checkpoint.remember("answers", asked, partial(generate, model, *asked))
+        for index, continuation in zip(batch, made["tokens"].tolist(), strict=True):
+            yield index, continued(sequences[index], continuation, ends)
+
+
+def generation_batches(sequences: Sequence[TokenSequence]) -> list[list[int]]:
+    """Indices of the open ones of `sequences`, as they are continued together."""
     waiting = sorted(
         (i for i, sequence in enumerate(sequences) if sequence.open), key=lambda i: len(sequences[i].tokens)
     )
-    ends = _end_tokens(model)
-    for start in range(0, len(waiting), GENERATION_BATCH):
-        batch = waiting[start : start + GENERATION_BATCH]
-        asked = (tuple(sequences[i].tokens for i in batch), new_tokens, pad_token, ends)
-        made, _ = checkpoint.remember("answers", asked, partial(_generate, model, *asked))
-        for index, continuation in zip(batch, made["tokens"].tolist(), strict=True):
-            until = next((place for place, token in enumerate(continuation) if token in ends), len(continuation))
-            tokens = sequences[index].tokens + tuple(continuation[:until])
-            yield index, replace(sequences[index], tokens=tokens, open=False)
+    return [waiting[start : start + GENERATION_BATCH] for start in range(0, len(waiting), GENERATION_BATCH)]
 
 
-def _generate(
+def continued(sequence: TokenSequence, continuation: Sequence[int], ends: Sequence[int]) -> TokenSequence:
+    """`sequence` with what was generated after it, up to an end-of-sequence token."""
+    until = next((place for place, token in enumerate(continuation) if token in ends), len(continuation))
+    return replace(sequence, tokens=sequence.tokens + tuple(continuation[:until]), open=False)
+
+
+def generate(
     model: Any, prompts: Sequence[tuple[int, ...]], new_tokens: int, pad_token: int, ends: Sequence[int]
 ) -> Arrays:
     """ "tokens": what follows each of `prompts`, `[prompts, up to new_tokens]`, with whatever comes after an end."""
@@ -89,7 +97,8 @@ def _generate(
     return {"tokens": np.ascontiguousarray(generated[:, width:].cpu().numpy())}
 
 
-def _end_tokens(model: Any) -> tuple[int, ...]:
+def end_tokens(model: Any) -> tuple[int, ...]:
+    """The tokens that end an answer of `model`."""
     ends = model.generation_config.eos_token_id
     if ends is None:
         return ()

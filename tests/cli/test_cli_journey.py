@@ -31,6 +31,19 @@ def test_analyze_writes_contributions_and_says_what_they_hold(
     assert "exists already" in verb("analyze", checkpoint, *arguments).mistake
 
 
+def test_an_estimate_of_an_analysis_needs_no_output_and_chooses_a_mode(
+    verb: Run, checkpoint: Path, prompts: Path
+) -> None:
+    asked = ("analyze", checkpoint, "--prompts", prompts)
+    found = verb(*asked, "--estimate", "--mode", "whole", "--json").json
+    assert found["estimate"] is True
+    assert found["chosen"]["mode"] == "whole"
+    assert found["ways"][-1]["mode"] == "layered"
+    assert found["work"]["questions"] == 4
+    assert "→ layered on the " in verb(*asked, "--estimate", "--continuation", 0, "--mode", "layered").out
+    assert "--out is missing" in verb(*asked).mistake
+
+
 def test_a_broken_prompt_file_is_named_with_its_line(verb: Run, checkpoint: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"class": "math", "prompt": "2 + 2"}\n{"class": \n')
