@@ -126,8 +126,6 @@ def load(request: Request, device: str) -> tuple[Any, Any]:
     in main memory, before they go to a GPU. Raises `InputError`.
     """
     packed = request.dtype == four_bit.NAME
-    if packed:
-        four_bit.require_bitsandbytes()
     tokenizer = load_tokenizer(request.model_dir)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
