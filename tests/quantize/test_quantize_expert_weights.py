@@ -11,14 +11,16 @@ from safetensors.numpy import load_file, save_file
 
 from studio.checkpoints.expert_weights import ExpertWeights
 from studio.checkpoints.reference import open_reference
+from studio.contributions.modules import modules_by_layer
 from studio.errors import FormatError, MismatchError, UnsupportedError
+from studio.families.lookup import family_named
+from tests.families.tiny_models import CONFIGS, NAMED_DRAFT, NUMBERED_DRAFT, add_draft, save, tiny
 from tests.quantize.quantize_experts import EXPERTS, HIDDEN, INNER, LAYERS, weights, write_checkpoint, write_gguf
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_checkpoint_gives_the_weights_of_one_expert(apart: bool, tmp_path: Path) -> None:
+def test_a_checkpoint_gives_the_weights_of_one_expert(tmp_path: Path) -> None:
     given = weights()
-    found = ExpertWeights(open_reference(write_checkpoint(tmp_path / "m", given, apart=apart)))
+    found = ExpertWeights(open_reference(write_checkpoint(tmp_path / "m", given)))
     for layer in range(LAYERS):
         assert np.array_equal(found.scale(layer), given["scale"][layer])
         for expert in range(EXPERTS):
@@ -26,6 +28,26 @@ def test_a_checkpoint_gives_the_weights_of_one_expert(apart: bool, tmp_path: Pat
             flat = [given["down"][layer, expert].ravel(), given["gate_up"][layer, expert].ravel()]
             assert np.array_equal(found.flat(layer, expert), np.concatenate(flat))
     assert found.bytes_per_expert == 4 * 3 * HIDDEN * INNER
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["hub", "fused"])
+@pytest.mark.parametrize("model_type", sorted(CONFIGS))
+def test_every_family_gives_the_experts_of_its_layers_and_none_of_a_drafting_block(
+    model_type: str, fused: bool, tmp_path: Path
+) -> None:
+    model = tiny(model_type)
+    folder = save(model, tmp_path / "m", fused=fused)
+    if model_type in NAMED_DRAFT | NUMBERED_DRAFT and not fused:
+        add_draft(folder, model_type)
+    reference = open_reference(folder)
+    found = ExpertWeights(reference)
+    modules = modules_by_layer(model, family_named(reference.shape.family).experts_module, reference.shape)
+    for layer, module in zip(reference.shape.layer_ids, modules, strict=True):
+        down = module.down_proj.detach().numpy()
+        down = down.swapaxes(1, 2) if module.is_transposed else down
+        for expert in (0, reference.shape.experts - 1):
+            assert np.array_equal(found.down(layer, expert), down[expert])
+            assert found.flat(layer, expert).size == down[expert].size + module.gate_up_proj[expert].numel()
 
 
 @pytest.mark.parametrize(("kind", "error"), [(Type.F32, 0), (Type.BF16, 0.02), (Type.Q8_0, 0.02), (Type.Q4_0, 0.4)])
