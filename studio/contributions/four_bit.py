@@ -9,6 +9,7 @@ such a model, stays as it was loaded.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 from studio.contributions.modules import modules_by_layer
@@ -26,12 +27,10 @@ _WEIGHTS = ("gate_up_proj", "up_proj", "down_proj")
 
 def require_bitsandbytes() -> None:
     """Raise `InputError` unless it is installed."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
+    if find_spec("bitsandbytes") is None:
         raise InputError(
             "Experts in four bits need bitsandbytes, which is not installed.", "Run: pip install bitsandbytes"
-        ) from error
+        )
 
 
 def require_blocks(columns: Iterable[int]) -> None:

@@ -15,7 +15,7 @@ from studio.contributions.preflight import Machine, Preflight, Work, preflight
 from studio.contributions.prompts import Prompt
 from studio.contributions.stored_tensors import StoredTensor, stored_tensors
 from studio.errors import InputError
-from studio.families.base import Family
+from studio.families.base import Family, MoeShape
 from studio.families.lookup import family_of_config, shape_of_config, text_config
 from studio.machine import free_ram
 
@@ -52,8 +52,7 @@ def measure(
     from studio.contributions.encoding import load_tokenizer
     from studio.contributions.sequences import tokenize
 
-    shape = shape_of_config(config)
-    require_dtype(dtype, (shape.hidden_size, shape.expert_size))
+    require_dtype(dtype, shape_of_config(config))
     tensors = stored_tensors(model_dir)
     tokenizer = load_tokenizer(model_dir)
     sequences = [tokenize(tokenizer, prompt, max_tokens=max_tokens, thinking=thinking) for prompt in prompts]
@@ -69,16 +68,13 @@ def measure(
     return preflight(work, machine(tensors, "float32" if work.bytes_per_value == 4 else "bfloat16"))
 
 
-def require_dtype(dtype: str, expert_columns: Sequence[int]) -> None:
-    """Raise `InputError` for a `dtype` that is none of `DTYPES`, and where "nf4" has not all that it takes.
-
-    `expert_columns` are those of the experts' matrices.
-    """
+def require_dtype(dtype: str, shape: MoeShape) -> None:
+    """Raise `InputError` for a `dtype` that is none of `DTYPES`, or "nf4" where it lacks something."""
     if dtype not in DTYPES:
         raise InputError(f"{dtype!r} is nothing that a model can be loaded in.", f"Give one of {', '.join(DTYPES)}.")
     if dtype == four_bit.NAME:
         four_bit.require_bitsandbytes()
-        four_bit.require_blocks(expert_columns)
+        four_bit.require_blocks((shape.hidden_size, shape.expert_size))
 
 
 def work_of(

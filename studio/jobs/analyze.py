@@ -11,6 +11,7 @@ from studio.checkpoints.reference import open_reference
 from studio.contributions.analyze import analyze, estimate
 from studio.contributions.calibration import Calibration
 from studio.contributions.encoding import load_tokenizer
+from studio.contributions.measuring import require_dtype
 from studio.contributions.preflight import Preflight
 from studio.contributions.prompt_preview import PromptPreview, preview_prompts
 from studio.contributions.sources import BUILTIN, is_path, is_remote, prompts_of
@@ -56,6 +57,7 @@ class Analyze(Task):
         if self.imatrix:
             check_new(workspace.imatrix, self.name, self.overwrite, suffix=".gguf")
         require_safetensors(workspace, self.reference, "observed")
+        require_dtype(self.dtype, open_reference(reference_path(workspace, self.reference)).shape)
         if not any(is_remote(source) for source in self.prompts):  # fetching is work
             self.calibration(workspace)
 

@@ -138,7 +138,9 @@ def test_a_dtype_that_the_model_cannot_be_loaded_in_is_refused_before_its_weight
     tiny_tokenizer().save_pretrained(folder)
     (tmp_path / "p.jsonl").write_text(json.dumps({"class": "a", "prompt": "2?", "answer": "2"}) + "\n")
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
-    monkeypatch.setitem(sys.modules, "bitsandbytes", types.ModuleType("bitsandbytes"))
+    installed = types.ModuleType("bitsandbytes")
+    installed.__spec__ = importlib.util.spec_from_loader("bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", installed)
     for dtype, words in (("int8", "'int8' is nothing"), ("nn", "'nn' is nothing"), ("nf4", "weights of 48 columns")):
         with pytest.raises(InputError, match=words):
             analyze(folder, tmp_path / "p.jsonl", tmp_path / "c.safetensors", dtype=dtype)

@@ -45,6 +45,8 @@ def test_prompts_that_cannot_be_read_are_refused_before_the_job(workspace: Works
         ({"prompts": []}, "No source"),
         ({"columns": {"prompt": "question"}}, "builtin has none"),
         ({"per_class": 0}, "per_class"),
+        ({"dtype": "nf4"}, "multiples of 64|bitsandbytes"),
+        ({"dtype": "int8"}, "dtype"),
     ):
         with pytest.raises(InputError, match=words):
             check("analyze", {**WANTED, **wrong}, workspace)
