@@ -60,6 +60,7 @@ class ExpertWeights:
         self._matrices: dict[tuple[int, int], dict[str, _Stored]] = defaultdict(dict)
         self._scales: dict[int, _Stored] = {}
         self._family = family_named(reference.shape.family)
+        self._transposed = self._family.transposed and reference.kind != "gguf"
         for name, stored in _gguf(reference.path) if reference.kind == "gguf" else _checkpoint(reference.path):
             self._place(name, stored)
         for layer in self.shape.layer_ids:
@@ -74,10 +75,8 @@ class ExpertWeights:
     def down(self, layer: int, expert: int) -> Matrix:
         """The down projection of one expert, `[hidden size, expert size]`. Raises `FormatError` and `MismatchError`."""
         stored = self._matrices[layer, expert][DOWN]
-        matrix = _read(stored)
+        matrix = _read(stored).T if self._transposed else _read(stored)
         wanted = (self.shape.hidden_size, self.shape.expert_size)
-        if matrix.shape == wanted[::-1] and matrix.shape != wanted:
-            return matrix.T
         if matrix.shape != wanted:
             raise MismatchError(
                 f"{self.path}: the down projection of layer {layer}, expert {expert}, is {list(matrix.shape)}, and the "
