@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,20 +17,21 @@ from components.library import Studio
 from components.markup import class_label, failure, notice, table
 from components.state import StudioState
 from components.theme import panel
-from studio.contributions.encoding import load_tokenizer
+from studio.checkpoints.digests import digest_file
 from studio.contributions.preflight import Estimate, Preflight, duration, gib
-from studio.contributions.prompt_preview import PromptPreview, SeenPrompt, preview_prompts
+from studio.contributions.prompt_preview import PromptPreview, SeenPrompt
 from studio.contributions.sources import BUILTIN, BUILTIN_CLASSES, HUB, columns_of
 from studio.errors import EspalierError, InputError, OutputExistsError
 from studio.jobs import runner
 from studio.jobs.analyze import Analyze
-from studio.jobs.task import reference_path
 from studio.staging import staged
 from studio.workspace import Workspace
 
 FIRST_CLASSES = BUILTIN_CLASSES[:5]
-MOST_PER_CLASS = 24
-"""There are as many built-in prompts of every class."""
+PER_CLASS, MOST_PER_CLASS = 24, 500
+"""There are at least 24 built-in prompts of every class; files and data sets may have more."""
+MOST_ROWS = 20_000
+"""Drawn from a file or a data set before its classes are known: some have millions."""
 CONTINUATION_TOKENS = 128
 _ANSWERS = [("The answers that come with the prompts", "given"), ("What the model itself answers", "own")]
 _MODES = [
@@ -38,6 +40,7 @@ _MODES = [
     ("On GPU and CPU", "offloaded"),
     ("Layer by layer, for a model larger than memory", "layered"),
 ]
+_DTYPES = [("As they are stored", "auto"), ("Experts in four bits (NF4), for a small GPU", "nf4")]
 _WHY_SHORT = (
     f"Its own answers have at most {CONTINUATION_TOKENS} tokens: the first tokens are those that the question decides. "
     "Later ones drift into generic text, and the longest answers would outweigh all others."
@@ -59,6 +62,7 @@ class MeasurePart:
     thinking: gr.Checkbox
     imatrix: gr.Checkbox
     mode: gr.Dropdown
+    dtype: gr.Dropdown
     name: gr.Textbox
     show: gr.Button
     start: gr.Button
@@ -70,7 +74,7 @@ class MeasurePart:
     def asked(self) -> list[Any]:
         """The fields of `Asked`."""
         prompts = [self.classes, self.per_class, self.files, self.dataset, self.columns, self.klass]
-        return [*prompts, self.answers, self.thinking, self.imatrix, self.mode, self.name]
+        return [*prompts, self.answers, self.thinking, self.imatrix, self.mode, self.dtype, self.name]
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,17 @@ class Asked:
     thinking: bool
     imatrix: bool
     mode: str
+    dtype: str
     name: str
 
 
 def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, Any]:
     """The parameters of the job that is asked for; files are copied into the workspace, where the job finds them.
 
-    Raises `InputError` for no prompts at all, or a column mapping that is none.
+    Raises `InputError` for no model, no prompts at all, or a column mapping that is none.
     """
+    if not reference:
+        raise InputError("There is no model to measure.", "Open one above.")
     sources = [f"{BUILTIN}:{','.join(asked.classes)}"] if asked.classes else []
     sources += [f"prompts/{_adopted(workspace, Path(file)).name}" for file in asked.files or ()]
     dataset = asked.dataset.strip().removeprefix(HUB)
@@ -107,20 +114,24 @@ def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, 
         "prompts": sources,
         "columns": columns_of(asked.columns.split()),
         "klass": asked.klass.strip() or None,
+        "limit": MOST_ROWS,
         "per_class": int(asked.per_class),
         "answers": asked.answers,
         "continuation": CONTINUATION_TOKENS,
         "thinking": asked.thinking,
         "imatrix": asked.imatrix,
         "mode": asked.mode,
+        "dtype": asked.dtype,
     }
 
 
 def _adopted(workspace: Workspace, file: Path) -> Path:
-    """A copy of an uploaded prompt file in the workspace."""
+    """A copy of an uploaded prompt file in the workspace; another one of its name stays, for a job may read it."""
     kept = workspace.prompts / file.name
-    if not (kept.exists() and kept.read_bytes() == file.read_bytes()):
-        with staged(kept, overwrite=True, needed_bytes=file.stat().st_size) as partial:
+    if kept.exists() and not filecmp.cmp(kept, file, shallow=False):
+        kept = kept.with_stem(f"{kept.stem}-{digest_file(file)[:8]}")
+    if not kept.exists():
+        with staged(kept, needed_bytes=file.stat().st_size) as partial:
             shutil.copyfile(file, partial)
     return kept
 
@@ -196,7 +207,7 @@ def measure_part(suggested: str) -> MeasurePart:
                 label="Prompts that come with Espalier",
                 elem_id="measure-classes",
             )
-            per_class = gr.Slider(1, MOST_PER_CLASS, value=MOST_PER_CLASS, step=1, label="Prompts of each class")
+            per_class = gr.Slider(1, MOST_PER_CLASS, value=PER_CLASS, step=1, label="Prompts of each class, at most")
             with gr.Accordion("Prompts of your own", open=False):
                 files = gr.File(
                     label="JSON lines, text or parquet",
@@ -214,6 +225,7 @@ def measure_part(suggested: str) -> MeasurePart:
             thinking = gr.Checkbox(False, label="Chat template with thinking")
             imatrix = gr.Checkbox(False, label="Also write an importance matrix, from the same pass")
             mode = gr.Dropdown(_MODES, value="auto", label="How the model is run", elem_id="measure-mode")
+            dtype = gr.Dropdown(_DTYPES, value="auto", label="Weights", elem_id="measure-dtype")
             name = gr.Textbox(suggested, label="Name of the analysis", max_lines=1, elem_id="measure-name")
             problem = panel(visible=False)
             with gr.Row():
@@ -229,7 +241,7 @@ def measure_part(suggested: str) -> MeasurePart:
                 elem_id="measure-seen",
             )
     return MeasurePart(
-        classes, per_class, files, dataset, columns, klass, answers, thinking, imatrix, mode, name,
+        classes, per_class, files, dataset, columns, klass, answers, thinking, imatrix, mode, dtype, name,
         show, start, seen, problem, job,
     )  # fmt: skip
 
@@ -245,18 +257,10 @@ def wire_measure(studio: Studio, state: gr.State, part: MeasurePart, timer: gr.T
     def on_show(now: StudioState, *asked: Any) -> dict[Any, Any]:
         try:
             task = Analyze(**parameters(library.workspace, now.reference, Asked(*asked)))
-            tokenizer = load_tokenizer(reference_path(library.workspace, now.reference))
-            preview = preview_prompts(
-                tokenizer,
-                task.calibration(library.workspace).prompts,
-                max_tokens=task.max_tokens,
-                continuation_tokens=task.continuation,
-                thinking=task.thinking,
-            )
-            ways = estimate_html(task.estimate(library.workspace), task.mode)
+            preview, ways = task.foresee(library.workspace)
         except EspalierError as error:
             return told(error)
-        return {part.seen: ways + seen_html(preview), part.problem: gr.HTML(visible=False)}
+        return {part.seen: estimate_html(ways, task.mode) + seen_html(preview), part.problem: gr.HTML(visible=False)}
 
     def on_start(now: StudioState, *asked: Any) -> dict[Any, Any]:
         try:

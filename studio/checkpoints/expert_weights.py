@@ -19,15 +19,17 @@ from studio.checkpoints.model_folder import open_model_folder
 from studio.checkpoints.reference import Reference
 from studio.checkpoints.safetensors_header import SafeTensor
 from studio.errors import FormatError, MismatchError, UnsupportedError
+from studio.families.lookup import family_named
 
 Matrix = npt.NDArray[np.float32]
 
 DOWN = "down"
-_KINDS = {"w1": "gate", "w2": DOWN, "w3": "up"}  # Mixtral's names
-# `shared_experts` are no routed ones. One tensor of all experts, [E, …], or one per expert.
+# Mixtral's names, and Granite's.
+_KINDS = {"w1": "gate", "w2": DOWN, "w3": "up", "input_linear": "gate_up", "output_linear": DOWN}
+# Which matrix a tensor of experts is; of which layer and expert, its family says. `shared_experts` are no routed ones.
 _CHECKPOINT = re.compile(
-    r".*\blayers\.(?P<layer>\d+)\.(?:.*\.)?experts\.(?:(?P<expert>\d+)\.)?"
-    r"(?P<kind>gate_up|gate|up|down|w1|w2|w3)(?:_proj)?(?:\.weight)?"
+    r".*\.(?:experts\.(?:\d+\.)?(?P<kind>gate_up|gate|up|down|w1|w2|w3)(?:_proj)?(?:\.weight)?"
+    r"|(?P<linear>input_linear|output_linear)\.weight)"
 )
 _GGUF = re.compile(r"blk\.(?P<layer>\d+)\.ffn_(?P<kind>gate_up|gate|up|down)_exps\.weight")
 _CHECKPOINT_SCALE = re.compile(r".*\blayers\.(?P<layer>\d+)\.router\.per_expert_scale")
@@ -57,6 +59,8 @@ class ExpertWeights:
         self.path, self.shape = reference.path, reference.shape
         self._matrices: dict[tuple[int, int], dict[str, _Stored]] = defaultdict(dict)
         self._scales: dict[int, _Stored] = {}
+        self._family = family_named(reference.shape.family)
+        self._transposed = self._family.transposed and reference.kind != "gguf"
         for name, stored in _gguf(reference.path) if reference.kind == "gguf" else _checkpoint(reference.path):
             self._place(name, stored)
         for layer in self.shape.layer_ids:
@@ -71,10 +75,8 @@ class ExpertWeights:
     def down(self, layer: int, expert: int) -> Matrix:
         """The down projection of one expert, `[hidden size, expert size]`. Raises `FormatError` and `MismatchError`."""
         stored = self._matrices[layer, expert][DOWN]
-        matrix = _read(stored)
+        matrix = _read(stored).T if self._transposed else _read(stored)
         wanted = (self.shape.hidden_size, self.shape.expert_size)
-        if matrix.shape == wanted[::-1] and matrix.shape != wanted:
-            return matrix.T
         if matrix.shape != wanted:
             raise MismatchError(
                 f"{self.path}: the down projection of layer {layer}, expert {expert}, is {list(matrix.shape)}, and the "
@@ -101,13 +103,17 @@ class ExpertWeights:
         if scale := _CHECKPOINT_SCALE.fullmatch(name) or _GGUF_SCALE.fullmatch(name):
             self._scales[int(scale["layer"])] = stored
             return
-        match = _CHECKPOINT.fullmatch(name) or _GGUF.fullmatch(name)
-        if match is None or int(match["layer"]) not in self.shape.layer_ids:
+        if match := _GGUF.fullmatch(name):
+            layer, single, kind = int(match["layer"]), None, match["kind"]
+        elif (match := _CHECKPOINT.fullmatch(name)) and (place := self._family.place(name)) and place.layer is not None:
+            layer, single, kind = place.layer, place.expert, match["kind"] or match["linear"]
+        else:
             return
-        layer, kind, single = int(match["layer"]), match["kind"], match.groupdict().get("expert")
+        if layer not in self.shape.layer_ids:
+            return
         kind = _KINDS.get(kind, kind)
         if single is not None:
-            self._matrices[layer, int(single)][kind] = stored
+            self._matrices[layer, single][kind] = stored
             return
         if len(stored.shape) != 3 or stored.shape[0] != self.shape.experts:
             problem = f"it is {list(stored.shape)}, and has to have {self.shape.experts} experts first"

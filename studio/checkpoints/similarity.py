@@ -24,9 +24,8 @@ class LayerSimilarity:
     mean: float
     """Of the absolute values."""
     largest: float
-    """The one that is furthest from 0."""
     experts: tuple[int, int]
-    """Whose it is."""
+    """Whose the largest is."""
 
 
 def similarity(
@@ -59,17 +58,17 @@ def similarity(
 
 def in_words(found: Sequence[LayerSimilarity]) -> str:
     """What `similarity` found, in sentences."""
-    closest = max(found, key=lambda one: abs(one.largest))
+    closest = max(found, key=lambda one: one.largest)
     a, b = closest.experts
     meaning = (
         "These two are much alike: one may stand in for both."
-        if abs(closest.largest) > ALIKE
+        if closest.largest > ALIKE
         else "So no two of them are near copies, and averaging experts would destroy both."
     )
     return (
         f"Among {sum(one.pairs for one in found)} pairs in {len(found)} layers the most alike are experts {a} and {b} "
-        f"of layer {closest.layer}, with a cosine of {closest.largest:.3f}; the mean is "
-        f"{np.mean([one.mean for one in found]):.3f} (0: nothing in common, 1: the same). {meaning}"
+        f"of layer {closest.layer}, with a cosine of {closest.largest:.3f}; on average it "
+        f"is {np.mean([one.mean for one in found]):.3f} away from 0 (0: nothing in common, 1: the same). {meaning}"
     )
 
 
@@ -91,8 +90,8 @@ def _compare(
             held = (a, _unit(weights.flat(layer, a)))
         cosines[index] = float(held[1] @ _unit(weights.flat(layer, b)))
     told(len(pairs))
-    furthest = int(np.abs(cosines).argmax())
-    return LayerSimilarity(layer, len(pairs), float(np.abs(cosines).mean()), float(cosines[furthest]), pairs[furthest])
+    most = int(cosines.argmax())
+    return LayerSimilarity(layer, len(pairs), float(np.abs(cosines).mean()), float(cosines[most]), pairs[most])
 
 
 def _unit(weights: Matrix) -> Matrix:

@@ -84,6 +84,8 @@ def analyze(
 
     if out is None and not estimate:
         raise InputError("--out is missing: the contributions file to write.", "With --estimate none is needed.")
+    if imatrix is not None and imatrix == out:
+        raise InputError(f"--out and --imatrix are both {out}.", "Name two files.")
     calibration = calibration_of(prompts, column=column, klass=klass, limit=limit, per_class=per_class, seed=seed)
     if answers == "own":
         calibration = calibration.without_answers()

@@ -152,7 +152,8 @@ def _observe(
                 "sums", inputs[number], partial(forward, model, observer, *inputs[number]), anew=missing
             )
             if total is not None and missing:
-                total.add(number, _energies(model, observer, *inputs[number]))
+                assert observer.meter is not None
+                total.add(number, observer.meter.totals(partial(forward, model, observer, *inputs[number])))
             sums[:, batch], skipped[batch] = made["sums"], made["skipped"]
             known += was_known * len(batch)
             tally.advance(len(batch), "going on after an interruption" if was_known else "observing the experts")
@@ -179,21 +180,6 @@ def padded(
     inputs = torch.tensor([[*tokens, *[pad_token] * (width - len(tokens))] for tokens in batch], device=device)
     question = question_of_token([len(tokens) for tokens in batch], width, device)
     return inputs, (question >= 0).to(torch.int64).view(len(batch), width), question
-
-
-def _energies(model: Any, observer: Observer, batch: Sequence[tuple[int, ...]], pad_token: int) -> Arrays:
-    """The energies of the pass that was just made; where a value was not finite, of another one without that token."""
-    assert observer.meter is not None
-    measured = observer.meter.totals()
-    if measured is None:
-        observer.meter.careful = True
-        try:
-            forward(model, observer, batch, pad_token)
-            measured = observer.meter.totals()
-        finally:
-            observer.meter.careful = False
-    assert measured is not None
-    return measured
 
 
 def _source(questions: Sequence[Question], tokens: int, max_tokens: int, dtype: torch.dtype) -> str:

@@ -8,7 +8,7 @@ column of each matrix, some 160 MB for Gemma 4 26B-A4B, two thirds of it on the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -124,8 +124,24 @@ class Meter:
             for hook in hooks:
                 hook.remove()
 
-    def totals(self) -> Arrays | None:
-        """The last batch as `Energies.to_arrays` has it; None where a value was not finite and nobody was careful."""
+    def totals(self, again: Callable[[], object]) -> Arrays:
+        """The last batch as `Energies.to_arrays` has it; `again` repeats its pass.
+
+        Only where a value was not finite is it repeated, without that token.
+        """
+        measured = self._totals()
+        if measured is None:
+            self.careful = True
+            try:
+                again()
+                measured = self._totals()
+            finally:
+                self.careful = False
+        assert measured is not None
+        return measured
+
+    def _totals(self) -> Arrays | None:
+        """None where a value was not finite and nobody was careful."""
         self._last = None
         sums = _fetched({name: sums for name, (sums, _) in self._measured.items()})
         counts = _fetched({name: counts for name, (_, counts) in self._measured.items()})

@@ -8,10 +8,12 @@ such a model, stays as it was loaded.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from importlib.util import find_spec
 from typing import Any
 
 from studio.contributions.modules import modules_by_layer
-from studio.errors import InputError, UnsupportedError
+from studio.errors import InputError
 from studio.families.base import MoeShape
 from studio.families.lookup import family_named
 from studio.progress import Progress, silent
@@ -25,12 +27,20 @@ _WEIGHTS = ("gate_up_proj", "up_proj", "down_proj")
 
 def require_bitsandbytes() -> None:
     """Raise `InputError` unless it is installed."""
-    try:
-        import bitsandbytes  # noqa: F401
-    except ImportError as error:
+    if find_spec("bitsandbytes") is None:
         raise InputError(
             "Experts in four bits need bitsandbytes, which is not installed.", "Run: pip install bitsandbytes"
-        ) from error
+        )
+
+
+def require_blocks(columns: Iterable[int]) -> None:
+    """Raise `InputError` unless experts' weights with so many `columns` are whole numbers of blocks."""
+    for count in columns:
+        if count % _BLOCK:
+            raise InputError(
+                f"The experts have weights of {count} columns, and only multiples of {_BLOCK} are packed in four bits.",
+                "Choose another dtype.",
+            )
 
 
 def packed_bytes(model: Any, shape: MoeShape) -> int:
@@ -45,18 +55,13 @@ def packed_bytes(model: Any, shape: MoeShape) -> int:
 def pack_experts(model: Any, shape: MoeShape, device: Any, progress: Progress = silent) -> None:
     """Pack the experts of `model`, which lies in memory on the CPU, and put it on `device`, layer by layer.
 
-    Raises `UnsupportedError` for experts whose columns are no whole number of blocks.
+    Raises `InputError` for experts whose columns are no whole number of blocks.
     """
     from bitsandbytes.nn.parametrize import replace_parameter_4bit
     from torch.nn import Parameter
 
     weights = list(_expert_weights(model, shape))
-    for _, name, weight in weights:
-        if weight.shape[-1] % _BLOCK:
-            raise UnsupportedError(
-                f"The experts' {name} has {weight.shape[-1]} columns, and only multiples of {_BLOCK} are packed.",
-                "Choose another dtype.",
-            )
+    require_blocks(weight.shape[-1] for _, _, weight in weights)
     for number, (module, name, weight) in enumerate(weights):
         setattr(module, name, Parameter(weight.to(device), requires_grad=False))
         replace_parameter_4bit(module, name, quant_type="nf4", blocksize=_BLOCK)

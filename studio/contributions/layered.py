@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from studio.contributions.checkpoint import Checkpoint, key_of
+from studio.contributions.checkpoint import Arrays, Checkpoint, key_of
 from studio.contributions.collector import CONTINUATION_TOKENS, MAX_TOKENS, contributions_of, padded
 from studio.contributions.encoding import is_open
+from studio.contributions.energies import Energies
 from studio.contributions.layered_model import LayeredModel
 from studio.contributions.model import SUMS, Array, Contributions
 from studio.contributions.observer import Observer, observing
@@ -44,12 +45,14 @@ def collect_layered(
     model_name: str = "",
     checkpoint: Path | None = None,
     hidden_bytes: int | None = None,
+    energies: Energies | None = None,
 ) -> Contributions:
     """What `collect` gives for the same arguments, with no more than one layer of `model` in memory.
 
     Between two layers the hidden states of all questions are kept in memory. With `checkpoint`, a folder that belongs
     to the model as it is built, they are kept there (for two layers at a time), and in memory as well as far as
-    `hidden_bytes` go; a pass that was interrupted goes on after the last layer that was finished.
+    `hidden_bytes` go; a pass that was interrupted goes on after the last layer that was finished. `energies` are those
+    of `collect`, without what lies outside of layers.
 
     Raises what `collect` raises, and `InputError` for prompts that the model would have to answer itself.
     """
@@ -67,6 +70,7 @@ def collect_layered(
             pad_token=tokenizer.pad_token_id or 0,
             checkpoint=Checkpoint(checkpoint),
             hidden_bytes=hidden_bytes,
+            energies=energies,
         )
         sums, skipped = observation.run(progress)
     return contributions_of(
@@ -104,6 +108,7 @@ class _Pass:
         pad_token: int,
         checkpoint: Checkpoint,
         hidden_bytes: int | None,
+        energies: Energies | None,
     ) -> None:
         self._model = model
         self._shape = shape
@@ -111,9 +116,9 @@ class _Pass:
         self._tokens = [[sequences[i].tokens for i in batch] for batch in self._batches]
         self._pad_token = pad_token
         self._checkpoint = checkpoint
-        self._hidden = _HiddenStates(
-            checkpoint, key_of([self._tokens, pad_token])[:32], model.model.dtype, hidden_bytes
-        )
+        self._energies = energies
+        key = key_of([self._tokens, pad_token, energies is not None])[:32]
+        self._hidden = _HiddenStates(checkpoint, key, model.model.dtype, hidden_bytes)
         self._sums = np.zeros((len(SUMS), len(sequences), shape.layers, shape.experts))
         self._skipped = [np.zeros(len(tokens) * max(map(len, tokens)), dtype=np.bool_) for tokens in self._tokens]
 
@@ -125,13 +130,14 @@ class _Pass:
         tally.advance(questions * done, "going on" if done else "reading the token embeddings")
         if not done:
             self._embed()
-        with observing(self._model.model, self._shape) as observer:
+        with observing(self._model.model, self._shape, self._energies is not None) as observer:
             for layer in range(done, layers):
+                measured = Energies()
                 with self._model.layer(layer):
                     for index, batch in enumerate(self._batches):
-                        self._advance(observer, layer, index, last=layer == layers - 1)
+                        self._advance(observer, layer, index, measured, last=layer == layers - 1)
                         tally.advance(len(batch), f"layer {layer + 1} of {layers}")
-                self._finish(layer)
+                self._finish(layer, measured)
         skipped = np.zeros(questions, dtype=np.int64)
         for index, batch in enumerate(self._batches):
             skipped[batch] = self._skipped[index].reshape(len(batch), -1).sum(1)
@@ -143,22 +149,34 @@ class _Pass:
                 inputs, mask, _ = padded(tokens, self._pad_token, self._model.device)
                 self._hidden.put(0, index, self._model.embed(inputs, mask))
 
-    def _advance(self, observer: Observer, layer: int, index: int, last: bool) -> None:
-        """Let one batch pass through one layer."""
+    def _advance(self, observer: Observer, layer: int, index: int, measured: Energies, last: bool) -> None:
+        """Let one batch pass through one layer, and add the energies of its weights to `measured`."""
         _, mask, question = padded(self._tokens[index], self._pad_token, self._model.device)
         batch = self._batches[index]
-        observer.expect(question, len(batch))
-        hidden = self._model.forward(layer, self._hidden.take(layer, index), mask)
+        before = self._hidden.take(layer, index)
+
+        def forward() -> torch.Tensor:
+            observer.expect(question, len(batch))
+            return self._model.forward(layer, before, mask)
+
+        hidden = forward()
         if layer in self._shape.layer_ids:
             row = self._shape.layer_ids.index(layer)
             self._sums[:, batch, row], skipped = observer.layer_totals(row)
             self._skipped[index] |= skipped
+        if observer.meter:
+            found = observer.meter.totals(forward)
+            # What a decoder has outside its layers runs again for each of them, and no importance matrix has it.
+            measured.add({name: values for name, values in found.items() if name.startswith(f"layers.{layer}.")})
         if not last:
             self._hidden.put(layer + 1, index, hidden)
 
-    def _finish(self, layer: int) -> None:
+    def _finish(self, layer: int, measured: Energies) -> None:
         """Remember that `layer` is done with; its inputs are not needed any more."""
-        pieces = {"skipped": np.concatenate(self._skipped)}
+        energies = measured.to_arrays()
+        if self._energies is not None:
+            self._energies.add(energies)
+        pieces = {"skipped": np.concatenate(self._skipped), **energies}
         if layer in self._shape.layer_ids:
             pieces["sums"] = np.ascontiguousarray(self._sums[:, :, self._shape.layer_ids.index(layer)])
         self._checkpoint.write(self._hidden.name(layer), pieces)
@@ -166,21 +184,22 @@ class _Pass:
             self._hidden.forget(layer, index)
 
     def _resume(self) -> int:
-        """Layers that an earlier run has finished; what it knew is known again."""
-        done = 0
-        while (pieces := self._checkpoint.read(self._hidden.name(done))) is not None:
-            if "sums" in pieces:
-                self._sums[:, :, self._shape.layer_ids.index(done)] = pieces["sums"]
-            ends = np.cumsum([skipped.size for skipped in self._skipped])
-            self._skipped = list(np.split(pieces["skipped"].copy(), ends[:-1]))
-            done += 1
-        if done == len(self._model.layers) or all(self._hidden.known(done, i) for i in range(len(self._batches))):
-            if done:
-                _log.info("%d layers had been observed before the interruption", done)
-            return done
-        self._sums[:] = 0  # the hidden states are damaged
-        self._skipped = [np.zeros_like(skipped) for skipped in self._skipped]
-        return 0
+        """How many layers an earlier run has finished, whose results are taken over; 0 for damaged hidden states."""
+        finished: list[Arrays] = []
+        while (pieces := self._checkpoint.read(self._hidden.name(len(finished)))) is not None:
+            finished.append(pieces)
+        done, batches = len(finished), range(len(self._batches))
+        if not done or (done < len(self._model.layers) and not all(self._hidden.known(done, i) for i in batches)):
+            return 0
+        for layer, pieces in enumerate(finished):
+            if layer in self._shape.layer_ids:
+                self._sums[:, :, self._shape.layer_ids.index(layer)] = pieces["sums"]
+            if self._energies is not None:
+                self._energies.add({name: pieces[name] for name in pieces.keys() - {"skipped", "sums"}})
+        ends = np.cumsum([skipped.size for skipped in self._skipped])
+        self._skipped = list(np.split(finished[-1]["skipped"].copy(), ends[:-1]))
+        _log.info("%d layers had been observed before the interruption", done)
+        return done
 
 
 class _HiddenStates:

@@ -15,10 +15,11 @@ from studio.contributions.preflight import BATCH_TOKENS, Machine, Preflight, Wor
 from studio.contributions.prompts import Prompt
 from studio.contributions.stored_tensors import StoredTensor, stored_tensors
 from studio.errors import InputError
-from studio.families.base import Family
+from studio.families.base import Family, MoeShape
 from studio.families.lookup import family_of_config, shape_of_config, text_config
 from studio.machine import free_ram
 
+DTYPES = ("auto", "bfloat16", "float16", "float32", four_bit.NAME)
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)\.")
 _NOT_LOADED = re.compile(r"(?:^|\.)mtp\.")  # blocks that draft tokens ahead
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -42,14 +43,15 @@ def measure(
     """What observing the model in `model_dir` on `prompts` takes on this machine; the arguments are those of `analyze`.
 
     Reads headers, the tokenizer, and 64 MiB of weights to see how fast the disk is. Raises `InputError` for a model or
-    a prompt that is not there or not right, `FormatError` for a damaged file.
+    a prompt that is not there or not right, or a `dtype` that the model cannot be loaded in, `FormatError` for a
+    damaged file.
     """
     import torch
 
     from studio.contributions.encoding import load_tokenizer
     from studio.contributions.sequences import tokenize
 
-    require_dtype(dtype)
+    require_dtype(dtype, shape_of_config(config))
     tensors = stored_tensors(model_dir)
     tokenizer = load_tokenizer(model_dir)
     sequences = [tokenize(tokenizer, prompt, max_tokens=max_tokens, thinking=thinking) for prompt in prompts]
@@ -67,12 +69,13 @@ def measure(
     return preflight(work, machine(tensors, "float32" if work.bytes_per_value == 4 else "bfloat16", product))
 
 
-def require_dtype(dtype: str) -> None:
-    """Raise `InputError` unless `dtype` is "auto", "nf4", or the name of a torch dtype."""
-    import torch
-
-    if dtype not in ("auto", four_bit.NAME) and not isinstance(getattr(torch, dtype, None), torch.dtype):
-        raise InputError(f"{dtype!r} is no torch dtype.", "Give auto, float32, bfloat16, float16 or nf4.")
+def require_dtype(dtype: str, shape: MoeShape) -> None:
+    """Raise `InputError` for a `dtype` that is none of `DTYPES`, or "nf4" where it lacks something."""
+    if dtype not in DTYPES:
+        raise InputError(f"{dtype!r} is nothing that a model can be loaded in.", f"Give one of {', '.join(DTYPES)}.")
+    if dtype == four_bit.NAME:
+        four_bit.require_bitsandbytes()
+        four_bit.require_blocks((shape.hidden_size, shape.expert_size))
 
 
 def work_of(

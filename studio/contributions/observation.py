@@ -22,7 +22,7 @@ from studio.contributions.layered_model import LayeredModel
 from studio.contributions.model import Contributions
 from studio.contributions.preflight import Estimate
 from studio.contributions.prompts import Prompt
-from studio.errors import InputError, UnsupportedError
+from studio.errors import InputError
 from studio.families.base import MoeShape
 from studio.machine import free_ram
 from studio.progress import Progress
@@ -68,8 +68,7 @@ class Observation:
 def prepare(request: Request, chosen: Estimate, energies: Energies | None) -> Observation:
     """Load what `chosen` says of the model. `energies` are those of `collect`.
 
-    Raises `InputError` for a model that cannot be loaded or prompts that the mode cannot observe, and
-    `UnsupportedError` for energies layer by layer.
+    Raises `InputError` for a model that cannot be loaded or prompts that the mode cannot observe.
     """
     return _layered(request, chosen, energies) if chosen.mode == "layered" else _whole(request, chosen, energies)
 
@@ -97,11 +96,6 @@ def _whole(request: Request, chosen: Estimate, energies: Energies | None) -> Obs
 
 
 def _layered(request: Request, chosen: Estimate, energies: Energies | None) -> Observation:
-    if energies is not None:
-        raise UnsupportedError(
-            "Layer by layer, no importance matrix is measured in the same pass.",
-            "Leave it out, or measure it with the verb imatrix.",
-        )
     require_answers(request.prompts, request.continuation_tokens)
     tokenizer = load_tokenizer(request.model_dir)
     dtype = None if request.dtype == "auto" else getattr(torch, request.dtype)
@@ -115,6 +109,7 @@ def _layered(request: Request, chosen: Estimate, energies: Energies | None) -> O
             checkpoint=checkpoint,
             progress=progress,
             hidden_bytes=free_ram() // HIDDEN_SHARE,
+            energies=energies,
             **request.options,
         )
 
@@ -141,8 +136,6 @@ def load(request: Request, device: str) -> tuple[Any, Any]:
     in main memory, before they go to a GPU. Raises `InputError`.
     """
     packed = request.dtype == four_bit.NAME
-    if packed:
-        four_bit.require_bitsandbytes()
     tokenizer = load_tokenizer(request.model_dir)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(

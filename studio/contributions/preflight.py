@@ -134,7 +134,9 @@ class Preflight:
     def _asked(self, mode: Mode) -> Estimate:
         ways = [estimate for estimate in self.estimates if estimate.mode == mode]
         if not ways:
-            raise InputError(f"This model cannot be observed {mode} here.", "Choose another mode.")
+            why = "there is no GPU" if self.machine.gpu is None and mode == "offloaded" else "its experts are packed"
+            known = dict.fromkeys(estimate.mode for estimate in self.estimates)
+            raise InputError(f"This model cannot be observed {mode}: {why}.", f"Possible here: {', '.join(known)}.")
         return next((estimate for estimate in ways if estimate.possible), ways[-1])
 
     def fields(self, chosen: Estimate | None) -> dict[str, Any]:

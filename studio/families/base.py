@@ -97,6 +97,8 @@ class Family:
     checkpoint_tensors: tuple[ExpertTensor, ...]
     """Safetensors of experts and routers."""
     layers_with_experts: LayersWithExperts = every_layer
+    transposed: bool = False
+    """Whether matrices of experts in a checkpoint have what flows in before what comes out, `[E, in, out]`."""
     correction_bias: str | None = None
     """Path below a decoder layer of the buffer `[E]` that is added to scores only to choose experts by; not every model
     of the family needs to have it."""

@@ -14,4 +14,5 @@ GPT_OSS = Family(
     router_module="mlp.router",
     experts_module="mlp.experts",
     checkpoint_tensors=block_tensors(router="router"),
+    transposed=True,
 )

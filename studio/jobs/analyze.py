@@ -10,7 +10,10 @@ from pydantic import Field, field_validator
 from studio.checkpoints.reference import open_reference
 from studio.contributions.analyze import analyze, estimate
 from studio.contributions.calibration import Calibration
+from studio.contributions.encoding import load_tokenizer
+from studio.contributions.measuring import require_dtype
 from studio.contributions.preflight import Preflight
+from studio.contributions.prompt_preview import PromptPreview, preview_prompts
 from studio.contributions.sources import BUILTIN, is_path, is_remote, prompts_of
 from studio.jobs.needs import require_safetensors
 from studio.jobs.task import Result, Task, check_new, input_path, reference_path, relative
@@ -37,6 +40,7 @@ class Analyze(Task):
     thinking: bool = False
     imatrix: bool = False
     mode: Literal["auto", "whole", "offloaded", "layered"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "nf4"] = "auto"
     overwrite: bool = False
 
     @field_validator("prompts", mode="before")
@@ -53,6 +57,7 @@ class Analyze(Task):
         if self.imatrix:
             check_new(workspace.imatrix, self.name, self.overwrite, suffix=".gguf")
         require_safetensors(workspace, self.reference, "observed")
+        require_dtype(self.dtype, open_reference(reference_path(workspace, self.reference)).shape)
         if not any(is_remote(source) for source in self.prompts):  # fetching is work
             self.calibration(workspace)
 
@@ -68,15 +73,24 @@ class Analyze(Task):
         )
         return calibration if self.answers == "given" else calibration.without_answers()
 
-    def estimate(self, workspace: Workspace) -> Preflight:
-        """What the job would take of time and memory, in each mode. Raises what `analyze.estimate` raises."""
-        return estimate(
-            reference_path(workspace, self.reference),
-            self.calibration(workspace),
-            max_tokens=self.max_tokens,
-            continuation_tokens=self.continuation,
-            thinking=self.thinking,
-        )
+    def foresee(self, workspace: Workspace) -> tuple[PromptPreview, Preflight]:
+        """What the model will see, and what the job would take of time and memory in each mode; reads no weights.
+
+        Raises what `prompts_of` and `estimate` raise.
+        """
+        require_safetensors(workspace, self.reference, "observed")
+        calibration, model = self.calibration(workspace), reference_path(workspace, self.reference)
+        preview = preview_prompts(load_tokenizer(model), calibration.prompts, **self._encoding)
+        return preview, estimate(model, calibration, dtype=self.dtype, **self._encoding)
+
+    @property
+    def _encoding(self) -> dict[str, Any]:
+        """What becomes of prompts on their way to tokens."""
+        return {
+            "max_tokens": self.max_tokens,
+            "continuation_tokens": self.continuation,
+            "thinking": self.thinking,
+        }
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         out = workspace.contributions / f"{self.name}.safetensors"
@@ -95,11 +109,10 @@ class Analyze(Task):
             out,
             overwrite=self.overwrite,
             progress=progress,
-            max_tokens=self.max_tokens,
-            continuation_tokens=self.continuation,
-            thinking=self.thinking,
             use_energies=use_energies,
             mode=self.mode,
+            dtype=self.dtype,
+            **self._encoding,
         )
         return {
             "path": relative(workspace, out),

@@ -29,6 +29,8 @@ def test_analyze_writes_contributions_and_says_what_they_hold(
     assert told["classes"] == ["math", "code"] and told["truncated_questions"] > 0
     assert load(tmp_path / "c.safetensors").content_hash == told["contributions_hash"]
     assert "exists already" in verb("analyze", checkpoint, *arguments).mistake
+    same = ("--out", tmp_path / "d", "--imatrix", tmp_path / "d")
+    assert "Name two files" in verb("analyze", checkpoint, "--prompts", prompts, *same).mistake
 
 
 def test_an_estimate_of_an_analysis_needs_no_output_and_chooses_a_mode(

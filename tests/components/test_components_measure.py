@@ -13,7 +13,7 @@ from studio.errors import InputError
 from studio.jobs.analyze import Analyze
 from studio.workspace import Workspace
 
-PLAIN = Asked(("math", "code"), 3, None, "", "", "", "given", False, False, "auto", " mine ")
+PLAIN = Asked(("math", "code"), 3, None, "", "", "", "given", False, False, "auto", "auto", " mine ")
 
 
 def test_ticked_classes_files_and_data_sets_become_one_job(tmp_path: Path) -> None:
@@ -30,9 +30,26 @@ def test_ticked_classes_files_and_data_sets_become_one_job(tmp_path: Path) -> No
     assert dict(task.calibration(workspace).classes) == {"math": 3, "code": 3}
 
 
+def test_another_file_of_the_same_name_replaces_none_that_a_job_may_read(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "workspace")
+    files = []
+    for number in (1, 2):
+        file = tmp_path / str(number) / "own.jsonl"
+        file.parent.mkdir()
+        file.write_text(f'{{"class": "math", "prompt": "{number}?"}}\n')
+        files.append(file)
+    both = parameters(workspace, "demo", replace(PLAIN, files=[str(file) for file in files]))["prompts"][1:]
+    assert both[0] == "prompts/own.jsonl" and both[1] != both[0]
+    assert [(workspace.root / name).read_bytes() for name in both] == [file.read_bytes() for file in files]
+    assert parameters(workspace, "demo", replace(PLAIN, files=[str(files[1])]))["prompts"][1:] == both[1:]
+    assert len(list(workspace.prompts.iterdir())) == 2
+
+
 def test_nothing_to_measure_on_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no prompts to measure on"):
         parameters(Workspace.open(tmp_path), "demo", replace(PLAIN, classes=()))
+    with pytest.raises(InputError, match="no model to measure"):
+        parameters(Workspace.open(tmp_path), "", PLAIN)
     with pytest.raises(InputError, match="is not KEY=COLUMN"):
         parameters(Workspace.open(tmp_path), "demo", replace(PLAIN, columns="question"))
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from studio.contributions.collector import collect
+from studio.contributions.energies import Energies
 from studio.contributions.layered import collect_layered
 from studio.contributions.layered_model import LayeredModel
 from studio.contributions.model import SUMS, Contributions
@@ -33,18 +34,30 @@ def all_sums(contributions: Contributions) -> Any:
     return np.stack([contributions.sum(name) for name in SUMS])
 
 
-def whole(folder: Path, tokenizer: Any, dtype: torch.dtype = torch.float32) -> Contributions:
+def whole(
+    folder: Path, tokenizer: Any, dtype: torch.dtype = torch.float32, energies: Energies | None = None
+) -> Contributions:
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     shape = shape_of_config(model.config.to_dict())
-    return collect(model, tokenizer, QUESTIONS, shape=shape, batch_tokens=BATCH_TOKENS, model_name=folder.name)
+    return collect(
+        model, tokenizer, QUESTIONS, shape=shape, batch_tokens=BATCH_TOKENS, model_name=folder.name, energies=energies
+    )
 
 
 def layered(folder: Path, tokenizer: Any, dtype: torch.dtype = torch.float32, **options: Any) -> Contributions:
     model = LayeredModel(folder, dtype)
     shape = shape_of_config(model.model.config.to_dict())
     return collect_layered(model, tokenizer, QUESTIONS, shape=shape, batch_tokens=BATCH_TOKENS, **options)
+
+
+def assert_equal_energies(found: Energies, expected: Energies) -> None:
+    """Of every weight in a layer, with no bit of difference."""
+    in_layers = {name for name in expected.to_arrays() if name.startswith("layers.")}
+    assert found.to_arrays().keys() == in_layers
+    for name, values in found.to_arrays().items():
+        np.testing.assert_array_equal(values, expected.to_arrays()[name], err_msg=name)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +72,9 @@ def test_every_family_gives_the_sums_of_the_whole_model(family: str, fused: bool
     model = tiny(family)
     model.resize_token_embeddings(300)
     path = save(model, tmp_path / "model", fused=fused, shards="40KB")
-    expected, found = whole(path, tokenizer), layered(path, tokenizer)
+    energies, expected_energies = Energies(), Energies()
+    expected, found = whole(path, tokenizer, energies=expected_energies), layered(path, tokenizer, energies=energies)
+    assert_equal_energies(energies, expected_energies)
     np.testing.assert_allclose(all_sums(found), all_sums(expected), rtol=1e-4, atol=1e-12)
     assert found.questions == expected.questions
     assert found.source == expected.source
@@ -122,16 +137,41 @@ def interrupt_after(steps: int):
 def test_an_interrupted_pass_goes_on_after_the_last_finished_layer(
     folder: Path, tokenizer, tmp_path: Path, steps: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = layered(folder, tokenizer)
+    energies, expected_energies = Energies(), Energies()
+    expected = layered(folder, tokenizer, energies=expected_energies)
     with pytest.raises(Interrupted):
-        layered(folder, tokenizer, checkpoint=tmp_path, progress=interrupt_after(steps))
+        layered(folder, tokenizer, checkpoint=tmp_path, progress=interrupt_after(steps), energies=Energies())
     finished = len(list(tmp_path.glob("layer-*")))
     read: list[int] = []
     load = LayeredModel.layer
     monkeypatch.setattr(LayeredModel, "layer", lambda self, index: read.append(index) or load(self, index))
-    found = layered(folder, tokenizer, checkpoint=tmp_path)
+    found = layered(folder, tokenizer, checkpoint=tmp_path, energies=energies)
     assert found.content_hash == expected.content_hash
     assert read == list(range(finished, 6))
+    assert_equal_energies(energies, expected_energies)
+
+
+def test_energies_are_not_taken_from_a_pass_that_did_not_measure_them(folder: Path, tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        layered(folder, tokenizer, checkpoint=tmp_path, progress=interrupt_after(9))
+    energies, expected = Energies(), Energies()
+    layered(folder, tokenizer, checkpoint=tmp_path, energies=energies)
+    layered(folder, tokenizer, energies=expected)
+    assert_equal_energies(energies, expected)
+
+
+def test_a_token_that_is_not_finite_has_no_energy_layer_by_layer_either(tokenizer, tmp_path: Path) -> None:
+    model = tiny_model(layers=2)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[tokenizer.encode("x", add_special_tokens=False)[0]] = float("inf")
+        model.model.layers[1].experts.gate_up_proj[4] = 1e25
+    path = save(model, tmp_path / "model")
+    energies, expected = Energies(), Energies()
+    assert whole(path, tokenizer, energies=expected).questions == layered(path, tokenizer, energies=energies).questions
+    assert len({int(count.sum()) for count in expected.counts.values()}) > 2
+    for name, counts in energies.counts.items():
+        np.testing.assert_array_equal(counts, expected.counts[name])
+        np.testing.assert_allclose(energies.sums[name], expected.sums[name], rtol=1e-4)
 
 
 def test_damaged_hidden_states_are_not_believed(folder: Path, tokenizer, tmp_path: Path) -> None:

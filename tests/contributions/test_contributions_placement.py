@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
+import types
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from studio.contributions.analyze import analyze
+from studio.contributions.analyze import analyze, estimate
 from studio.contributions.collector import collect
 from studio.contributions.energies import Energies
 from studio.contributions.four_bit import pack_experts, packed_bytes
@@ -18,10 +20,11 @@ from studio.contributions.model import SUMS
 from studio.contributions.modules import input_device
 from studio.contributions.observer import observing
 from studio.contributions.prompts import Prompt
-from studio.errors import UnsupportedError
+from studio.errors import InputError, UnsupportedError
 from studio.families import shape_of_config
 from tests.contributions.slow import sums_of_question
 from tests.contributions.tiny import tiny_config, tiny_model, tiny_tokenizer
+from tests.families.tiny_models import save
 
 PROMPTS = [
     Prompt(str(number), "a", ({"role": "user", "content": "word " * number},), "yes" if number % 2 else None)
@@ -126,8 +129,24 @@ def test_the_verb_packs_the_experts_and_says_so(tmp_path):
 @needs_bitsandbytes
 def test_experts_that_do_not_fill_blocks_are_refused():
     model = tiny_model(layers=2)
-    with pytest.raises(UnsupportedError, match="gate_up_proj has 48 columns"):
+    with pytest.raises(InputError, match="weights of 48 columns"):
         pack_experts(model, shape_of_config(model.config.to_dict()), torch.device("cpu"))
+
+
+def test_a_dtype_that_the_model_cannot_be_loaded_in_is_refused_before_its_weights_are_read(tmp_path, monkeypatch):
+    folder = save(tiny_model(layers=2), tmp_path / "narrow")
+    tiny_tokenizer().save_pretrained(folder)
+    (tmp_path / "p.jsonl").write_text(json.dumps({"class": "a", "prompt": "2?", "answer": "2"}) + "\n")
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the model was loaded"))
+    installed = types.ModuleType("bitsandbytes")
+    installed.__spec__ = importlib.util.spec_from_loader("bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", installed)
+    for dtype, words in (("int8", "'int8' is nothing"), ("nn", "'nn' is nothing"), ("nf4", "weights of 48 columns")):
+        with pytest.raises(InputError, match=words):
+            analyze(folder, tmp_path / "p.jsonl", tmp_path / "c.safetensors", dtype=dtype)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(InputError, match="pip install bitsandbytes"):
+        estimate(folder, tmp_path / "p.jsonl", dtype="nf4")
 
 
 def test_experts_in_eight_bits_are_refused_by_name():

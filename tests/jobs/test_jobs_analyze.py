@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from gguf.constants import GGMLQuantizationType
 
 from studio.contributions.file import load
 from studio.errors import InputError
+from studio.jobs.analyze import Analyze
 from studio.jobs.tasks import check
 from studio.progress import silent
 from studio.workspace import Workspace
+from tests.quantize.quantize_experts import weights, write_gguf
 
 WANTED = {"reference": "demo", "name": "mine"}
 
@@ -25,6 +28,15 @@ def test_built_in_prompts_and_files_of_the_workspace_are_observed_together(works
     assert "; prompts: builtin:math + prose.txt (sha256 " in made.source
 
 
+def test_what_the_job_takes_is_foreseen_without_its_weights(workspace: Workspace) -> None:
+    preview, ways = Analyze(**WANTED, prompts=("builtin:math",), per_class=2).foresee(workspace)
+    assert len(preview.prompts) == ways.work.questions == 2
+    assert sum(prompt.tokens for prompt in preview.prompts) == ways.work.tokens
+    write_gguf(workspace.references / "m.gguf", weights(), GGMLQuantizationType.F32)
+    with pytest.raises(InputError, match="is a GGUF file, and cannot be observed"):
+        Analyze(**{**WANTED, "reference": "m.gguf"}).foresee(workspace)
+
+
 def test_prompts_that_cannot_be_read_are_refused_before_the_job(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"class": "a", "prompt": "x"}\n')
     for wrong, words in (
@@ -33,6 +45,8 @@ def test_prompts_that_cannot_be_read_are_refused_before_the_job(workspace: Works
         ({"prompts": []}, "No source"),
         ({"columns": {"prompt": "question"}}, "builtin has none"),
         ({"per_class": 0}, "per_class"),
+        ({"dtype": "nf4"}, "multiples of 64|bitsandbytes"),
+        ({"dtype": "int8"}, "dtype"),
     ):
         with pytest.raises(InputError, match=words):
             check("analyze", {**WANTED, **wrong}, workspace)

@@ -25,8 +25,8 @@ def weights(seed: int = 0) -> dict[str, Floats]:
     }
 
 
-def write_checkpoint(folder: Path, given: dict[str, Floats], *, apart: bool = False) -> Path:
-    """A Gemma 4 checkpoint; `apart` has a tensor per expert, under names that other architectures use."""
+def write_checkpoint(folder: Path, given: dict[str, Floats]) -> Path:
+    """A Gemma 4 checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "model_type": "gemma4_text",
@@ -41,18 +41,9 @@ def write_checkpoint(folder: Path, given: dict[str, Floats], *, apart: bool = Fa
     for layer in range(LAYERS):
         prefix = f"model.layers.{layer}"
         tensors[f"{prefix}.router.per_expert_scale"] = given["scale"][layer]
-        if apart:
-            for expert in range(EXPERTS):
-                gate, up = np.split(given["gate_up"][layer, expert], 2)
-                named = {"w1": gate, "w2": given["down"][layer, expert], "w3": up}
-                tensors |= {
-                    f"{prefix}.block_sparse_moe.experts.{expert}.{name}.weight": values
-                    for name, values in named.items()
-                }
-        else:
-            tensors[f"{prefix}.experts.gate_up_proj"] = given["gate_up"][layer]
-            tensors[f"{prefix}.experts.down_proj"] = given["down"][layer]
-            tensors[f"{prefix}.mlp.shared_experts.down_proj.weight"] = given["down"][layer, 0]
+        tensors[f"{prefix}.experts.gate_up_proj"] = given["gate_up"][layer]
+        tensors[f"{prefix}.experts.down_proj"] = given["down"][layer]
+        tensors[f"{prefix}.mlp.shared_experts.down_proj.weight"] = given["down"][layer, 0]
     save_file({name: np.ascontiguousarray(values) for name, values in tensors.items()}, folder / "model.safetensors")
     return folder
 

@@ -35,17 +35,17 @@ def test_all_pairs_are_compared_as_the_formula_says(tmp_path: Path) -> None:
         assert one.pairs == len(cosines) == 6
         assert one.mean == pytest.approx(np.mean(np.abs(list(cosines.values()))), abs=1e-6)
         assert one.largest == pytest.approx(cosines[one.experts], abs=1e-6)
-        assert abs(one.largest) == pytest.approx(max(map(abs, cosines.values())), abs=1e-6)
+        assert one.largest == pytest.approx(max(cosines.values()), abs=1e-6)
     assert "averaging experts would destroy both" in in_words(found)
 
 
 def test_copies_are_found_and_an_expert_of_zeros_is_like_nothing(tmp_path: Path) -> None:
     given = weights()
     for name in ("down", "gate_up"):
-        given[name][1, 3] = -2 * given[name][1, 1]
+        given[name][1, 3] = 2 * given[name][1, 1]
         given[name][1, 0] = 0
     found = similarity(opened(tmp_path / "m", given), layers=2, pairs=6)
-    assert found[1].experts == (1, 3) and found[1].largest == pytest.approx(-1, abs=1e-6)
+    assert found[1].experts == (1, 3) and found[1].largest == pytest.approx(1, abs=1e-6)
     assert "experts 1 and 3 of layer 1" in in_words(found) and "one may stand in for both" in in_words(found)
 
 
@@ -68,3 +68,12 @@ def test_nothing_to_compare_is_refused_and_a_cancelled_comparison_ends(tmp_path:
 
     with pytest.raises(Cancelled):
         similarity(model, progress=cancel)
+
+
+def test_an_expert_with_all_signs_turned_is_no_copy(tmp_path: Path) -> None:
+    given = weights()
+    for name in ("down", "gate_up"):
+        given[name][1, 3] = -given[name][1, 1]
+    found = similarity(opened(tmp_path / "m", given), layers=2, pairs=6)
+    assert found[1].experts != (1, 3)
+    assert "averaging experts would destroy both" in in_words(found)
