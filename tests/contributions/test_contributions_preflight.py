@@ -16,7 +16,7 @@ from studio.contributions.measuring import work_of
 from studio.contributions.model import SUMS
 from studio.contributions.preflight import GIB, Machine, Work, describe, duration, preflight
 from studio.contributions.stored_tensors import stored_tensors
-from studio.errors import InputError, ResourceError, UnsupportedError
+from studio.errors import InputError, ResourceError
 from tests.contributions.tiny import tiny_model
 from tests.families.tiny_models import CONFIGS, save, tiny
 
@@ -173,10 +173,6 @@ def test_what_layer_by_layer_cannot_do_is_refused_before_weights_are_read(
     open_prompts = prompt_file(entry(1), {"class": "talk", "prompt": "and now?"})
     with pytest.raises(InputError, match="1 of 2 prompts have no answer"):
         analyze(model_dir, open_prompts, tmp_path / "out.safetensors", mode="layered")
-    with pytest.raises(UnsupportedError, match="importance matrix"):
-        analyze(
-            model_dir, prompt_file(entry(1)), tmp_path / "out.safetensors", mode="layered", use_energies=lambda _: None
-        )
 
 
 def test_the_estimate_of_a_folder_loads_nothing(
