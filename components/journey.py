@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import wraps
+from dataclasses import dataclass, replace
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from components.reference import LoadStation, load_station
 from components.shown import cell_html, map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
+from components.strokes import actions_of, message_of, typed_stroke
 from studio.errors import EspalierError
+from studio.recipes.overrule import Fate
 from studio.serve.conversation import Conversation
 
 Updates = dict[Any, Any]
@@ -43,7 +45,7 @@ class Stations:
     @property
     def looks(self) -> list[Any]:
         """What follows from another view of the same choice."""
-        return [self.state, self.see.plot, self.see.cell, self.choose.problem]
+        return [self.state, self.see.plot, self.see.cell, self.see.problem, self.choose.problem]
 
     @property
     def results(self) -> list[Any]:
@@ -109,7 +111,8 @@ def map_text(opened: Opened) -> str:
     """The heatmap as JSON; empty without an analysis."""
     if opened.contributions is None or opened.drop is None:
         return ""
-    return map_json(opened.contributions, opened.drop, opened.state.view)
+    recipe = None if opened.state.imported else opened.state.recipe
+    return map_json(opened.contributions, opened.drop, opened.state.view, recipe)
 
 
 def meaning_text(library: Library, opened: Opened) -> str:
@@ -129,8 +132,9 @@ def _looks(stations: Stations, opened: Opened) -> Updates:
     """New values of `Stations.looks`."""
     return {
         stations.state: opened.state,
-        stations.see.plot: map_text(opened),
+        stations.see.plot: gr.HTML(map_text(opened), work=heatmap.work_json(opened.state, opened.shape)),
         stations.see.cell: _cell(opened),
+        stations.see.problem: gr.HTML(visible=False),
         stations.choose.problem: gr.HTML(visible=False),
     }
 
@@ -211,6 +215,31 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
         opened = library.open(now.pointing(event.row, event.expert))
         return {state: opened.state, see.cell: _cell(opened)}
 
+    def worked(chosen: StudioState, *asked: Any) -> Updates:
+        """The page after something was done on the map; undo moves the controls of the choice too."""
+        opened, (name, chosen_outputs, more) = library.open(chosen), asked
+        return {
+            **_results(library, stations, opened, name, outputs.ticked(chosen_outputs, more)),
+            choose.preset: gr.Radio(recipe.preset_choices(chosen), value=chosen.preset),
+            choose.drop: min(chosen.recipe.drop, opened.most),
+            choose.weights: weights_json(opened.classes, chosen.recipe.class_weights),
+        }
+
+    def on_work(now: StudioState, name: str, chosen: Any, more: Any, event: gr.EventData) -> Updates:
+        asked, sent = message_of(event._data)
+        now = replace(now, answered=asked)
+        try:
+            return worked(library.working(now, actions_of(sent, library.grid(now))), name, chosen, more)
+        except EspalierError as error:
+            return {
+                see.plot: gr.HTML(work=heatmap.work_json(now, library.open(now).shape)),
+                see.problem: gr.HTML(failure(error), visible=True),
+            }
+
+    @_told(see.problem)
+    def on_typed(fate: Fate, now: StudioState, layers: str, experts: str, *asked: Any) -> Updates:
+        return worked(library.overruling(now, typed_stroke(fate, layers, experts, library.grid(now))), *asked)
+
     @_told(choose.problem)
     def on_choice_file(now: StudioState, path: str | None) -> Updates:
         if path is None:
@@ -258,8 +287,12 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)
     for control in see.controls:
         control.input(on_look, [state, *see.controls], stations.looks, **live)
-    # not `always_last`: gradio would send the last click with the data of the first
-    see.plot.click(on_cell, state, [state, see.cell, choose.problem], **{**live, "trigger_mode": "multiple"})
+    many = {**live, "trigger_mode": "multiple"}  # `always_last` would send the last one with the data of the first
+    see.plot.click(on_cell, state, [state, see.cell, choose.problem], **many)
+    working = [*stations.results, *choose.controls]
+    see.plot.select(on_work, [state, *asked], working, **many)
+    for fate, button in see.typed.buttons.items():
+        button.click(partial(on_typed, fate), [state, see.typed.layers, see.typed.experts, *asked], working, **many)
     slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
     choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)
     gr.on([page.load, stations.build.finished.change], on_page, state, [load.reference, load.analysis], **live)

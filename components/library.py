@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 from components.state import StudioState, most_dropped
+from components.strokes import Action, Stroke
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
@@ -36,6 +37,7 @@ from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.apply import make_map
 from studio.recipes.criteria import fitting
 from studio.recipes.dropmap import DropMap
+from studio.recipes.overrule import overrule
 from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.preview import Preview, preview
 from studio.recipes.recipe import Recipe
@@ -95,6 +97,11 @@ class Opened:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.contributions.classes if self.contributions else ()
+
+    @property
+    def shape(self) -> MoeShape | None:
+        """The grid of the map that a recipe makes."""
+        return self.contributions.shape if self.contributions else None
 
     @property
     def most(self) -> int:
@@ -342,18 +349,46 @@ class Library:
         if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
             opened = StudioState.opening(state.reference, key, contributions.shape)
             return self.fitted(opened.looking(view).targeting(state.target).weighing(state.imatrix))
-        known = {
-            klass: weight for klass, weight in state.recipe.class_weights.items() if klass in contributions.classes
-        }
-        recipe = state.recipe.but(class_weights=known)
-        return self.fitted(replace(state, analysis=key, recipe=recipe, view=view, cell=None))
+        return self.fitted(replace(state, analysis=key, view=view, cell=None))
 
     def fitted(self, state: StudioState) -> StudioState:
-        """`state` with a recipe that its analysis has the sums for: its own one wherever that can be used."""
+        """`state` with a recipe that its analysis has the classes and sums for: its own one wherever that can be used.
+
+        What had to be changed is no step of the history: nobody asked for it.
+        """
         if state.analysis is None or state.imported is not None:
             return state
-        recipe = fitting(state.recipe, self.analysis(state.analysis))
-        return state if recipe == state.recipe else state.cooking(recipe)
+        contributions = self.analysis(state.analysis)
+        weights = state.recipe.class_weights
+        known = {klass: weight for klass, weight in weights.items() if klass in contributions.classes}
+        if known != weights:
+            state = replace(state, recipe=state.recipe.but(class_weights=known))
+        recipe = fitting(state.recipe, contributions)
+        return state if recipe == state.recipe else replace(state.cooking(recipe), history=state.history)
+
+    def grid(self, state: StudioState) -> MoeShape:
+        """Of the map that can be worked in; `InputError` where there is no analysis, and so no scores to overrule."""
+        if state.analysis is None:
+            raise InputError("There is no analysis, so there are no scores to overrule.", "Open one first.")
+        return self.analysis(state.analysis).shape
+
+    def overruling(self, state: StudioState, stroke: Stroke) -> StudioState:
+        """`state` after what was said by hand about some experts: one step of the history.
+
+        Raises as `overrule` and `grid` do.
+        """
+        return state.overruling(overrule(state.recipe, self.grid(state), stroke.rows, stroke.experts, stroke.fate))
+
+    def working(self, state: StudioState, actions: Sequence[Action]) -> StudioState:
+        """`state` after what was done on the map, in order. Raises as `overruling` does."""
+        for action in actions:
+            if action == "undo":
+                state = self.fitted(state.undone())
+            elif action == "redo":
+                state = self.fitted(state.redone())
+            else:
+                state = self.overruling(state, action)
+        return state
 
     def read_choice(self, state: StudioState, path: Path) -> StudioState:
         """`state` with the map or recipe in the file at `path`; it is looked at to tell which.
@@ -374,8 +409,8 @@ class Library:
             return state.choosing(name, drop, weights)
         if name != state.preset and PRESETS[name].recipe.class_weights:
             weights = self._in_plain_terms(state, preset(name, drop)).class_weights
-        chosen = state.choosing(name, drop, weights)
-        return replace(chosen, recipe=scaled(chosen.recipe, self._shape(state).experts))
+        chosen = state.choosing(name, drop, weights).choice
+        return state.having(replace(chosen, recipe=scaled(chosen.recipe, self._shape(state).experts)))
 
     def _in_plain_terms(self, state: StudioState, recipe: Recipe) -> Recipe:
         """`recipe` with a drop count and, where an analysis is open, with weights by class, as the page shows them."""
