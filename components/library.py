@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from components.sessions import Sessions
 from components.state import StudioState, most_dropped
 from components.strokes import Action, Stroke
 from studio.checkpoints.gguf_header import GgufHeader
@@ -38,6 +39,7 @@ from studio.recipes.apply import make_map
 from studio.recipes.criteria import fitting
 from studio.recipes.dropmap import DropMap
 from studio.recipes.overrule import overrule
+from studio.recipes.permalink import Permalink
 from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.preview import Preview, preview
 from studio.recipes.recipe import Recipe
@@ -79,7 +81,8 @@ class Studio:
     library: Library
     store: JobStore
     first: StudioState
-    """What a new tab shows."""
+    """What a new tab shows to somebody who was not here before."""
+    sessions: Sessions
 
 
 @dataclass(frozen=True)
@@ -275,6 +278,37 @@ class Library:
             file.save(contributions, target)
         return target
 
+    def find_analysis(self, key: str, reference: Reference | None, likely: str = "") -> str:
+        """Open the analysis whose content hash is `key`, wherever it lies: `key`. `likely` is the path to try first.
+
+        Raises `InputError` where there is none that fits `reference`.
+        """
+        if key in self._analyses:
+            return key
+        for path in sorted(self.analysis_paths(), key=lambda path: (str(path) != likely, key[:8] not in path.stem)):
+            with suppress(InputError):  # of another model, or damaged
+                contributions = self._imported(path, reference)
+                if contributions.content_hash == key:
+                    return self._adopt(contributions, path)
+        raise InputError(
+            f"The analysis {key[:12]} is not in this workspace, or not of the model that is open.",
+            "Open the model, add the analysis in the first station, and try again.",
+        )
+
+    def following(self, state: StudioState, link: Permalink) -> StudioState:
+        """`state` with the recipe of a permalink, on the analysis that it names.
+
+        Raises as `find_analysis`, `by_name` and `open` do.
+        """
+        key = self.find_analysis(link.contributions, self._reference_of(state))
+        state = self.cooking(self._showing(state, key), link.recipe)
+        self.open(state)
+        return state
+
+    def cooking(self, state: StudioState, recipe: Recipe) -> StudioState:
+        """`state` with a recipe from elsewhere, in the terms of the page. Raises as `by_name` does."""
+        return state.cooking(self._in_plain_terms(state, recipe))
+
     def analysis(self, key: str) -> Contributions:
         """The opened analysis whose content hash is `key`."""
         return self._opened(key)[1]
@@ -399,7 +433,7 @@ class Library:
             raise InputError(f"{path.name} has {path.stat().st_size:,} bytes, too many for a map or a recipe.")
         text = path.read_bytes()
         if is_recipe(text):
-            return state.cooking(self._in_plain_terms(state, Recipe.from_json(text, path.name)))
+            return self.cooking(state, Recipe.from_json(text, path.name))
         model = self.reference(state.reference) if state.reference else self.analysis(state.analysis or "")
         return state.showing(DropMap.from_json(text, shape=model.shape, name=path.name))
 

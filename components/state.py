@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from components.history import Choice, History
@@ -92,7 +92,7 @@ class StudioState:
     """Name of an importance matrix of this model, in the workspace."""
     cell: tuple[int, int] | None = None
     """(row, expert) of the cell whose numbers are shown."""
-    history: History = History()
+    history: History = field(default_factory=History)
     answered: int = 0
     """Number of the last message of the map (assets/heatmap_work.js) that this state follows from."""
     user: str = ""
