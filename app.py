@@ -13,6 +13,7 @@ import gradio as gr
 
 from components.journey import journey
 from components.library import DEMO_ANALYSIS, Library, Studio
+from components.sessions import Sessions
 from components.state import StudioState
 from components.theme import FAVICON, STYLESHEETS, head, plotly_script, theme
 from studio.errors import EspalierError, InputError
@@ -59,7 +60,8 @@ def studio_of(given: argparse.Namespace) -> Studio:
     key = library.open_analysis(analysis, reference) if analysis else None
     model = reference or (library.analysis(key) if key else None)
     first = library.fitted(StudioState.opening(name, key, model.shape if model else None))
-    return Studio(library, JobStore(workspace), first)
+    sessions = Sessions(library, fresh=bool(given.reference or given.contributions))
+    return Studio(library, JobStore(workspace), first, sessions)
 
 
 def page_of(studio: Studio) -> gr.Blocks:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Figure = dict[str, Any]
+Mask = npt.NDArray[np.bool_]
 
 CELL_PIXELS = (9, 34)
 """Least and greatest height of a layer's row."""
@@ -49,7 +50,7 @@ class Detail:
 
 def heatmap(
     values: npt.NDArray[np.float64],
-    dropped: npt.NDArray[np.bool_],
+    dropped: Mask,
     details: Sequence[Detail],
     *,
     layer_ids: Sequence[int],
@@ -59,8 +60,11 @@ def heatmap(
     tick_format: str,
     limits: tuple[float, float],
     diverging: bool = False,
+    by_hand: tuple[Mask, Mask] | None = None,
 ) -> Figure:
     """Layers × experts: `values` [L, E] as colour between `limits`, cells of `dropped` [L, E] veiled and hatched.
+
+    `by_hand` are the cells [L, E] that a person keeps, which get a frame, and drops, which get a cross.
 
     Dropping other experts changes nothing but the `shapes`, which the browser redraws without touching the rest.
     """
@@ -84,10 +88,11 @@ def heatmap(
     }
     layout = _map_layout(layer_ids, experts, title)
     layout["meta"]["dropped"] = int(dropped.sum())
-    return {"data": [colours], "layout": {**layout, "shapes": _marks(dropped)}}
+    shapes = _marks(dropped) + (_hand_marks(*by_hand) if by_hand else [])
+    return {"data": [colours], "layout": {**layout, "shapes": shapes}}
 
 
-def _marks(dropped: npt.NDArray[np.bool_]) -> list[Figure]:
+def _marks(dropped: Mask) -> list[Figure]:
     """What marks dropped cells: they fade towards the page, and one stroke through each needs no colour to be seen.
 
     Two paths for all cells together: plotly makes an element of every line segment of a trace, which is slow.
@@ -96,13 +101,35 @@ def _marks(dropped: npt.NDArray[np.bool_]) -> list[Figure]:
         return []
     layer, expert = (axis.tolist() for axis in np.nonzero(dropped))
     strokes = (f"M{x - 0.3:.1f},{y + 0.3:.1f}L{x + 0.3:.1f},{y - 0.3:.1f}" for x, y in zip(expert, layer, strict=True))
-    runs = (f"M{start - 0.5},{y - 0.5}H{end - 0.5}V{y + 0.5}H{start - 0.5}Z" for y, start, end in _runs(dropped))
-    veil = {"type": "path", "path": "".join(runs), "fillcolor": "--veil", "opacity": 0.8, "line": {"width": 0}}
+    veil = {"type": "path", "path": _frames(dropped), "fillcolor": "--veil", "opacity": 0.8, "line": {"width": 0}}
     hatch = {"type": "path", "path": "".join(strokes), "line": {"color": "--hatch", "width": 1.25}}
     return [veil, hatch]
 
 
-def _runs(dropped: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
+def _hand_marks(keep: Mask, drop: Mask) -> list[Figure]:
+    """Frames and crosses, told apart by their form; the light line under the dark one shows them on every colour."""
+    layer, expert = (axis.tolist() for axis in np.nonzero(drop))
+    reach = 0.36
+    crosses = "".join(
+        f"M{x - reach:.2f},{y - reach:.2f}L{x + reach:.2f},{y + reach:.2f}"
+        f"M{x - reach:.2f},{y + reach:.2f}L{x + reach:.2f},{y - reach:.2f}"
+        for x, y in zip(expert, layer, strict=True)
+    )
+    paths = [path for path in (_frames(keep), crosses) if path]
+    lines = (("--card", 4), ("--ink", 1.75))
+    return [
+        {"type": "path", "path": path, "line": {"color": color, "width": width}}
+        for path in paths
+        for color, width in lines
+    ]
+
+
+def _frames(mask: Mask) -> str:
+    """The outline of every run of True within a row."""
+    return "".join(f"M{start - 0.5},{y - 0.5}H{end - 0.5}V{y + 0.5}H{start - 0.5}Z" for y, start, end in _runs(mask))
+
+
+def _runs(dropped: Mask) -> Iterator[tuple[int, int, int]]:
     """(row, first column, column after the last) of every run of True."""
     edges = np.diff(np.pad(dropped, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     rows, starts = np.nonzero(edges == 1)

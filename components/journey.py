@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,31 @@ from components.masthead import masthead
 from components.measure import wire_measure
 from components.recipe import ChooseStation, choose_station
 from components.reference import LoadStation, load_station
+from components.sessions import LOCAL
 from components.shown import cell_html, map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
+from components.work import wire_map, wire_shelf
 from studio.errors import EspalierError
 from studio.serve.conversation import Conversation
+from studio.shelf import Shelf
 
 Updates = dict[Any, Any]
+_LIVE: dict[str, Any] = {
+    "queue": False,  # the queue would add its round trip to every move of a slider
+    "trigger_mode": "always_last",
+    "show_progress": "hidden",
+    "api_visibility": "private",
+}
+
+
+_WITHOUT_LINK = """() => {
+  const address = new URL(location.href);
+  if (!address.searchParams.has('recipe')) return;
+  address.searchParams.delete('recipe');
+  history.replaceState(history.state, '', address);
+}"""
+"""Takes the recipe out of the address once it is open: after a reload, what was changed since counts."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +61,7 @@ class Stations:
     @property
     def looks(self) -> list[Any]:
         """What follows from another view of the same choice."""
-        return [self.state, self.see.plot, self.see.cell, self.choose.problem]
+        return [self.state, self.see.plot, self.see.cell, self.see.problem, self.choose.problem]
 
     @property
     def results(self) -> list[Any]:
@@ -77,10 +95,13 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
         state=gr.State(studio.first),
         load=load_station(studio.library, opened),
         see=see_station(opened, map_text(opened)),
-        choose=choose_station(opened, meaning_text(studio.library, opened)),
+        choose=choose_station(
+            opened, meaning_text(studio.library, opened), Shelf(studio.library.workspace.recipes).names()
+        ),
         build=build_station(studio.library, opened),
     )
-    _wire(studio.library, stations, page)
+    _wire(studio, stations)
+    _wire_opening(studio, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
     wire_build(page, studio, stations.state, stations.build)
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
@@ -109,7 +130,8 @@ def map_text(opened: Opened) -> str:
     """The heatmap as JSON; empty without an analysis."""
     if opened.contributions is None or opened.drop is None:
         return ""
-    return map_json(opened.contributions, opened.drop, opened.state.view)
+    recipe = None if opened.state.imported else opened.state.recipe
+    return map_json(opened.contributions, opened.drop, opened.state.view, recipe)
 
 
 def meaning_text(library: Library, opened: Opened) -> str:
@@ -125,22 +147,24 @@ def _cell(opened: Opened) -> gr.HTML:
     return gr.HTML(cell_html(opened.contributions, opened.drop, *opened.state.cell), visible=True)
 
 
-def _looks(stations: Stations, opened: Opened) -> Updates:
-    """New values of `Stations.looks`."""
+def _looks(studio: Studio, stations: Stations, opened: Opened) -> Updates:
+    """New values of `Stations.looks`; the state is kept for when its user comes back."""
+    studio.sessions.keep(opened.state)
     return {
         stations.state: opened.state,
-        stations.see.plot: map_text(opened),
+        stations.see.plot: gr.HTML(map_text(opened), work=heatmap.work_json(opened.state, opened.shape)),
         stations.see.cell: _cell(opened),
+        stations.see.problem: gr.HTML(visible=False),
         stations.choose.problem: gr.HTML(visible=False),
     }
 
 
-def _results(library: Library, stations: Stations, opened: Opened, name: str, ticked: list[str]) -> Updates:
+def _results(studio: Studio, stations: Stations, opened: Opened, name: str, ticked: list[str]) -> Updates:
     """New values of `Stations.results`; `name` and `ticked` outputs are those of the build."""
-    choose, building = stations.choose, stations.build
+    library, choose, building = studio.library, stations.choose, stations.build
     name = outputs.following_name(opened, name)
     return {
-        **_looks(stations, opened),
+        **_looks(studio, stations, opened),
         choose.meaning: meaning_text(library, opened),
         choose.saves: recipe.saves_html(opened),
         choose.when: recipe.when_html(opened.state),
@@ -151,12 +175,12 @@ def _results(library: Library, stations: Stations, opened: Opened, name: str, ti
     }
 
 
-def _everything(library: Library, stations: Stations, opened: Opened) -> Updates:
+def _everything(studio: Studio, stations: Stations, opened: Opened) -> Updates:
     """New values of `Stations.everything`."""
     state, see, choose, load = opened.state, stations.see, stations.choose, stations.load
-    classes, ticked = opened.classes, outputs.first_outputs(opened)
+    library, classes, ticked = studio.library, opened.classes, outputs.first_outputs(opened)
     return {
-        **_results(library, stations, opened, "", ticked),
+        **_results(studio, stations, opened, "", ticked),
         stations.build.outputs: gr.CheckboxGroup(outputs.output_choices(opened), value=ticked),
         **sizes.renewed(library, stations.build.tiers, opened),
         see.klass: gr.Dropdown(heatmap.class_choices(classes), value=state.view.klass),
@@ -189,53 +213,96 @@ def _told(problem: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., 
     return decorate
 
 
-def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
-    state, load, see, choose = stations.state, stations.load, stations.see, stations.choose
+def _wire(studio: Studio, stations: Stations) -> None:
+    library, state, load, see, choose = studio.library, stations.state, stations.load, stations.see, stations.choose
 
     @_told(choose.problem)
     def on_choose(now: StudioState, *values: Any) -> Updates:
         preset, drop, weights, name, chosen_outputs, more = values
         sent = weights_from_json(weights, library.classes(now))
         chosen = library.choosing(now, preset, int(drop), sent)
-        results = _results(library, stations, library.open(chosen), name, outputs.ticked(chosen_outputs, more))
+        results = _results(studio, stations, library.open(chosen), name, outputs.ticked(chosen_outputs, more))
         if chosen.recipe.class_weights != sent:  # the preset brought its own
             results[choose.weights] = weights_json(library.classes(now), chosen.recipe.class_weights)
         return results
 
     @_told(choose.problem)
     def on_look(now: StudioState, klass: str, minus: str, scale: str) -> Updates:
-        return _looks(stations, library.open(now.looking(heatmap.view_of(klass, minus, scale))))
+        return _looks(studio, stations, library.open(now.looking(heatmap.view_of(klass, minus, scale))))
 
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
         opened = library.open(now.pointing(event.row, event.expert))
         return {state: opened.state, see.cell: _cell(opened)}
 
+    def rendered(opened: Opened, name: str, chosen: Any, more: Any) -> Updates:
+        """The page after a choice that was not made with the controls of the third station, which follow."""
+        now = opened.state
+        return {
+            **_results(studio, stations, opened, name, outputs.ticked(chosen, more)),
+            choose.preset: gr.Radio(recipe.preset_choices(now), value=now.preset),
+            choose.drop: min(now.recipe.drop or 0, opened.most),
+            choose.weights: weights_json(opened.classes, now.recipe.class_weights),
+        }
+
     @_told(choose.problem)
     def on_choice_file(now: StudioState, path: str | None) -> Updates:
         if path is None:
             return {choose.problem: gr.skip()}
         chosen = library.read_choice(now, Path(path))
-        return _everything(library, stations, library.open(chosen))
+        return _everything(studio, stations, library.open(chosen))
 
     @_told(load.problem)
     def on_reference(now: StudioState, name: str) -> Updates:
         if name == now.reference:  # gradio also tells when a list was opened and closed again
             return {load.problem: gr.skip()}
-        return _everything(library, stations, library.open(library.with_reference(now, name)))
+        return _everything(studio, stations, library.open(library.with_reference(now, name)))
 
     @_told(load.problem)
     def on_analysis(now: StudioState, path: str | None) -> Updates:
         chosen = now if path is None else library.with_analysis(now, Path(path))
         if chosen is now:
             return {load.problem: gr.skip()}
-        return _everything(library, stations, library.open(chosen))
+        return _everything(studio, stations, library.open(chosen))
 
     @_told(load.problem)
     def on_upload(now: StudioState, path: str | None, add: bool) -> Updates:
         if path is None or not add:
             return on_analysis(now, path)
-        return _everything(library, stations, library.open(library.with_added(now, Path(path))))
+        return _everything(studio, stations, library.open(library.with_added(now, Path(path))))
+
+    asked = stations.build.asked
+    for control in choose.controls:
+        control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
+    for control in see.controls:
+        control.input(on_look, [state, *see.controls], stations.looks, **_LIVE)
+    many = {**_LIVE, "trigger_mode": "multiple"}  # `always_last` would send the last one with the data of the first
+    see.plot.click(on_cell, state, [state, see.cell, choose.problem], **many)
+    after = {"outputs": [*stations.results, *choose.controls], **many}
+    wire_map(library, see, state, asked, rendered, **after)
+    wire_shelf(library, choose.shelf, state, asked, rendered, **after)
+    slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+    choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)
+    load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
+    load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **slow)
+    load.upload.upload(on_upload, [state, load.upload, load.add], stations.everything, **slow)
+
+
+def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
+    """What happens when a browser opens the page, and when a job has put something into the workspace."""
+    library, state, load, choose = studio.library, stations.state, stations.load, stations.choose
+
+    def on_open(now: StudioState, request: gr.Request) -> Updates:
+        """Where this person left the page, or what the link in the address says."""
+        user, link = request.username or LOCAL, request.query_params.get("recipe", "")
+        back, problem = studio.sessions.coming_back(now, user, link)
+        listed = {choose.shelf.saved: gr.Dropdown(Shelf(library.workspace.recipes).names())}
+        if back == replace(now, user=user) and problem is None:  # what the page shows anyway
+            return {state: back, **listed}
+        updates = {**_everything(studio, stations, library.open(back)), **listed}
+        if problem:
+            updates[load.problem] = gr.HTML(failure(problem), visible=True)
+        return updates
 
     def on_page(now: StudioState) -> Updates:
         """What was put into the workspace since the page was built can be chosen after a reload."""
@@ -247,22 +314,7 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
             ),
         }
 
-    live: dict[str, Any] = {
-        "queue": False,  # the queue would add its round trip to every move of a slider
-        "trigger_mode": "always_last",
-        "show_progress": "hidden",
-        "api_visibility": "private",
-    }
-    asked = stations.build.asked
-    for control in choose.controls:
-        control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)
-    for control in see.controls:
-        control.input(on_look, [state, *see.controls], stations.looks, **live)
-    # not `always_last`: gradio would send the last click with the data of the first
-    see.plot.click(on_cell, state, [state, see.cell, choose.problem], **{**live, "trigger_mode": "multiple"})
-    slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
-    choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)
-    gr.on([page.load, stations.build.finished.change], on_page, state, [load.reference, load.analysis], **live)
-    load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
-    load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **slow)
-    load.upload.upload(on_upload, [state, load.upload, load.add], stations.everything, **slow)
+    lists = [load.reference, load.analysis]
+    opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved], **_LIVE)
+    opened.then(on_page, state, lists, **_LIVE).then(None, js=_WITHOUT_LINK)
+    stations.build.finished.change(on_page, state, lists, **_LIVE)

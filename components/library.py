@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from components.sessions import Sessions
 from components.state import StudioState, most_dropped
+from components.strokes import Action, Stroke
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
@@ -36,6 +38,8 @@ from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.apply import make_map
 from studio.recipes.criteria import fitting
 from studio.recipes.dropmap import DropMap
+from studio.recipes.overrule import overrule
+from studio.recipes.permalink import Permalink
 from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.preview import Preview, preview
 from studio.recipes.recipe import Recipe
@@ -77,7 +81,8 @@ class Studio:
     library: Library
     store: JobStore
     first: StudioState
-    """What a new tab shows."""
+    """What a new tab shows to somebody who was not here before."""
+    sessions: Sessions
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,11 @@ class Opened:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.contributions.classes if self.contributions else ()
+
+    @property
+    def shape(self) -> MoeShape | None:
+        """The grid of the map that a recipe makes."""
+        return self.contributions.shape if self.contributions else None
 
     @property
     def most(self) -> int:
@@ -268,6 +278,37 @@ class Library:
             file.save(contributions, target)
         return target
 
+    def find_analysis(self, key: str, reference: Reference | None, likely: str = "") -> str:
+        """Open the analysis whose content hash is `key`, wherever it lies: `key`. `likely` is the path to try first.
+
+        Raises `InputError` where there is none that fits `reference`.
+        """
+        if key in self._analyses:
+            return key
+        for path in sorted(self.analysis_paths(), key=lambda path: (str(path) != likely, key[:8] not in path.stem)):
+            with suppress(InputError):  # of another model, or damaged
+                contributions = self._imported(path, reference)
+                if contributions.content_hash == key:
+                    return self._adopt(contributions, path)
+        raise InputError(
+            f"The analysis {key[:12]} is not in this workspace, or not of the model that is open.",
+            "Open the model, add the analysis in the first station, and try again.",
+        )
+
+    def following(self, state: StudioState, link: Permalink) -> StudioState:
+        """`state` with the recipe of a permalink, on the analysis that it names.
+
+        Raises as `find_analysis`, `by_name` and `open` do.
+        """
+        key = self.find_analysis(link.contributions, self._reference_of(state))
+        state = self.cooking(self._showing(state, key), link.recipe)
+        self.open(state)
+        return state
+
+    def cooking(self, state: StudioState, recipe: Recipe) -> StudioState:
+        """`state` with a recipe from elsewhere, in the terms of the page. Raises as `by_name` does."""
+        return state.cooking(self._in_plain_terms(state, recipe))
+
     def analysis(self, key: str) -> Contributions:
         """The opened analysis whose content hash is `key`."""
         return self._opened(key)[1]
@@ -342,18 +383,46 @@ class Library:
         if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
             opened = StudioState.opening(state.reference, key, contributions.shape)
             return self.fitted(opened.looking(view).targeting(state.target).weighing(state.imatrix))
-        known = {
-            klass: weight for klass, weight in state.recipe.class_weights.items() if klass in contributions.classes
-        }
-        recipe = state.recipe.but(class_weights=known)
-        return self.fitted(replace(state, analysis=key, recipe=recipe, view=view, cell=None))
+        return self.fitted(replace(state, analysis=key, view=view, cell=None))
 
     def fitted(self, state: StudioState) -> StudioState:
-        """`state` with a recipe that its analysis has the sums for: its own one wherever that can be used."""
+        """`state` with a recipe that its analysis has the classes and sums for: its own one wherever that can be used.
+
+        What had to be changed is no step of the history: nobody asked for it.
+        """
         if state.analysis is None or state.imported is not None:
             return state
-        recipe = fitting(state.recipe, self.analysis(state.analysis))
-        return state if recipe == state.recipe else state.cooking(recipe)
+        contributions = self.analysis(state.analysis)
+        weights = state.recipe.class_weights
+        known = {klass: weight for klass, weight in weights.items() if klass in contributions.classes}
+        if known != weights:
+            state = replace(state, recipe=state.recipe.but(class_weights=known))
+        recipe = fitting(state.recipe, contributions)
+        return state if recipe == state.recipe else replace(state.cooking(recipe), history=state.history)
+
+    def grid(self, state: StudioState) -> MoeShape:
+        """Of the map that can be worked in; `InputError` where there is no analysis, and so no scores to overrule."""
+        if state.analysis is None:
+            raise InputError("There is no analysis, so there are no scores to overrule.", "Open one first.")
+        return self.analysis(state.analysis).shape
+
+    def overruling(self, state: StudioState, stroke: Stroke) -> StudioState:
+        """`state` after what was said by hand about some experts: one step of the history.
+
+        Raises as `overrule` and `grid` do.
+        """
+        return state.overruling(overrule(state.recipe, self.grid(state), stroke.rows, stroke.experts, stroke.fate))
+
+    def working(self, state: StudioState, actions: Sequence[Action]) -> StudioState:
+        """`state` after what was done on the map, in order. Raises as `overruling` does."""
+        for action in actions:
+            if action == "undo":
+                state = self.fitted(state.undone())
+            elif action == "redo":
+                state = self.fitted(state.redone())
+            else:
+                state = self.overruling(state, action)
+        return state
 
     def read_choice(self, state: StudioState, path: Path) -> StudioState:
         """`state` with the map or recipe in the file at `path`; it is looked at to tell which.
@@ -364,7 +433,7 @@ class Library:
             raise InputError(f"{path.name} has {path.stat().st_size:,} bytes, too many for a map or a recipe.")
         text = path.read_bytes()
         if is_recipe(text):
-            return state.cooking(self._in_plain_terms(state, Recipe.from_json(text, path.name)))
+            return self.cooking(state, Recipe.from_json(text, path.name))
         model = self.reference(state.reference) if state.reference else self.analysis(state.analysis or "")
         return state.showing(DropMap.from_json(text, shape=model.shape, name=path.name))
 
@@ -374,8 +443,8 @@ class Library:
             return state.choosing(name, drop, weights)
         if name != state.preset and PRESETS[name].recipe.class_weights:
             weights = self._in_plain_terms(state, preset(name, drop)).class_weights
-        chosen = state.choosing(name, drop, weights)
-        return replace(chosen, recipe=scaled(chosen.recipe, self._shape(state).experts))
+        chosen = state.choosing(name, drop, weights).choice
+        return state.having(replace(chosen, recipe=scaled(chosen.recipe, self._shape(state).experts)))
 
     def _in_plain_terms(self, state: StudioState, recipe: Recipe) -> Recipe:
         """`recipe` with a drop count and, where an analysis is open, with weights by class, as the page shows them."""

@@ -11,6 +11,7 @@ from components.markup import station_head
 from components.shown import download_link
 from components.state import OWN, StudioState, weights_json
 from components.theme import panel, script
+from studio.recipes.permalink import PREFIX, Permalink
 from studio.recipes.presets import PRESETS
 
 _LEAD = (
@@ -20,6 +21,21 @@ _LEAD = (
 _WEIGHTS = '<fieldset class="weights"><legend>Weight of each class</legend><div class="weights-rows"></div></fieldset>'
 _OWN = "A recipe that you loaded, or that goes by what this analysis has; drop count and weights can still be changed."
 _IMPORTED = "An imported map is shown. Move any control to go back to a recipe."
+
+
+LONGEST_LINK = 8000
+"""Letters; servers on the way may refuse a longer address."""
+
+
+@dataclass(frozen=True)
+class ShelfPart:
+    """Recipes under a name."""
+
+    name: gr.Textbox
+    save: gr.Button
+    saved: gr.Dropdown
+    delete: gr.Button
+    problem: gr.HTML
 
 
 @dataclass(frozen=True)
@@ -33,6 +49,7 @@ class ChooseStation:
     meaning: gr.HTML
     problem: gr.HTML
     saves: gr.HTML
+    shelf: ShelfPart
     upload: gr.File
 
     @property
@@ -64,10 +81,33 @@ def saves_html(opened: Opened) -> str:
     links = [download_link(drop.to_json(), f"{stem}.drop-map.json", "Save the drop map")]
     if state.imported is None:
         links.append(download_link(state.recipe.to_json(), f"{stem}.recipe.json", "Save the recipe"))
+        links.append(permalink_html(state))
     return f"<p class='saves'>{''.join(links)}</p>"
 
 
-def choose_station(opened: Opened, meaning: str) -> ChooseStation:
+def permalink_html(state: StudioState) -> str:
+    """A link that opens the page with this recipe; nothing where no address could be so long."""
+    if state.analysis is None:
+        return ""
+    text = Permalink(state.recipe, state.analysis).to_text().removeprefix(PREFIX)
+    if len(text) > LONGEST_LINK:
+        return "<span class='quiet'>Too much is said by hand for a link: save the recipe.</span>"
+    return f'<a class="permalink" href="?recipe={text}" target="_blank">Link to this recipe</a>'
+
+
+def _shelf_part(names: list[str]) -> ShelfPart:
+    with gr.Row(elem_classes="controls shelf"):
+        name = gr.Textbox(label="Name this recipe", max_lines=1, elem_id="shelf-name", min_width=140, scale=3)
+        save = gr.Button("Save", elem_id="shelf-save", min_width=80, scale=1)
+    with gr.Row(elem_classes="controls shelf"):
+        saved = gr.Dropdown(
+            names, value=None, label="Open a recipe by its name", elem_id="shelf-saved", min_width=140, scale=3
+        )
+        delete = gr.Button("Delete", elem_id="shelf-delete", min_width=80, scale=1)
+    return ShelfPart(name, save, saved, delete, panel(visible=False, elem_id="shelf-problem"))
+
+
+def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStation:
     """Lay the station out, showing `meaning`."""
     state = opened.state
     with gr.Column(elem_id="choose", elem_classes="station"):
@@ -97,6 +137,9 @@ def choose_station(opened: Opened, meaning: str) -> ChooseStation:
                 problem = panel(visible=False)
                 meaning_panel = panel(meaning, elem_id="meaning")
                 saves_panel = panel(saves_html(opened), elem_id="saves")
+                copy = gr.Button("Copy the link", elem_id="copy-link", size="sm", min_width=120)
+                copy.click(None, js=script("copy_link.js"), show_progress="hidden")
+                shelf = _shelf_part(names)
                 with gr.Accordion("Use a published map, or a recipe of yours", open=False):
                     panel(
                         "<p class='quiet'>A drop map, an expert_drop_metadata.json, or a recipe: the file is looked at "
@@ -105,4 +148,4 @@ def choose_station(opened: Opened, meaning: str) -> ChooseStation:
                     upload = gr.File(
                         label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
                     )
-    return ChooseStation(preset, when, drop, weights, meaning_panel, problem, saves_panel, upload)
+    return ChooseStation(preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload)

@@ -17,7 +17,9 @@ from studio.checkpoints.reference import Reference
 from studio.contributions.model import Contributions
 from studio.errors import InputError
 from studio.recipes.dropmap import DropMap
+from studio.recipes.overrule import overruled
 from studio.recipes.preview import Preview
+from studio.recipes.recipe import Recipe
 from studio.recipes.views import colour_limits, view
 
 LOW_SHARE = 0.8
@@ -55,8 +57,11 @@ DIFFERENCES = {
 }
 
 
-def map_json(contributions: Contributions, drop: DropMap, chosen: View) -> str:
-    """The heatmap of `contributions` with the cells of `drop` marked, as the browser draws it."""
+def map_json(contributions: Contributions, drop: DropMap, chosen: View, recipe: Recipe | None = None) -> str:
+    """The heatmap of `contributions` with the cells of `drop` marked, as the browser draws it.
+
+    What `recipe` says by hand is marked too; None for an imported map, which nobody overrules.
+    """
     difference = chosen.minus is not None
     shown = (chosen.klass, chosen.minus) if chosen.minus is not None else chosen.klass
     values = view(contributions, shown, chosen.scale)
@@ -72,6 +77,7 @@ def map_json(contributions: Contributions, drop: DropMap, chosen: View) -> str:
         tick_format=scaled.ticks,
         limits=colour_limits(values, signed=difference),
         diverging=difference,
+        by_hand=overruled(recipe, contributions.shape) if recipe else None,
     )
     return json.dumps(figure, separators=(",", ":"))
 

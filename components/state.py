@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
+from components.history import Choice, History
 from components.markup import class_label
 from studio.errors import InputError
 from studio.families import MoeShape
@@ -90,6 +92,11 @@ class StudioState:
     """Name of an importance matrix of this model, in the workspace."""
     cell: tuple[int, int] | None = None
     """(row, expert) of the cell whose numbers are shown."""
+    history: History = field(default_factory=History)
+    answered: int = 0
+    """Number of the last message of the map (assets/heatmap_work.js) that this state follows from."""
+    user: str = ""
+    """Whose tab this is, so that what it shows can be kept; empty until the browser has asked for it."""
 
     @classmethod
     def opening(cls, reference: str, analysis: str | None, shape: MoeShape | None) -> StudioState:
@@ -99,19 +106,46 @@ class StudioState:
         drop = most_dropped(shape, shape.experts // 4) if shape else 0
         return cls(reference, analysis, preset(first, drop, {}), first)
 
+    @property
+    def choice(self) -> Choice:
+        """What makes the map."""
+        return Choice(self.preset, self.recipe, self.imported)
+
+    def having(self, choice: Choice) -> StudioState:
+        """Another choice, as one step of the history."""
+        history = self.history.after(self.choice, choice, time.monotonic())
+        return replace(self, preset=choice.preset, recipe=choice.recipe, imported=choice.imported, history=history)
+
     def choosing(self, name: str, drop: int, weights: Mapping[str, float]) -> StudioState:
-        """Another preset, drop count or class weights; an imported map is left behind."""
-        recipe = (
-            self.recipe.but(drop=drop, class_weights=dict(weights))
-            if name == OWN
-            else preset(name, drop, dict(weights))
-        )
-        return replace(self, preset=name, recipe=recipe, imported=None)
+        """Another preset, drop count or class weights; what is said by hand stays, an imported map is left behind."""
+        return self.having(Choice(name, self._named(name, drop, weights)))
+
+    def _named(self, name: str, drop: int, weights: Mapping[str, float]) -> Recipe:
+        if name == OWN:
+            return self.recipe.but(drop=drop, class_weights=dict(weights))
+        by_hand = {"force_keep": self.recipe.force_keep, "force_drop": self.recipe.force_drop}
+        return preset(name, drop, dict(weights)).but(**by_hand)
 
     def cooking(self, recipe: Recipe) -> StudioState:
         """A recipe from a file; it is named where it is one of the presets."""
-        same = [name for name in PRESETS if preset(name, recipe.drop, recipe.class_weights) == recipe]
-        return replace(self, recipe=recipe, preset=same[0] if same else OWN, imported=None)
+        by_score = recipe.but(force_keep={}, force_drop={})
+        same = [name for name in PRESETS if preset(name, recipe.drop, recipe.class_weights) == by_score]
+        return self.having(Choice(same[0] if same else OWN, recipe))
+
+    def overruling(self, recipe: Recipe) -> StudioState:
+        """The same recipe with other experts kept or dropped by hand; an imported map is left behind."""
+        return self.having(Choice(self.preset, recipe))
+
+    def undone(self) -> StudioState:
+        """One step back in the history."""
+        return self._travelled(*self.history.undo(self.choice))
+
+    def redone(self) -> StudioState:
+        """One step forward in the history."""
+        return self._travelled(*self.history.redo(self.choice))
+
+    def _travelled(self, history: History, choice: Choice) -> StudioState:
+        return replace(self, preset=choice.preset, recipe=choice.recipe, imported=choice.imported, history=history)
 
     def looking(self, view: View) -> StudioState:
         """Another view of the same choice."""
@@ -133,7 +167,7 @@ class StudioState:
 
     def showing(self, imported: DropMap | None) -> StudioState:
         """An imported map, or (None) the recipe's own again."""
-        return replace(self, imported=imported)
+        return self.having(replace(self.choice, imported=imported))
 
 
 def weights_json(classes: tuple[str, ...], weights: Mapping[str, float]) -> str:

@@ -8,7 +8,18 @@ from pathlib import Path
 
 from studio.errors import InputError
 
-ROOMS = ("references", "prompts", "contributions", "recipes", "maps", "imatrix", "artifacts", "jobs", "cache")
+ROOMS = (
+    "references",
+    "prompts",
+    "contributions",
+    "recipes",
+    "maps",
+    "imatrix",
+    "artifacts",
+    "jobs",
+    "sessions",
+    "cache",
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,10 @@ class Workspace:
     @property
     def jobs(self) -> Path:
         return self.root / "jobs"
+
+    @property
+    def sessions(self) -> Path:
+        return self.root / "sessions"
 
     @property
     def cache(self) -> Path:

@@ -77,8 +77,9 @@ def _layers(recipe: Recipe) -> str:
 def _overruled(recipe: Recipe) -> str:
     """An expert that is to stay and to leave: in one layer, or in one and in all."""
     for (one, kept), (other, dropped) in product(recipe.force_keep.items(), recipe.force_drop.items()):
-        both = sorted({*kept} & {*dropped})
-        if both and (one == other or "all" in (one, other)):
+        if one != other and "all" not in (one, other):
+            continue
+        if both := sorted({*kept} & {*dropped}):
             where = other if one == "all" else one
             return f"Expert {both[0]} of layer {where} is in force_keep and in force_drop; Take it out of one of them."
     return ""

@@ -59,8 +59,8 @@ def protection(scored: Scored, floors: FloorAnalysis, recipe: Recipe, shape: Moe
         top=highest(scored.protecting, recipe.protect_top) if recipe.protect_top else nothing,
         per_class=per_class,
         floor=nothing if floors.pooled is None else highest(floors.pooled, floors.counts[:, None]),
-        force_keep=_forced("force_keep", recipe.force_keep, rows, shape),
-        force_drop=_forced("force_drop", recipe.force_drop, rows, shape),
+        force_keep=forced_mask("force_keep", recipe.force_keep, rows, shape),
+        force_drop=forced_mask("force_drop", recipe.force_drop, rows, shape),
         priority=scored.score if floors.pooled is None else floors.pooled,
     )
 
@@ -86,7 +86,11 @@ def sorted_by(ids: npt.NDArray[np.int64], keys: Array) -> npt.NDArray[np.int64]:
     return np.array(sorted(ids.tolist(), key=keys.tolist().__getitem__), dtype=np.int64)
 
 
-def _forced(field: str, forced: Mapping[str, Sequence[int]], rows: int, shape: MoeShape) -> Mask:
+def forced_mask(field: str, forced: Mapping[str, Sequence[int]], rows: int, shape: MoeShape) -> Mask:
+    """[R, E]: whom `forced`, the recipe's `field`, names; `rows` is the number of layers, or 1 for all together.
+
+    Raises `InputError` for an expert and `MismatchError` for a layer that `shape` has not.
+    """
     mask = np.zeros((rows, shape.experts), dtype=np.bool_)
     for layer, ids in forced.items():
         if beyond := [expert for expert in ids if expert >= shape.experts]:

@@ -1,0 +1,147 @@
+"""What people saw last, so that leaving the page loses nothing: in memory with its history, and in the workspace."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.state import OWN, StudioState, Target, View
+from studio.errors import EspalierError, InputError
+from studio.recipes.dropmap import DropMap
+from studio.recipes.json_object import parse_object
+from studio.recipes.permalink import Permalink
+from studio.recipes.presets import PRESETS
+from studio.recipes.recipe import Recipe
+from studio.staging import staged
+
+if TYPE_CHECKING:
+    from components.library import Library
+
+VERSION = 1
+LOCAL = "local"
+"""The one person of a page without a login."""
+
+
+def session_json(state: StudioState, analysis_path: str) -> str:
+    """What a tab shows, without its history."""
+    content = {
+        "version": VERSION,
+        "reference": state.reference,
+        "analysis": state.analysis,
+        "analysis_path": analysis_path,
+        "preset": state.preset,
+        "recipe": json.loads(state.recipe.to_json()),
+        "imported": state.imported.to_metadata() if state.imported else None,
+        "view": asdict(state.view),
+        "target": asdict(state.target),
+        "imatrix": state.imatrix,
+        "cell": state.cell,
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def session_from_json(library: Library, text: str | bytes, name: str) -> StudioState:
+    """The state that `session_json` wrote, with its analysis opened.
+
+    Raises `InputError` for anything else, and for a model, analysis or importance matrix that is there no longer.
+    """
+    content = parse_object(text, name)
+    try:
+        return _state(library, content)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{name} is none that this Espalier wrote ({error}).") from error
+
+
+def _state(library: Library, content: Any) -> StudioState:
+    reference = library.reference(content["reference"]) if content["reference"] else None
+    key = content["analysis"]
+    if key is not None:
+        key = library.find_analysis(key, reference, str(content["analysis_path"]))
+    imported = content["imported"]
+    if imported is not None:
+        model = reference or library.analysis(key or "")
+        imported = DropMap.from_json(imported, shape=model.shape)
+    imatrix, cell = content["imatrix"], content["cell"]
+    if imatrix is not None and not library.workspace.inside(library.workspace.imatrix / str(imatrix)).is_file():
+        imatrix = None
+    state = StudioState(
+        reference=str(content["reference"]),
+        analysis=key,
+        recipe=Recipe.from_json(content["recipe"], "the recipe"),
+        preset=content["preset"] if content["preset"] in PRESETS else OWN,
+        view=View(**content["view"]),
+        imported=imported,
+        target=Target(**content["target"]),
+        imatrix=imatrix,
+    )
+    state = replace(state, view=state.view.within(library.classes(state)))
+    state = state if cell is None else state.pointing(*cell)
+    library.open(state)
+    return state
+
+
+@dataclass
+class Sessions:
+    """The last state of every user, in memory and in `library.workspace.sessions`."""
+
+    library: Library
+    fresh: bool = False
+    """Whether what was kept before this object was made is left alone: the page was asked to open something else."""
+    _last: dict[str, StudioState] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _unwritten: dict[str, StudioState] = field(default_factory=dict, repr=False)
+    _writer: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "sessions"), repr=False)
+
+    def keep(self, state: StudioState) -> None:
+        """Remember `state` for its user at once; on disk soon after, as nobody should wait for a disk."""
+        if not state.user:
+            return
+        with self._lock:
+            self._last[state.user] = state
+            self._unwritten[state.user] = state
+        self._writer.submit(self._write, state.user)
+
+    def _write(self, user: str) -> None:
+        with self._lock:
+            state = self._unwritten.pop(user, None)
+        if state is not None:  # else a later one went to disk already
+            path = str(self.library.analysis_path(state.analysis)) if state.analysis else ""
+            with staged(self.path(user), overwrite=True) as partial:
+                partial.write_text(session_json(state, path), encoding="utf-8")
+
+    def flush(self) -> None:
+        """Wait until all that was kept is on disk."""
+        self._writer.submit(lambda: None).result()
+
+    def path(self, user: str) -> Path:
+        """The file of a user, whatever letters the name has."""
+        return self.library.workspace.sessions / f"{hashlib.sha256(user.encode()).hexdigest()[:16]}.json"
+
+    def last(self, user: str) -> StudioState | None:
+        """What `user` saw last; None where nothing is known. Raises as `session_from_json` does."""
+        with self._lock:
+            known = self._last.get(user)
+        if known is not None or self.fresh or not self.path(user).is_file():
+            return known
+        return replace(session_from_json(self.library, self.path(user).read_bytes(), "The last session"), user=user)
+
+    def coming_back(self, first: StudioState, user: str, link: str) -> tuple[StudioState, EspalierError | None]:
+        """What a new tab of `user` shows, and what could not be brought back.
+
+        That is what they saw last, else `first`; a `link` to a recipe is one more step in its history.
+        """
+        opening = replace(first, user=user)
+        try:
+            state = self.last(user) or opening
+            self.library.open(state)
+        except EspalierError as problem:
+            return opening, problem
+        try:
+            return (self.library.following(state, Permalink.from_text(link)) if link else state), None
+        except EspalierError as problem:
+            return state, problem

@@ -1,0 +1,100 @@
+"""Working in the map and with named recipes: what is clicked, typed or opened becomes the state of the tab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from components import heatmap
+from components.heatmap import SeeStation
+from components.library import Library, Opened
+from components.markup import failure
+from components.recipe import ShelfPart
+from components.state import StudioState
+from components.strokes import actions_of, message_of, typed_stroke
+from studio.errors import EspalierError, InputError
+from studio.recipes.overrule import Fate
+from studio.shelf import Shelf
+
+Updates = dict[Any, Any]
+Render = Callable[..., Updates]
+"""The page after a choice, from what is open and the values of `asked`."""
+
+
+def wire_map(
+    library: Library, see: SeeStation, state: gr.State, asked: Sequence[Any], render: Render, **wiring: Any
+) -> None:
+    """Wire what is clicked, dragged over and typed; `wiring` has the outputs of `render` and how gradio calls."""
+
+    def on_work(now: StudioState, name: str, chosen: Any, more: Any, event: gr.EventData) -> Updates:
+        number, sent = message_of(event._data)
+        now = replace(now, answered=number)
+        try:
+            actions = actions_of(sent, library.grid(now))
+            return render(library.open(library.working(now, actions)), name, chosen, more)
+        except EspalierError as error:
+            return {
+                see.plot: gr.HTML(work=heatmap.work_json(now, library.open(now).shape)),
+                see.problem: gr.HTML(failure(error), visible=True),
+            }
+
+    def on_typed(fate: Fate, now: StudioState, layers: str, experts: str, *others: Any) -> Updates:
+        try:
+            stroke = typed_stroke(fate, layers, experts, library.grid(now))
+            return render(library.open(library.overruling(now, stroke)), *others)
+        except EspalierError as error:
+            return {see.problem: gr.HTML(failure(error), visible=True)}
+
+    see.plot.select(on_work, [state, *asked], **wiring)
+    for fate, button in see.typed.buttons.items():
+        button.click(partial(on_typed, fate), [state, see.typed.layers, see.typed.experts, *asked], **wiring)
+
+
+def wire_shelf(
+    library: Library, part: ShelfPart, state: gr.State, asked: Sequence[Any], render: Render, **wiring: Any
+) -> None:
+    """Wire recipes under a name; `wiring` as for the map."""
+    shelf = Shelf(library.workspace.recipes)
+
+    def told(error: EspalierError) -> Updates:
+        return {part.problem: gr.HTML(failure(error), visible=True)}
+
+    def listed(chosen: str | None) -> Updates:
+        return {part.saved: gr.Dropdown(shelf.names(), value=chosen), part.problem: gr.HTML(visible=False)}
+
+    def on_save(now: StudioState, name: str) -> Updates:
+        try:
+            if now.imported is not None:
+                raise InputError("An imported map is shown, and no recipe makes it.", "Save the drop map as a file.")
+            return {**listed(shelf.save(name, now.recipe)), part.name: ""}
+        except EspalierError as error:
+            return told(error)
+
+    def on_saved(now: StudioState, name: str | None, *others: Any) -> Updates:
+        try:
+            if not name:
+                return {part.problem: gr.HTML(visible=False)}
+            opened: Opened = library.open(library.cooking(now, shelf.read(name)))
+            return {**render(opened, *others), part.problem: gr.HTML(visible=False)}
+        except EspalierError as error:
+            return told(error)
+
+    def on_delete(name: str | None) -> Updates:
+        try:
+            if not name:
+                raise InputError("No recipe is chosen.", "Choose the one to delete.")
+            shelf.delete(name)
+            return {**listed(None), part.name: name}
+        except EspalierError as error:
+            return told(error)
+
+    own = [part.saved, part.name, part.problem]
+    outputs = wiring.pop("outputs")
+    for event in (part.save.click, part.name.submit):
+        event(on_save, [state, part.name], own, **wiring)
+    part.delete.click(on_delete, part.saved, own, **wiring)
+    part.saved.input(on_saved, [state, part.saved, *asked], [*outputs, part.problem], **wiring)

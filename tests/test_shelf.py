@@ -1,0 +1,65 @@
+"""Recipes under a name: kept, found again, never lost by accident, and nowhere but in their folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studio.errors import FormatError, InputError
+from studio.recipes.recipe import Recipe
+from studio.shelf import LONGEST_NAME, Shelf
+
+RECIPE = Recipe(drop=3, force_keep={"1": [2, 5]})
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    (tmp_path / "0123456789ab.json").write_text("{}")  # what a job reads has no name
+    return Shelf(tmp_path)
+
+
+def test_a_named_recipe_is_found_again_until_it_is_deleted(shelf: Shelf) -> None:
+    assert shelf.save("  for   code ", RECIPE) == "for code"
+    shelf.save("Älter", RECIPE)
+    shelf.save("b" * LONGEST_NAME, RECIPE)
+    assert shelf.names() == ["b" * LONGEST_NAME, "for code", "Älter"]
+    assert shelf.read("for code") == RECIPE
+    shelf.delete("for code")
+    shelf.delete("for code")
+    assert "for code" not in shelf.names()
+    with pytest.raises(InputError, match="no recipe 'for code' any more"):
+        shelf.read("for code")
+
+
+def test_another_recipe_does_not_take_a_name_that_is_taken(shelf: Shelf) -> None:
+    shelf.save("mine", RECIPE)
+    shelf.save("mine", RECIPE)
+    with pytest.raises(InputError, match="another recipe 'mine'"):
+        shelf.save("mine", RECIPE.but(drop=4))
+    assert shelf.read("mine") == RECIPE
+
+
+@pytest.mark.parametrize("name", ["", " ", "../up", "/etc/passwd", ".hidden", "a\x00b", "x" * (LONGEST_NAME + 1)])
+def test_what_cannot_be_a_name_is_refused(shelf: Shelf, name: str) -> None:
+    for act in (lambda: shelf.save(name, RECIPE), lambda: shelf.read(name), lambda: shelf.delete(name)):
+        with pytest.raises(InputError):
+            act()
+
+
+@given(name=st.text(max_size=LONGEST_NAME))
+def test_every_name_that_is_taken_lies_in_the_folder(name: str) -> None:
+    try:
+        path = Shelf(Path("/nowhere/recipes"))._path(name)
+    except InputError:
+        return
+    assert path.resolve().parent == Path("/nowhere/recipes")
+    assert len(path.name.encode("utf-8", "surrogatepass")) <= 255
+
+
+def test_a_damaged_file_is_named(shelf: Shelf) -> None:
+    (shelf.folder / "old.recipe.json").write_text("{")
+    with pytest.raises(FormatError, match="The recipe 'old'"):
+        shelf.read("old")
