@@ -91,7 +91,7 @@ _PRESETS = (
     ),
     Preset(
         name="REAP",
-        title="Contribution per routed token (REAP)",
+        title="Contribution per routed token",
         when=(
             "Keeps experts that matter whenever they are asked, however rarely that is; needs an analysis with Σ‖g·f‖, "
             "which the published JSON formats lack."
