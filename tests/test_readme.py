@@ -40,7 +40,7 @@ def test_the_verbs_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None
 
 
 def test_the_page_opens_on_a_model_of_ones_own(tmp_path: Path) -> None:
-    command = BLOCKS[1].split()
+    command = next(block for block in BLOCKS if "app.py" in block).split()
     assert command[:3] == ["python", "app.py", "--reference"] and command[4] == "--contributions"
     flags = [
         command[2],

@@ -198,7 +198,7 @@ class _Pass:
                 self._energies.add({name: pieces[name] for name in pieces.keys() - {"skipped", "sums"}})
         ends = np.cumsum([skipped.size for skipped in self._skipped])
         self._skipped = list(np.split(finished[-1]["skipped"].copy(), ends[:-1]))
-        _log.info("%d layers had been observed before the interruption", done)
+        _log.warning("Going on with an analysis that was interrupted, after %d layers.", done)
         return done
 
 
