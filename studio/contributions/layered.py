@@ -91,7 +91,7 @@ def require_answers(prompts: Sequence[Prompt], continuation_tokens: int) -> None
         raise InputError(
             f"{waiting} of {len(prompts)} prompts have no answer, and a model that is read layer by layer would have "
             "to be read once for every token of one.",
-            "Give them answers, or observe the prompts alone with --continuation 0.",
+            "Give them answers, or observe the prompts alone: with a continuation of 0 tokens.",
         )
 
 

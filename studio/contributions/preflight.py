@@ -121,7 +121,7 @@ class Preflight:
         if not possible:
             raise ResourceError(
                 "This pass fits in no way: " + " ".join(estimate.reason for estimate in self.estimates),
-                "Free some memory, give shorter prompts, or name a --mode to try it all the same.",
+                "Free some memory, give shorter prompts, or choose a mode to try it all the same.",
             )
         chosen = possible[0]
         for other in possible[1:]:
@@ -214,7 +214,7 @@ def _layered(work: Work, machine: Machine) -> Estimate:
     if work.unanswered:
         reason = (
             f"Layer by layer, the model cannot answer the {work.unanswered} of {work.questions} prompts that have no "
-            "answer: give them answers, or observe the prompts alone with --continuation 0."
+            "answer: give them answers, or observe the prompts alone, with a continuation of 0 tokens."
         )
     return Estimate("layered", "cuda" if on_gpu else "cpu", ram, gpu, seconds, fits and not work.unanswered, reason)
 
