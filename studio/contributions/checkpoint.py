@@ -123,12 +123,15 @@ def model_key(model_dir: Path) -> str:
     described: list[Any] = []
     for path in sorted(path for path in model_dir.iterdir() if path.is_file()):
         found = path.stat()
+        large = found.st_size > _READ_WHOLE
         with path.open("rb") as file:
-            start = hashlib.sha256(file.read(_MOST_READ)).hexdigest()
-        times = [found.st_mtime_ns, found.st_ino] if found.st_size > _MOST_READ else []
+            start = hashlib.sha256(file.read(_READ_OF_LARGE if large else -1)).hexdigest()
+        times = [found.st_mtime_ns, found.st_ino] if large else []
         described.append([path.name, found.st_size, start, *times])
     return key_of(described)
 
 
-_MOST_READ = 64 << 20
-"""Of each file: more than any config, tokenizer or header has."""
+_READ_WHOLE = 64 << 20
+"""Files up to this size; no config or tokenizer has more."""
+_READ_OF_LARGE = 1 << 20
+"""Of each shard, of which there may be hundreds: most of its header."""

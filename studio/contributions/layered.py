@@ -91,7 +91,7 @@ def require_answers(prompts: Sequence[Prompt], continuation_tokens: int) -> None
         raise InputError(
             f"{waiting} of {len(prompts)} prompts have no answer, and a model that is read layer by layer would have "
             "to be read once for every token of one.",
-            "Give them answers, or observe the prompts alone with --continuation 0.",
+            "Give them answers, or observe the prompts alone: with a continuation of 0 tokens.",
         )
 
 
@@ -198,7 +198,7 @@ class _Pass:
                 self._energies.add({name: pieces[name] for name in pieces.keys() - {"skipped", "sums"}})
         ends = np.cumsum([skipped.size for skipped in self._skipped])
         self._skipped = list(np.split(finished[-1]["skipped"].copy(), ends[:-1]))
-        _log.info("%d layers had been observed before the interruption", done)
+        _log.warning("Going on with an analysis that was interrupted, after %d layers.", done)
         return done
 
 

@@ -123,7 +123,7 @@ class Preflight:
         if not possible:
             raise ResourceError(
                 "This pass fits in no way: " + " ".join(estimate.reason for estimate in self.estimates),
-                "Free some memory, give shorter prompts, or name a --mode to try it all the same.",
+                "Free some memory, give shorter prompts, or choose a mode to try it all the same.",
             )
         chosen = possible[0]
         for other in possible[1:]:
@@ -216,7 +216,7 @@ def _layered(work: Work, machine: Machine) -> Estimate:
     if work.unanswered:
         reason = (
             f"Layer by layer, the model cannot answer the {work.unanswered} of {work.questions} prompts that have no "
-            "answer: give them answers, or observe the prompts alone with --continuation 0."
+            "answer: give them answers, or observe the prompts alone, with a continuation of 0 tokens."
         )
     if work.quantized:
         reason = "Layer by layer, only checkpoints that are not stored quantized are read."

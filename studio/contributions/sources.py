@@ -101,6 +101,11 @@ def is_remote(source: str) -> bool:
     return source.startswith(HUB)
 
 
+def is_folder(source: str) -> bool:
+    """Whether there is a file or folder here of the data set's name, which its library reads in place of the Hub."""
+    return is_remote(source) and Path(source.removeprefix(HUB).partition(":")[0]).exists()
+
+
 def is_path(source: str) -> bool:
     """Whether the source is a file."""
     return not (_is_builtin(source) or is_remote(source))

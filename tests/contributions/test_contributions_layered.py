@@ -185,7 +185,7 @@ def test_damaged_hidden_states_are_not_believed(folder: Path, tokenizer, tmp_pat
 def test_prompts_without_an_answer_are_refused_or_observed_alone(folder: Path, tokenizer, model, shape) -> None:
     prompts = [ask("a"), ask("b", answer=None), ask("c", answer=None)]
     from_disk = LayeredModel(folder)
-    with pytest.raises(InputError, match=r"2 of 3 prompts have no answer.*--continuation 0"):
+    with pytest.raises(InputError, match=r"2 of 3 prompts have no answer.*continuation of 0"):
         collect_layered(from_disk, tokenizer, prompts, shape=shape)
     found = collect_layered(from_disk, tokenizer, prompts, shape=shape, continuation_tokens=0)
     expected = collect(model, tokenizer, prompts, shape=shape, continuation_tokens=0)

@@ -52,6 +52,17 @@ def test_prompts_that_cannot_be_read_are_refused_before_the_job(workspace: Works
             check("analyze", {**WANTED, **wrong}, workspace)
 
 
+def test_a_folder_outside_the_workspace_is_not_read_as_a_data_set(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "private" / "letters").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for source in ("hf:private/letters", "hf:private/letters::train"):
+        task = check("analyze", {**WANTED, "prompts": source}, workspace)
+        with pytest.raises(InputError, match="outside the workspace"):
+            task.run(workspace, silent)
+
+
 def test_a_data_set_is_not_fetched_before_the_job(workspace: Workspace) -> None:
     pytest.importorskip("datasets")
     task = check("analyze", {**WANTED, "prompts": "hf:owner/elsewhere"}, workspace)
