@@ -93,6 +93,8 @@ def test_keys_and_typed_numbers_do_the_same(open_page: OpenPage) -> None:
     page.keyboard.press("Control+z")
     expect(page.locator(BY_HAND)).to_have_text("By hand: 4 kept.")
     page.click("#map-typed button:has-text('Type layers')")
+    expect(page.locator("#typed-layers").locator("input, textarea")).to_have_value("all")
+    page.wait_for_timeout(500)  # what is folded is made when it is opened, and would forget what was typed meanwhile
     page.locator("#typed-layers").locator("input, textarea").fill("4..5")
     page.locator("#typed-experts").locator("input, textarea").fill("1, 20..22")
     drop_button(page)
