@@ -1,10 +1,10 @@
-// Draws the figure in props.value with plotly.js, again whenever it or the colours change.
+// Draws the figure in props.value with plotly.js, again whenever it or the colours change, and props.marks on top of it.
 // A click triggers 'click' with the row and the expert. heatmap_work.js, which follows in the same scope, does the rest.
 const plot = element.querySelector('.plot');
 const title = element.querySelector('.plot-title');
 const config = { responsive: true, displayModeBar: false, doubleClick: false };
 let figure = null;
-let drawnData = ''; // what the cells were last drawn from
+let drawnValue = ''; // what the cells were last drawn from
 let cursor = null; // {row, expert}: where the arrow keys are
 
 function token(name) {
@@ -24,11 +24,12 @@ function draw() {
     clear();
     return;
   }
-  const next = JSON.parse(props.value);
-  const data = JSON.stringify(next.data);
-  const onlyMarks = data === drawnData && next.layout.meta.title === figure.layout.meta.title;
-  figure = next;
-  drawnData = data;
+  const marks = JSON.parse(props.marks);
+  const onlyMarks = props.value === drawnValue;
+  if (!onlyMarks) figure = JSON.parse(props.value);
+  drawnValue = props.value;
+  figure.layout.shapes = marks.shapes;
+  figure.layout.meta.dropped = marks.dropped;
   if (onlyMarks) mark();
   else paint();
 }
@@ -40,7 +41,7 @@ function clear() {
   Plotly.purge(plot);
   delete plot.dataset.bound;
   figure = cursor = null;
-  drawnData = '';
+  drawnValue = '';
   outline(null);
 }
 

@@ -188,6 +188,6 @@ plot.addEventListener('keydown', (event) => {
 watch(['work'], showWork);
 showWork();
 
-watch(['value'], draw);
+watch(['value', 'marks'], draw);
 new MutationObserver(() => figure && paint()).observe(document.body, { attributes: true, attributeFilter: ['class'] });
 draw();

@@ -50,7 +50,6 @@ class Detail:
 
 def heatmap(
     values: npt.NDArray[np.float64],
-    dropped: Mask,
     details: Sequence[Detail],
     *,
     layer_ids: Sequence[int],
@@ -60,14 +59,8 @@ def heatmap(
     tick_format: str,
     limits: tuple[float, float],
     diverging: bool = False,
-    by_hand: tuple[Mask, Mask] | None = None,
 ) -> Figure:
-    """Layers × experts: `values` [L, E] as colour between `limits`, cells of `dropped` [L, E] veiled and hatched.
-
-    `by_hand` are the cells [L, E] that a person keeps, which get a frame, and drops, which get a cross.
-
-    Dropping other experts changes nothing but the `shapes`, which the browser redraws without touching the rest.
-    """
+    """Layers × experts: `values` [L, E] as colour between `limits`. What is dropped comes on top of it, see `marks`."""
     layers, experts = values.shape
     lines = ["<b>Layer %{customdata[0]:d}, expert %{x}</b>", f"{unit}: %{{z:{number_format}}}"]
     lines += [f"{one.name}: %{{customdata[{index}]:{one.number}}}" for index, one in enumerate(details, start=1)]
@@ -86,10 +79,17 @@ def heatmap(
         "hovertemplate": "<br>".join(lines) + "<extra></extra>",
         "colorbar": _colorbar(unit, tick_format),
     }
-    layout = _map_layout(layer_ids, experts, title)
-    layout["meta"]["dropped"] = int(dropped.sum())
+    return {"data": [colours], "layout": _map_layout(layer_ids, experts, title)}
+
+
+def marks(dropped: Mask, by_hand: tuple[Mask, Mask] | None = None) -> Figure:
+    """What lies on the map: cells of `dropped` [L, E] veiled and hatched, and how many they are.
+
+    `by_hand` are the cells [L, E] that a person keeps, which get a frame, and drops, which get a cross. Another choice
+    changes the marks only, which the browser draws in a fraction of the time that the whole map takes.
+    """
     shapes = _marks(dropped) + (_hand_marks(*by_hand) if by_hand else [])
-    return {"data": [colours], "layout": {**layout, "shapes": shapes}}
+    return {"shapes": shapes, "dropped": int(dropped.sum())}
 
 
 def _marks(dropped: Mask) -> list[Figure]:

@@ -12,6 +12,7 @@ import gradio as gr
 from components.insights import InsightsPart, insights_part
 from components.library import Opened
 from components.markup import class_label, station_head
+from components.shown import marks_json
 from components.state import ALL, StudioState, View
 from components.theme import panel, plotly_script, script, static_url
 from studio.families import MoeShape
@@ -102,6 +103,13 @@ def view_of(klass: str, minus: str | None, scale: str) -> View:
     return View(klass, second, scale)  # type: ignore[arg-type]  # View checks the scale itself
 
 
+def marks_text(opened: Opened) -> str:
+    """What lies on the map as JSON; empty without an analysis."""
+    if opened.contributions is None or opened.drop is None:
+        return ""
+    return marks_json(opened.contributions, opened.drop, None if opened.state.imported else opened.state.recipe)
+
+
 def work_json(state: StudioState, shape: MoeShape | None) -> str:
     """What can be undone and redone, how much is said by hand, and which message that answers, for the browser."""
     history, said = state.history, ""
@@ -141,6 +149,7 @@ def see_station(opened: Opened, map_json: str) -> SeeStation:
             head=f'<script src="{static_url(plotly_script())}"></script>',
             elem_id="map",
             apply_default_css=False,
+            marks=marks_text(opened),
             work=work_json(opened.state, opened.shape),
         )
         problem = panel(visible=False, elem_id="map-problem")

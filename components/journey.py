@@ -128,10 +128,16 @@ def _keep_talk_fresh(page: gr.Blocks, talk: ChatStation, stations: Stations) -> 
 
 def map_text(opened: Opened) -> str:
     """The heatmap as JSON; empty without an analysis."""
-    if opened.contributions is None or opened.drop is None:
+    if opened.contributions is None:
         return ""
-    recipe = None if opened.state.imported else opened.state.recipe
-    return map_json(opened.contributions, opened.drop, opened.state.view, recipe)
+    return map_json(opened.contributions, opened.state.view)
+
+
+def _map(opened: Opened, *, coloured: bool) -> gr.HTML:
+    """The map after a change; its colours are sent only where they may be others."""
+    state = opened.state
+    parts = {"marks": heatmap.marks_text(opened), "work": heatmap.work_json(state, opened.shape)}
+    return gr.HTML(map_text(opened), **parts) if coloured else gr.HTML(**parts)
 
 
 def meaning_text(library: Library, opened: Opened) -> str:
@@ -147,24 +153,26 @@ def _cell(opened: Opened) -> gr.HTML:
     return gr.HTML(cell_html(opened.contributions, opened.drop, *opened.state.cell), visible=True)
 
 
-def _looks(studio: Studio, stations: Stations, opened: Opened) -> Updates:
+def _looks(studio: Studio, stations: Stations, opened: Opened, *, coloured: bool = True) -> Updates:
     """New values of `Stations.looks`; the state is kept for when its user comes back."""
     studio.sessions.keep(opened.state)
     return {
         stations.state: opened.state,
-        stations.see.plot: gr.HTML(map_text(opened), work=heatmap.work_json(opened.state, opened.shape)),
+        stations.see.plot: _map(opened, coloured=coloured),
         stations.see.cell: _cell(opened),
         stations.see.problem: gr.HTML(visible=False),
         stations.choose.problem: gr.HTML(visible=False),
     }
 
 
-def _results(studio: Studio, stations: Stations, opened: Opened, name: str, ticked: list[str]) -> Updates:
+def _results(
+    studio: Studio, stations: Stations, opened: Opened, name: str, ticked: list[str], *, coloured: bool = False
+) -> Updates:
     """New values of `Stations.results`; `name` and `ticked` outputs are those of the build."""
     library, choose, building = studio.library, stations.choose, stations.build
     name = outputs.following_name(opened, name)
     return {
-        **_looks(studio, stations, opened),
+        **_looks(studio, stations, opened, coloured=coloured),
         choose.meaning: meaning_text(library, opened),
         choose.saves: recipe.saves_html(opened),
         choose.when: recipe.when_html(opened.state),
@@ -180,7 +188,7 @@ def _everything(studio: Studio, stations: Stations, opened: Opened) -> Updates:
     state, see, choose, load = opened.state, stations.see, stations.choose, stations.load
     library, classes, ticked = studio.library, opened.classes, outputs.first_outputs(opened)
     return {
-        **_results(studio, stations, opened, "", ticked),
+        **_results(studio, stations, opened, "", ticked, coloured=True),
         stations.build.outputs: gr.CheckboxGroup(outputs.output_choices(opened), value=ticked),
         **sizes.renewed(library, stations.build.tiers, opened),
         see.klass: gr.Dropdown(heatmap.class_choices(classes), value=state.view.klass),

@@ -108,11 +108,15 @@ class Sessions:
 
     def _write(self, user: str) -> None:
         with self._lock:
-            state = self._unwritten.pop(user, None)
-        if state is not None:  # else a later one went to disk already
-            path = str(self.library.analysis_path(state.analysis)) if state.analysis else ""
-            with staged(self.path(user), overwrite=True) as partial:
-                partial.write_text(session_json(state, path), encoding="utf-8")
+            state = self._unwritten.get(user)
+        if state is None:  # a later one went to disk already
+            return
+        path = str(self.library.analysis_path(state.analysis)) if state.analysis else ""
+        with staged(self.path(user), overwrite=True) as partial:
+            partial.write_text(session_json(state, path), encoding="utf-8")
+        with self._lock:
+            if self._unwritten.get(user) is state:
+                del self._unwritten[user]
 
     def flush(self) -> None:
         """Wait until all that was kept is on disk."""
@@ -125,8 +129,10 @@ class Sessions:
     def last(self, user: str) -> StudioState | None:
         """What `user` saw last; None where nothing is known. Raises as `session_from_json` does."""
         with self._lock:
-            known = self._last.get(user)
-        if known is not None or self.fresh or not self.path(user).is_file():
+            known, unwritten = self._last.get(user), user in self._unwritten
+        if not unwritten and not self.path(user).is_file():  # somebody removed it
+            return None
+        if known is not None or self.fresh:
             return known
         return replace(session_from_json(self.library, self.path(user).read_bytes(), "The last session"), user=user)
 

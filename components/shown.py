@@ -10,7 +10,7 @@ from html import escape
 
 import numpy as np
 
-from components.figures import Detail, heatmap
+from components.figures import Detail, heatmap, marks
 from components.markup import class_label, count_text, facts, meters, notice, percent_text, size_text, table
 from components.state import ALL, View
 from studio.checkpoints.reference import Reference
@@ -57,29 +57,30 @@ DIFFERENCES = {
 }
 
 
-def map_json(contributions: Contributions, drop: DropMap, chosen: View, recipe: Recipe | None = None) -> str:
-    """The heatmap of `contributions` with the cells of `drop` marked, as the browser draws it.
-
-    What `recipe` says by hand is marked too; None for an imported map, which nobody overrules.
-    """
+def map_json(contributions: Contributions, chosen: View) -> str:
+    """The heatmap of `contributions`, as the browser draws it."""
     difference = chosen.minus is not None
     shown = (chosen.klass, chosen.minus) if chosen.minus is not None else chosen.klass
     values = view(contributions, shown, chosen.scale)
     scaled = (DIFFERENCES if difference else SCALES)[chosen.scale]
     figure = heatmap(
         values,
-        drop.mask,
         _details(contributions, chosen),
-        layer_ids=drop.layer_ids,
+        layer_ids=contributions.shape.layer_ids,
         title=title_of(chosen),
         unit=scaled.unit,
         number_format=scaled.number,
         tick_format=scaled.ticks,
         limits=colour_limits(values, signed=difference),
         diverging=difference,
-        by_hand=overruled(recipe, contributions.shape) if recipe else None,
     )
     return json.dumps(figure, separators=(",", ":"))
+
+
+def marks_json(contributions: Contributions, drop: DropMap, recipe: Recipe | None) -> str:
+    """The cells of `drop`, and what `recipe` says by hand; None for an imported map, which nobody overrules."""
+    by_hand = overruled(recipe, contributions.shape) if recipe else None
+    return json.dumps(marks(drop.mask, by_hand), separators=(",", ":"))
 
 
 def _details(contributions: Contributions, chosen: View) -> list[Detail]:

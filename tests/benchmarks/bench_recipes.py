@@ -120,11 +120,15 @@ def _random_recipe(contributions: Contributions, random: np.random.Generator) ->
 def _figure() -> tuple[Callable[[Contributions, DropMap, str, str], object], str]:
     """The page's own figure where there is a page, else its numbers; and which of them it is."""
     try:
-        from components.shown import map_json
+        from components.shown import map_json, marks_json
         from components.state import View
     except ImportError:
         return (lambda contributions, drop, klass, scale: colour_limits(view(contributions, klass, scale))), "view"
-    return (lambda contributions, drop, klass, scale: map_json(contributions, drop, View(klass, None, scale))), "figure"
+
+    def draw(contributions: Contributions, drop: DropMap, klass: str, scale: str) -> object:
+        return map_json(contributions, View(klass, None, scale)), marks_json(contributions, drop, None)
+
+    return draw, "figure"
 
 
 def _contributions(layers: int, experts: int, classes: int) -> Contributions:

@@ -82,8 +82,8 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 @pytest.fixture
 def open_page(app: App, browser: Browser) -> Iterator[Callable[..., Page]]:
-    """A function that opens the page and waits until the map is drawn. Whatever the console complains about fails the
-    test, and so does a request to anywhere else."""
+    """A function that opens the page and waits until the map is drawn, as if nobody had been here before. Whatever the
+    console complains about fails the test, and so does a request to anywhere else."""
     complaints: list[str] = []
     pages: list[Page] = []
 
@@ -95,6 +95,8 @@ def open_page(app: App, browser: Browser) -> Iterator[Callable[..., Page]]:
         )
 
     def opened(width: int = 1440, height: int = 900, query: str = "", **context: Any) -> Page:
+        for session in (app.workspace / "sessions").glob("*.json"):
+            session.unlink()
         page = browser.new_page(viewport={"width": width, "height": height}, **context)
         page.set_default_timeout(PATIENCE_S * 1000)
         listen(page)

@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from components.figures import CELL_PIXELS, Detail, heatmap, packed
+from components.figures import CELL_PIXELS, Detail, heatmap, marks, packed
 
 Figure = dict[str, Any]
 
 
-def draw(values: np.ndarray, dropped: np.ndarray, **settings: Any) -> Figure:
+def draw(values: np.ndarray, dropped: np.ndarray, by_hand: Any = None, **settings: Any) -> Figure:
     details = [Detail("share", values / 10, ".2%")]
     chosen = {
         "layer_ids": range(values.shape[0]),
@@ -29,7 +29,9 @@ def draw(values: np.ndarray, dropped: np.ndarray, **settings: Any) -> Figure:
         "limits": (0.0, 1.0),
         **settings,
     }
-    return heatmap(values, dropped, details, **chosen)
+    figure, on_top = heatmap(values, details, **chosen), marks(dropped, by_hand)
+    meta = {**figure["layout"]["meta"], "dropped": on_top["dropped"]}
+    return {**figure, "layout": {**figure["layout"], "meta": meta, "shapes": on_top["shapes"]}}
 
 
 def unpacked(array: Figure) -> np.ndarray:
@@ -68,10 +70,23 @@ def test_veil_and_hatch_mark_exactly_the_dropped_cells(dropped: np.ndarray) -> N
 
 
 @given(masks)
-def test_other_dropped_experts_change_nothing_but_the_marks(dropped: np.ndarray) -> None:
-    values = np.arange(dropped.size, dtype=np.float64).reshape(dropped.shape)
-    one, other = draw(values, dropped), draw(values, ~dropped)
-    assert one["data"] == other["data"]
+def test_what_is_said_by_hand_has_a_frame_or_a_cross_of_two_lines(keep: np.ndarray) -> None:
+    frames, crosses = keep, ~keep
+    shapes = marks(np.zeros_like(keep), (frames, crosses))["shapes"]
+    paths = [shape["path"] for shape in shapes]
+    assert paths[::2] == paths[1::2], "a dark line on a light one"
+    framed = [
+        (round(y0 + 0.5), column)
+        for path in paths[::2]
+        for x0, y0, x1, _ in cells_of(path)
+        if "Z" in path
+        for column in range(round(x0 + 0.5), round(x1 + 0.5))
+    ]
+    assert sorted(framed) == sorted(zip(*(axis.tolist() for axis in np.nonzero(frames)), strict=True))
+    strokes = [piece for path in paths[::2] if "Z" not in path for piece in cells_of(path)]
+    middles = [(round((y0 + y1) / 2), round((x0 + x1) / 2)) for x0, y0, x1, y1 in strokes]
+    assert sorted(set(middles)) == sorted(zip(*(axis.tolist() for axis in np.nonzero(crosses)), strict=True))
+    assert len(middles) == 2 * len(set(middles))
 
 
 @given(arrays(np.float64, st.tuples(st.integers(1, 5), st.integers(1, 5)), elements=st.floats(-1e6, 1e6, width=32)))

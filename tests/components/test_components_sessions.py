@@ -1,0 +1,93 @@
+"""Whoever comes back finds what they left; what cannot be found is said, and the page opens all the same."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from components.library import Library, Opened
+from components.sessions import Sessions
+from components.state import StudioState, Target, View
+from components.strokes import Stroke
+from studio.contributions.model import Contributions
+from studio.errors import FormatError, InputError
+from studio.recipes.permalink import Permalink
+
+
+@pytest.fixture
+def opened(library: Library, contributions: Contributions) -> Opened:
+    key = library.open_analysis(library.workspace.contributions / "pear.safetensors", library.reference("pear"))
+    return library.open(StudioState.opening("pear", key, contributions.shape))
+
+
+def worked(library: Library, state: StudioState, user: str) -> StudioState:
+    changed = library.overruling(replace(state, user=user), Stroke("keep", [1], [0]))
+    return changed.looking(View("code", "math", "rank")).targeting(Target("24", 4096)).pointing(2, 3)
+
+
+def test_a_reload_finds_everything_with_its_history(library: Library, opened: Opened) -> None:
+    sessions = Sessions(library)
+    state = worked(library, opened.state, "ann")
+    sessions.keep(state)
+    assert sessions.coming_back(opened.state, "ann", "") == (state, None)
+    assert sessions.coming_back(opened.state, "bob", "") == (replace(opened.state, user="bob"), None)
+
+
+@pytest.mark.parametrize("imported", [False, True])
+def test_a_restart_finds_everything_but_the_history(library: Library, opened: Opened, imported: bool) -> None:
+    sessions = Sessions(library)
+    state = worked(library, opened.state, "ann/../x")
+    if imported:
+        state = state.showing(opened.drop)
+    sessions.keep(state)
+    sessions.flush()
+    again = Library(library.workspace)
+    back, problem = Sessions(again).coming_back(StudioState.opening("pear", None, None), "ann/../x", "")
+    assert problem is None
+    assert back == replace(state, history=back.history) and not back.history.past
+    assert again.open(back).drop == library.open(state).drop
+    assert sessions.path("ann/../x").parent == library.workspace.sessions
+    fresh = Sessions(again, fresh=True).coming_back(opened.state, "ann/../x", "")
+    assert fresh[0].recipe == opened.state.recipe, "a page that was told what to open opens that"
+
+
+@pytest.mark.parametrize(
+    "change", [{"reference": "gone"}, {"reference": "../.."}, {"analysis": "0" * 64}, {"view": {}, "recipe": 3}]
+)
+def test_what_is_gone_or_damaged_is_said_and_the_page_opens(
+    library: Library, opened: Opened, change: dict[str, Any]
+) -> None:
+    sessions = Sessions(library)
+    sessions.keep(worked(library, opened.state, "ann"))
+    sessions.flush()
+    path = sessions.path("ann")
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    back, problem = Sessions(library).coming_back(opened.state, "ann", "")
+    assert back == replace(opened.state, user="ann") and isinstance(problem, InputError)
+    path.write_text("{")
+    assert isinstance(Sessions(library).coming_back(opened.state, "ann", "")[1], FormatError)
+
+
+def test_a_link_is_one_more_step(library: Library, opened: Opened) -> None:
+    sessions = Sessions(library)
+    recipe = opened.state.recipe.but(drop=5, force_drop={"all": [7]})
+    link = Permalink(recipe, opened.state.analysis or "").to_text()
+    state, problem = sessions.coming_back(opened.state, "ann", link)
+    assert problem is None and state.recipe == recipe and state.preset == "98e-v4"
+    assert state.undone().recipe == opened.state.recipe
+    elsewhere = Permalink(recipe, "0" * 64).to_text()
+    for wrong in ("rubbish", elsewhere, Permalink(recipe.but(drop=7), opened.state.analysis or "").to_text()):
+        state, problem = sessions.coming_back(opened.state, "ann", wrong)
+        assert problem is not None and state.recipe == opened.state.recipe
+
+
+def test_undo_gives_up_classes_that_another_analysis_lacks(library: Library, opened: Opened) -> None:
+    weighed = library.choosing(opened.state, "98e-v3", 2, {"code": 2.0})
+    changed = library.choosing(weighed, "98e-v4", 2, {})
+    alien = replace(changed.history.past[-1].choice, recipe=weighed.recipe.but(class_weights={"verse": 2.0}))
+    past = (*changed.history.past[:-1], replace(changed.history.past[-1], choice=alien))
+    state = library.working(replace(changed, history=replace(changed.history, past=past)), ["undo"])
+    assert state.recipe.class_weights == {}
