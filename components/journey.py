@@ -13,6 +13,7 @@ import gradio as gr
 from components import heatmap, outputs, recipe, reference, sizes
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
+from components.counts import wire_counts
 from components.heatmap import SeeStation, see_station
 from components.insights import wire_insights
 from components.library import Library, Opened, Studio
@@ -59,6 +60,11 @@ class Stations:
             build.command,
             build.name,
         ]
+
+    @property
+    def chosen(self) -> list[Any]:
+        """What is different whenever the map, the recipe, the analysis or the model is: panels follow these."""
+        return [self.choose.saves, self.load.analysis_facts, self.load.reference_facts]
 
     @property
     def everything(self) -> list[Any]:
@@ -256,6 +262,8 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     asked = stations.build.asked
     for control in choose.controls:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)
+    then = wire_counts(library, state, choose.counts, stations.chosen, choose.drop)
+    then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)
     for control in see.controls:
         control.input(on_look, [state, *see.controls], stations.looks, **live)
     # not `always_last`: gradio would send the last click with the data of the first

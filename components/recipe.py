@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from components.counts import CountsPart, counts_part
 from components.library import Opened
 from components.markup import station_head
 from components.shown import download_link
@@ -34,6 +35,8 @@ class ChooseStation:
     problem: gr.HTML
     saves: gr.HTML
     upload: gr.File
+    counts: CountsPart
+    """What each number of experts keeps, and the number for a size."""
 
     @property
     def controls(self) -> list[gr.components.Component]:
@@ -105,4 +108,5 @@ def choose_station(opened: Opened, meaning: str) -> ChooseStation:
                     upload = gr.File(
                         label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
                     )
-    return ChooseStation(preset, when, drop, weights, meaning_panel, problem, saves_panel, upload)
+        counts = counts_part()
+    return ChooseStation(preset, when, drop, weights, meaning_panel, problem, saves_panel, upload, counts)
