@@ -1,4 +1,4 @@
-"""Lines over a number of experts, as SVG that takes the page's colours by itself and needs no script."""
+"""Lines, bars and grids as SVG that takes the page's colours by itself and needs no script."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from html import escape
 
 _LABEL_WIDTH = 8
 """Of a number below a figure, in % of its width on the narrowest page."""
-_LABEL_HEIGHT = 9
-"""Of a number beside it, in % of its height."""
+_LABEL_PIXELS = 15
+"""Height of a number beside it."""
+HEIGHT = 180
+_LONGEST = 16
+"""Letters of a label beside a figure; what is longer is cut."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,26 @@ class Line:
     kind: str
     """Its CSS classes."""
 
+    @property
+    def path(self) -> str:
+        return f"M{' L'.join(map(_point, self.points))}"
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of one kind, each (left, right, bottom, top) in shares of the figure."""
+
+    boxes: Sequence[tuple[float, float, float, float]]
+    kind: str
+    opacity: float = 1.0
+
+    @property
+    def path(self) -> str:
+        return "".join(
+            f"M{100 * left:.2f},{100 - 100 * low:.2f}H{100 * right:.2f}V{100 - 100 * high:.2f}H{100 * left:.2f}Z"
+            for left, right, low, high in self.boxes
+        )
+
 
 @dataclass(frozen=True)
 class Dot:
@@ -39,7 +62,7 @@ class Dot:
 
 
 def curves(
-    lines: Iterable[Line],
+    lines: Iterable[Line | Boxes],
     dots: Iterable[Dot],
     *,
     label: str,
@@ -48,24 +71,27 @@ def curves(
     ticks_across: Sequence[Tick],
     ticks_up: Sequence[Tick],
     caption: str,
+    height: int = HEIGHT,
 ) -> str:
     """The figure. `label` is what it says to those who do not see it, `across` and `up` name the axes, `caption` is
     HTML."""
-    drawn = "".join(f"<path class='{line.kind}' d='M{' L'.join(map(_point, line.points))}'/>" for line in lines)
+    drawn = "".join(map(_drawn, lines))
     marked = "".join(
         f"<i class='dot {dot.kind}' style='left:{100 * dot.across:.2f}%;top:{100 - 100 * dot.up:.2f}%'></i>"
         for dot in dots
     )
     beside = "".join(
-        f"<span style='top:{100 - 100 * tick.place:.1f}%'>{escape(tick.text)}</span>"
-        for tick in apart(ticks_up, _LABEL_HEIGHT)
+        f"<span style='top:{100 - 100 * tick.place:.1f}%'>{escape(_short(tick.text))}</span>"
+        for tick in apart(ticks_up, 100 * _LABEL_PIXELS / height)
     )
     below = "".join(map(_below, apart(ticks_across, _LABEL_WIDTH)))
+    letters = min(_LONGEST, max((len(tick.text) for tick in ticks_up), default=0))
     return (
-        f"<figure class='curve named' role='img' aria-label=\"{escape(label)}\">"
+        f"<figure class='curve named' style='--letters:{letters}' role='img' aria-label=\"{escape(label)}\">"
         f"<p class='up' aria-hidden='true'>{escape(up)}</p>"
         f"<div class='shares' aria-hidden='true'>{beside}</div>"
-        f"<div class='drawn' aria-hidden='true'><svg viewBox='0 0 100 100' preserveAspectRatio='none'>{drawn}</svg>"
+        f"<div class='drawn' aria-hidden='true'>"
+        f"<svg viewBox='0 0 100 100' preserveAspectRatio='none' style='height:{height}px'>{drawn}</svg>"
         f"{marked}</div><div class='counts' aria-hidden='true'>{below}</div>"
         f"<p class='across' aria-hidden='true'>{escape(across)}</p><figcaption>{caption}</figcaption></figure>"
     )
@@ -78,6 +104,15 @@ def apart(ticks: Sequence[Tick], least: float) -> list[Tick]:
         if all(abs(tick.place - other.place) * 100 >= least for other in kept):
             kept.append(tick)
     return kept
+
+
+def _drawn(line: Line | Boxes) -> str:
+    faded = f" fill-opacity='{line.opacity:.2f}'" if isinstance(line, Boxes) and line.opacity < 1 else ""
+    return f"<path class='{line.kind}'{faded} d='{line.path}'/>"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _below(tick: Tick) -> str:

@@ -11,6 +11,7 @@ from components.library import Opened
 from components.markup import class_label, station_head
 from components.state import ALL, View
 from components.theme import panel, plotly_script, script, static_url
+from components.why import WhyPart, why_part
 
 NOBODY = ""
 """The second class selector's choice of no second class."""
@@ -21,7 +22,7 @@ _LEAD = (
 )
 _LEGEND = (
     '<p class="legend"><span><i class="gone"></i>dropped by your choice</span>'
-    "<span>Point at a cell for its numbers; click it, or press Enter, for all classes.</span></p>"
+    "<span>Point at a cell for its numbers; click it, or press Enter, to see why it stays or leaves.</span></p>"
 )
 _PLOT = (
     '<h3 class="plot-title" data-empty="Open an analysis to see what each expert does."></h3>'
@@ -40,6 +41,8 @@ class SeeStation:
     scale: gr.Radio
     plot: gr.HTML
     cell: gr.HTML
+    why: WhyPart
+    """What the map does to classes and layers."""
     insights: InsightsPart
     """What the analysis says as a whole."""
 
@@ -85,5 +88,6 @@ def see_station(opened: Opened, map_json: str) -> SeeStation:
         )
         panel(_LEGEND)
         cell = panel(elem_id="cell", visible=False)
+        why = why_part()
         insights = insights_part()
-    return SeeStation(klass, minus, scale, plot, cell, insights)
+    return SeeStation(klass, minus, scale, plot, cell, why, insights)

@@ -22,9 +22,10 @@ from components.masthead import masthead
 from components.measure import wire_measure
 from components.recipe import ChooseStation, choose_station
 from components.reference import LoadStation, load_station
-from components.shown import cell_html, map_json, meaning_html
+from components.shown import map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
+from components.why import shown_cell, wire_why
 from studio.errors import EspalierError
 from studio.serve.conversation import Conversation
 
@@ -44,7 +45,7 @@ class Stations:
     @property
     def looks(self) -> list[Any]:
         """What follows from another view of the same choice."""
-        return [self.state, self.see.plot, self.see.cell, self.choose.problem]
+        return [self.state, self.see.plot, self.choose.problem]
 
     @property
     def results(self) -> list[Any]:
@@ -125,18 +126,11 @@ def meaning_text(library: Library, opened: Opened) -> str:
     return meaning_html(opened.drop, opened.preview, opened.reference, outputs.foretold_sizes(library, opened))
 
 
-def _cell(opened: Opened) -> gr.HTML:
-    if opened.state.cell is None or opened.contributions is None or opened.drop is None:
-        return gr.HTML(visible=False)
-    return gr.HTML(cell_html(opened.contributions, opened.drop, *opened.state.cell), visible=True)
-
-
 def _looks(stations: Stations, opened: Opened) -> Updates:
     """New values of `Stations.looks`."""
     return {
         stations.state: opened.state,
         stations.see.plot: map_text(opened),
-        stations.see.cell: _cell(opened),
         stations.choose.problem: gr.HTML(visible=False),
     }
 
@@ -215,7 +209,7 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
         opened = library.open(now.pointing(event.row, event.expert))
-        return {state: opened.state, see.cell: _cell(opened)}
+        return {state: opened.state, see.cell: shown_cell(opened)}
 
     @_told(choose.problem)
     def on_choice_file(now: StudioState, path: str | None) -> Updates:
@@ -262,6 +256,7 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     asked = stations.build.asked
     for control in choose.controls:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)
+    wire_why(library, state, see.why, see.cell, stations.chosen)
     then = wire_counts(library, state, choose.counts, stations.chosen, choose.drop)
     then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)
     for control in see.controls:
