@@ -13,6 +13,7 @@ import gradio as gr
 from components import heatmap, outputs, recipe, reference, sizes
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
+from components.compare import wire_compare
 from components.counts import wire_counts
 from components.heatmap import SeeStation, see_station
 from components.insights import wire_insights
@@ -256,6 +257,7 @@ def _wire(library: Library, stations: Stations, page: gr.Blocks) -> None:
     asked = stations.build.asked
     for control in choose.controls:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)
+    wire_compare(library, state, choose.compare, stations.chosen)
     wire_why(library, state, see.why, see.cell, stations.chosen)
     then = wire_counts(library, state, choose.counts, stations.chosen, choose.drop)
     then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **live)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from components.compare import ComparePart, compare_part
 from components.counts import CountsPart, counts_part
 from components.library import Opened
 from components.markup import station_head
@@ -37,6 +38,7 @@ class ChooseStation:
     upload: gr.File
     counts: CountsPart
     """What each number of experts keeps, and the number for a size."""
+    compare: ComparePart
 
     @property
     def controls(self) -> list[gr.components.Component]:
@@ -108,5 +110,5 @@ def choose_station(opened: Opened, meaning: str) -> ChooseStation:
                     upload = gr.File(
                         label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
                     )
-        counts = counts_part()
-    return ChooseStation(preset, when, drop, weights, meaning_panel, problem, saves_panel, upload, counts)
+        counts, compare = counts_part(), compare_part()
+    return ChooseStation(preset, when, drop, weights, meaning_panel, problem, saves_panel, upload, counts, compare)

@@ -127,7 +127,8 @@ def layer_html(found: ScoreCurves, row: int, expert: int) -> str:
         up="Score in the recipe",
         ticks_across=[Tick((place + 0.4) / count, f"expert {expert}"), Tick(1, str(count)), Tick(0, "1")],
         ticks_up=ticks,
-        caption="<i class='swatch'></i>stays, <i class='swatch gone'></i>leaves, <i class='key worst'></i>the cut.",
+        caption="<i class='swatch'></i>stays, <i class='swatch gone pale'></i>leaves, "
+        "<i class='key worst'></i>the cut.",
     )
     lowest = ", ".join(str(one) for one in order[~gone][::-1][:_HURT])
     highest = ", ".join(str(one) for one in order[gone][:_HURT])
@@ -166,7 +167,7 @@ def losses_html(seen: Preview) -> str:
     )
     worst = f"All classes together keep {percent_text(seen.worst_layer_share)} of layer {seen.worst_layer}."
     said = f"Hurt most: {hurt}. {worst}"
-    return f"<section class='wide'><h3>{escape(title)}</h3>{drawn}<p class='quiet'>{escape(said)}</p></section>"
+    return f"<section><h3>{escape(title)}</h3>{drawn}<p class='quiet'>{escape(said)}</p></section>"
 
 
 def _grid(dark: np.ndarray) -> list[Boxes]:
