@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -41,6 +41,10 @@ class Kept:
     label: str
     drop: DropMap
 
+    @property
+    def name(self) -> str:
+        return f"{self.label}, {self.drop.dropped_count} dropped"
+
 
 @dataclass(frozen=True)
 class ComparePart:
@@ -59,15 +63,13 @@ class ComparePart:
 
 def label_of(opened: Opened) -> str:
     """What the map that is shown is called once it is kept."""
-    assert opened.drop is not None, "there is a map to keep"
     state = opened.state
-    name = "an imported map" if state.imported else "an own recipe" if state.preset == OWN else state.preset
-    return f"{name}, {opened.drop.dropped_count} dropped"
+    return "an imported map" if state.imported else "an own recipe" if state.preset == OWN else state.preset
 
 
 def other_choices(library: Library, kept: Kept | None) -> list[tuple[str, str]]:
     """What the shown map can be compared with."""
-    aside = [(f"Kept: {kept.label}", KEPT)] if kept else []
+    aside = [(f"Kept: {kept.name}", KEPT)] if kept else []
     presets = [(f"{one.title} ({one.name}), as many dropped", f"{PRESET}{one.name}") for one in PRESETS.values()]
     saved = [
         (f"Saved {kind} {path.stem}", f"{prefix}{path.name}")
@@ -112,7 +114,8 @@ def compared_html(opened: Opened, other: Kept) -> str:
     assert opened.drop is not None, "there is a map to compare"
     found = map_difference(other.drop, opened.drop)
     leaves, back = sum(map(len, found.leaves)), sum(map(len, found.comes_back))
-    said = f"A is {other.label} of {other.drop.experts}; B is the map that is shown, {label_of(opened)}."
+    shown = Kept(label_of(opened), opened.drop)
+    said = f"A is {other.name}; B is the map that is shown: {shown.name}."
     head = f"<p class='quiet'>{escape(said)}</p>"
     if not leaves and not back:
         return head + notice("Both maps drop the same experts.", "Change the recipe, and the difference is shown here.")
@@ -293,10 +296,10 @@ def wire_compare(library: Library, state: gr.State, part: ComparePart, changed: 
     """Compute when the part is opened, and while it is, when one of `changed` changes."""
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def fresh(now: StudioState, shown: bool, choice: str | None, kept: Kept | None) -> Mapping[Any, Any]:
+    def fresh(now: StudioState, shown: bool, choice: str | None, kept: Kept | None) -> dict[Any, Any]:
         return {part.text: _text(library, now, choice, kept) if shown else gr.skip()}
 
-    def choosing(now: StudioState, choice: str, kept: Kept | None) -> Mapping[Any, Any]:
+    def choosing(now: StudioState, choice: str, kept: Kept | None) -> dict[Any, Any]:
         """Offer everything that there is, with `choice` chosen."""
         choices = other_choices(library, kept)
         chosen = choice if choice in [value for _, value in choices] else choices[0][1]
@@ -307,20 +310,21 @@ def wire_compare(library: Library, state: gr.State, part: ComparePart, changed: 
             part.text: _text(library, now, chosen, kept),
         }
 
-    def on_keep(now: StudioState) -> Mapping[Any, Any]:
+    def on_keep(now: StudioState) -> dict[Any, Any]:
         try:
             opened = library.open(now)
             return choosing(now, KEPT, Kept(label_of(opened), opened.drop) if opened.drop else None)
         except EspalierError as error:
             return {part.text: failure(error)}
 
-    def on_upload(now: StudioState, path: str | None) -> Mapping[Any, Any]:
+    def on_upload(now: StudioState, path: str | None) -> dict[Any, Any]:
         if path is None:
             return {part.text: gr.skip()}
+        again = {part.upload: None}  # so that another file can follow
         try:
-            return choosing(now, KEPT, _of(library, library.read_choice(now, Path(path)), Path(path).name))
+            return again | choosing(now, KEPT, _of(library, library.read_choice(now, Path(path)), Path(path).name))
         except EspalierError as error:
-            return {part.text: failure(error)}
+            return again | {part.text: failure(error)}
 
     outputs = [part.shown, part.kept, part.other, part.text]
     asked = [state, part.shown, part.other, part.kept]
@@ -331,7 +335,9 @@ def wire_compare(library: Library, state: gr.State, part: ComparePart, changed: 
     gr.on([one.change for one in changed], fresh, asked, part.text, trigger_mode="always_last", **live)
     part.other.input(fresh, asked, part.text, **live)
     part.keep.click(on_keep, state, outputs, **live)
-    part.upload.upload(on_upload, [state, part.upload], outputs, api_visibility="private", show_progress="minimal")
+    part.upload.upload(
+        on_upload, [state, part.upload], [*outputs, part.upload], api_visibility="private", show_progress="minimal"
+    )
 
 
 def _text(library: Library, now: StudioState, choice: str | None, kept: Kept | None) -> str:

@@ -12,7 +12,7 @@ OpenPage = Callable[..., Page]
 
 
 def open_panel(page: Page) -> None:
-    assert not page.inner_text("#compare-text").strip(), "nothing is computed before somebody looks"
+    assert page.locator("#compare-text section").count() == 0, "nothing is computed before somebody looks"
     page.locator("#compare button", has_text="Compare with another map").click()
     page.wait_for_function("document.querySelector('#compare-text').innerText.includes('A is ')")
 
@@ -20,7 +20,9 @@ def open_panel(page: Page) -> None:
 def drop(page: Page, count: int) -> None:
     page.locator("#drop input[type=number]").fill(str(count))
     page.locator("#drop input[type=number]").press("Enter")
-    page.wait_for_function(f"document.querySelector('#compare-text').innerText.includes('98e-v4, {count} dropped')")
+    page.wait_for_function(
+        f"document.querySelector('#compare-text').innerText.includes('shown: 98e-v4, {count} dropped')"
+    )
 
 
 def test_the_kept_map_stays_while_the_recipe_changes(open_page: OpenPage) -> None:

@@ -103,7 +103,7 @@ def test_there_is_something_to_compare_with_from_the_start(library: Library, ope
 def test_the_kept_map_survives_every_change(library: Library, opened: Opened) -> None:
     assert opened.drop is not None
     kept = Kept(label_of(opened), opened.drop)
-    assert (kept.label, other_choices(library, kept)[0]) == ("98e-v4, 2 dropped", ("Kept: 98e-v4, 2 dropped", KEPT))
+    assert (kept.name, other_choices(library, kept)[0]) == ("98e-v4, 2 dropped", ("Kept: 98e-v4, 2 dropped", KEPT))
     changed = library.open(opened.state.choosing("98e-v3", 4, {"math": 5.0}))
     assert other_map(library, changed, KEPT, kept) is kept
     assert "leave and" in compared_html(changed, kept) and "98e-v3, 4 dropped" in compared_html(changed, kept)
