@@ -15,6 +15,7 @@ from components.markup import class_label, station_head
 from components.shown import marks_json
 from components.state import ALL, StudioState, View
 from components.theme import panel, plotly_script, script, static_url
+from components.why import WhyPart, why_part
 from studio.families import MoeShape
 from studio.recipes.overrule import Fate, overruled
 
@@ -28,8 +29,8 @@ _LEAD = (
 _LEGEND = (
     '<p class="legend"><span><i class="gone"></i>dropped by your choice</span>'
     '<span><i class="kept-by-hand"></i>kept by hand</span><span><i class="dropped-by-hand">×</i>dropped by hand</span>'
-    "<span>Point at a cell for its numbers. Look: click for all classes. Keep, Drop, Release: click, or drag over "
-    "cells or over the numbers of layers and experts.</span>"
+    "<span>Point at a cell for its numbers. Look: click to see why an expert stays or leaves. Keep, Drop, Release: "
+    "click, or drag over cells or over the numbers of layers and experts.</span>"
     '<span class="keys">Keys on the map: arrows move, with Shift they select, K keeps, D drops, R releases, Enter '
     "does what is chosen above, Ctrl+Z undoes.</span></p>"
 )
@@ -79,6 +80,8 @@ class SeeStation:
     problem: gr.HTML
     """What could not be done on the map."""
     typed: TypedPart
+    why: WhyPart
+    """What the map does to classes and layers."""
     insights: InsightsPart
     """What the analysis says as a whole."""
 
@@ -156,5 +159,6 @@ def see_station(opened: Opened, map_json: str) -> SeeStation:
         panel(_LEGEND)
         typed = _typed_part()
         cell = panel(elem_id="cell", visible=False)
+        why = why_part()
         insights = insights_part()
-    return SeeStation(klass, minus, scale, plot, cell, problem, typed, insights)
+    return SeeStation(klass, minus, scale, plot, cell, problem, typed, why, insights)

@@ -13,6 +13,8 @@ import gradio as gr
 from components import heatmap, outputs, recipe, reference, sizes
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
+from components.compare import wire_compare
+from components.counts import wire_counts
 from components.heatmap import SeeStation, see_station
 from components.insights import wire_insights
 from components.library import Library, Opened, Studio
@@ -22,9 +24,10 @@ from components.measure import wire_measure
 from components.recipe import ChooseStation, choose_station
 from components.reference import LoadStation, load_station
 from components.sessions import LOCAL
-from components.shown import cell_html, map_json, meaning_html
+from components.shown import map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
+from components.why import shown_cell, wire_why
 from components.work import wire_map, wire_shelf
 from studio.errors import EspalierError
 from studio.serve.conversation import Conversation
@@ -61,7 +64,7 @@ class Stations:
     @property
     def looks(self) -> list[Any]:
         """What follows from another view of the same choice."""
-        return [self.state, self.see.plot, self.see.cell, self.see.problem, self.choose.problem]
+        return [self.state, self.see.plot, self.see.problem, self.choose.problem]
 
     @property
     def results(self) -> list[Any]:
@@ -77,6 +80,11 @@ class Stations:
             build.command,
             build.name,
         ]
+
+    @property
+    def chosen(self) -> list[Any]:
+        """What is different whenever the map, the recipe, the analysis or the model is: panels follow these."""
+        return [self.choose.saves, self.load.analysis_facts, self.load.reference_facts]
 
     @property
     def everything(self) -> list[Any]:
@@ -147,19 +155,12 @@ def meaning_text(library: Library, opened: Opened) -> str:
     return meaning_html(opened.drop, opened.preview, opened.reference, outputs.foretold_sizes(library, opened))
 
 
-def _cell(opened: Opened) -> gr.HTML:
-    if opened.state.cell is None or opened.contributions is None or opened.drop is None:
-        return gr.HTML(visible=False)
-    return gr.HTML(cell_html(opened.contributions, opened.drop, *opened.state.cell), visible=True)
-
-
 def _looks(studio: Studio, stations: Stations, opened: Opened, *, coloured: bool = True) -> Updates:
     """New values of `Stations.looks`; the state is kept for when its user comes back."""
     studio.sessions.keep(opened.state)
     return {
         stations.state: opened.state,
         stations.see.plot: _map(opened, coloured=coloured),
-        stations.see.cell: _cell(opened),
         stations.see.problem: gr.HTML(visible=False),
         stations.choose.problem: gr.HTML(visible=False),
     }
@@ -241,7 +242,7 @@ def _wire(studio: Studio, stations: Stations) -> None:
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
         opened = library.open(now.pointing(event.row, event.expert))
-        return {state: opened.state, see.cell: _cell(opened)}
+        return {state: opened.state, see.cell: shown_cell(opened)}
 
     def rendered(opened: Opened, name: str, chosen: Any, more: Any) -> Updates:
         """The page after a choice that was not made with the controls of the third station, which follow."""
@@ -282,6 +283,10 @@ def _wire(studio: Studio, stations: Stations) -> None:
     asked = stations.build.asked
     for control in choose.controls:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
+    wire_compare(library, state, choose.compare, stations.chosen)
+    wire_why(library, state, see.why, see.cell, stations.chosen)
+    then = wire_counts(library, state, choose.counts, stations.chosen, choose.drop)
+    then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
     for control in see.controls:
         control.input(on_look, [state, *see.controls], stations.looks, **_LIVE)
     many = {**_LIVE, "trigger_mode": "multiple"}  # `always_last` would send the last one with the data of the first

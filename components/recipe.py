@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from components.compare import ComparePart, compare_part
+from components.counts import CountsPart, counts_part
 from components.library import Opened
 from components.markup import station_head
 from components.shown import download_link
@@ -51,6 +53,9 @@ class ChooseStation:
     saves: gr.HTML
     shelf: ShelfPart
     upload: gr.File
+    counts: CountsPart
+    """What each number of experts keeps, and the number for a size."""
+    compare: ComparePart
 
     @property
     def controls(self) -> list[gr.components.Component]:
@@ -148,4 +153,7 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                     upload = gr.File(
                         label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
                     )
-    return ChooseStation(preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload)
+        counts, compare = counts_part(), compare_part()
+    return ChooseStation(
+        preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, counts, compare
+    )

@@ -39,6 +39,11 @@ class Need:
     compute: int
     """What is computed at a time, see `compute_bytes`."""
 
+    @property
+    def on_card(self) -> int:
+        """What a card needs to hold all of it."""
+        return self.weights + self.kv + self.compute + CUDA_CONTEXT
+
 
 def placement(need: Need, card_bytes: int, ram_bytes: int) -> Placement:
     """Where the model runs: entirely on a card of `card_bytes`, with its experts in `ram_bytes` of RAM, or nowhere.
@@ -47,10 +52,9 @@ def placement(need: Need, card_bytes: int, ram_bytes: int) -> Placement:
     everything else is still on the card. Both additions are estimates that no measurement stands behind: a round number
     for the context, and for the buffer its largest parts. Layers that are only partly on the card are not considered.
     """
-    on_card = need.weights + need.kv + need.compute + CUDA_CONTEXT
-    if on_card <= card_bytes:
+    if need.on_card <= card_bytes:
         return "card"
-    fits = on_card - need.expert_weights <= card_bytes and need.expert_weights <= ram_bytes
+    fits = need.on_card - need.expert_weights <= card_bytes and need.expert_weights <= ram_bytes
     return "experts in RAM" if need.expert_weights and fits else "no"
 
 

@@ -29,6 +29,10 @@ class DropCurve:
     without_minimums: bool
     """Whether the recipe has `class_minimums`, which would swap experts at each count and are not in the curve."""
 
+    def most_keeping(self, share: float) -> int:
+        """The most that can be dropped before a class keeps less than `share`."""
+        return min(self.most, int((self.kept_share >= share).all(axis=0).sum()) - 1)
+
 
 def drop_curve(contributions: Contributions, recipe: Recipe, second: Contributions | None = None) -> DropCurve:
     """What `preview` would say of the recipe's map at every count, but for `class_minimums`.

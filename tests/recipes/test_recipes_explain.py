@@ -144,6 +144,11 @@ def test_the_drop_curve_is_the_preview_at_every_count(
     assert drop_curve(contributions, recipe.but(class_minimums=[("math", 2)])).without_minimums
 
 
+def test_how_many_can_leave_before_a_class_loses_too_much(analysis: Analysis) -> None:
+    curve = drop_curve(one_layer(analysis, [1, 2, 3, 4, 10]), Recipe(drop=0))
+    assert [curve.most_keeping(share) for share in (1.0, 0.95, 0.9, 0.7, 0.6, 0.1)] == [0, 1, 1, 3, 3, 4]
+
+
 def test_the_difference_of_two_maps_says_who_and_what_changed(analysis: Analysis) -> None:
     contributions = analysis(experts=EXPERTS)
     first, second = make_map(contributions, preset("98e-v3", 4)), make_map(contributions, preset("109e-v3", 5))
