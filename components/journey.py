@@ -241,6 +241,7 @@ def _wire(studio: Studio, stations: Stations) -> None:
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
         opened = library.open(now.pointing(event.row, event.expert))
+        studio.sessions.keep(opened.state)
         return {state: opened.state, see.cell: _cell(opened)}
 
     def rendered(opened: Opened, name: str, chosen: Any, more: Any) -> Updates:
