@@ -82,7 +82,15 @@ class Stations:
     def everything(self) -> list[Any]:
         """What follows from opening another model, analysis, map or recipe."""
         tiers = self.build.tiers
-        building = [self.build.outputs, tiers.context, tiers.more, tiers.imatrix, tiers.coverage, tiers.problem]
+        building = [
+            self.build.outputs,
+            tiers.card,
+            tiers.context,
+            tiers.more,
+            tiers.imatrix,
+            tiers.coverage,
+            tiers.problem,
+        ]
         controls = [*self.see.controls, *self.choose.controls, *building]
         return [*self.results, *controls, *self.load.changing]
 
