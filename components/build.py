@@ -192,7 +192,7 @@ def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildS
         }
 
     asked = [state, *station.asked]
-    wire_sizes(library, state, station.tiers, asked=station.asked, sizes=station.sizes, command=station.command)
+    wire_sizes(studio, state, station.tiers, asked=station.asked, sizes=station.sizes, command=station.command)
     station.start.click(on_start, [state, station.tiers.again, *station.asked], watched, **live)
     station.cancel.click(on_cancel, station.job, watched, **live)
     station.retry.click(on_retry, station.job, watched, **live)

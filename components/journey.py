@@ -90,7 +90,15 @@ class Stations:
     def everything(self) -> list[Any]:
         """What follows from opening another model, analysis, map or recipe."""
         tiers = self.build.tiers
-        building = [self.build.outputs, tiers.context, tiers.more, tiers.imatrix, tiers.coverage, tiers.problem]
+        building = [
+            self.build.outputs,
+            tiers.card,
+            tiers.context,
+            tiers.more,
+            tiers.imatrix,
+            tiers.coverage,
+            tiers.problem,
+        ]
         controls = [*self.see.controls, *self.choose.controls, *building]
         return [*self.results, *controls, *self.load.changing]
 
@@ -242,6 +250,7 @@ def _wire(studio: Studio, stations: Stations) -> None:
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
         opened = library.open(now.pointing(event.row, event.expert))
+        studio.sessions.keep(opened.state)
         return {state: opened.state, see.cell: shown_cell(opened)}
 
     def rendered(opened: Opened, name: str, chosen: Any, more: Any) -> Updates:

@@ -144,6 +144,7 @@ class Sessions:
         opening = replace(first, user=user)
         try:
             state = self.last(user) or opening
+            state = state.targeting(replace(state.target, shown=False))  # a new tab has the table of tiers folded
             self.library.open(state)
         except EspalierError as problem:
             return opening, problem

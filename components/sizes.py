@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from components.library import Library, Opened
+from components.library import Library, Opened, Studio
 from components.markup import count_text, failure, notice, size_text
 from components.outputs import MORE, OFFERED, command_html, sizes_html, ticked
 from components.state import HERE, StudioState
@@ -252,6 +252,7 @@ def renewed(library: Library, part: SizesPart, opened: Opened) -> dict[Any, Any]
     """What changes in the controls when another model or analysis is opened."""
     contexts, target = contexts_of(library, opened), opened.state.target
     return {
+        part.card: gr.Dropdown(value=chosen_card(target.card, this_gpu())[0]),
         part.context: gr.Dropdown(context_choices(contexts), value=chosen_context(contexts, target.context)),
         part.more: [],
         part.imatrix: gr.skip() if opened.state.imatrix else None,
@@ -261,17 +262,20 @@ def renewed(library: Library, part: SizesPart, opened: Opened) -> dict[Any, Any]
 
 
 def wire_sizes(
-    library: Library, state: gr.State, part: SizesPart, *, asked: Sequence[Any], sizes: gr.HTML, command: gr.HTML
+    studio: Studio, state: gr.State, part: SizesPart, *, asked: Sequence[Any], sizes: gr.HTML, command: gr.HTML
 ) -> None:
     """What its controls do. `asked` are name, outputs and more tiers of the build; `sizes` and `command` follow."""
+    library, keep = studio.library, studio.sessions.keep
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def aim(now: StudioState, **changes: Any) -> dict[Any, Any]:
         opened = library.open(now.targeting(replace(now.target, **changes)))
+        keep(opened.state)
         return {state: opened.state, part.table: table_html(library, opened)}
 
     def weigh(now: StudioState, name: str, outputs: list[str], more: list[str]) -> dict[Any, Any]:
         opened, chosen = library.open(now), ticked(outputs, more)
+        keep(now)
         return {
             state: now,
             part.table: table_html(library, opened),
