@@ -14,7 +14,7 @@ OpenPage = Callable[..., Page]
 def open_panel(page: Page) -> None:
     assert page.locator("#compare-text section").count() == 0, "nothing is computed before somebody looks"
     page.locator("#compare button", has_text="Compare with another map").click()
-    page.wait_for_function("document.querySelector('#compare-text').innerText.includes('A is ')")
+    page.wait_for_selector("#compare-text section")
 
 
 def drop(page: Page, count: int) -> None:
