@@ -282,13 +282,9 @@ def compare_part() -> ComparePart:
         with gr.Row():
             other = gr.Dropdown([], value=None, label="Compare with", elem_id="compare-with", min_width=240)
             keep = gr.Button("Keep this map to compare", size="sm", elem_id="compare-keep", min_width=200)
+        with gr.Accordion("Compare with a file", open=False, elem_id="compare-file"):
+            upload = gr.File(label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="compare-upload")
         text = panel(elem_id="compare-text")
-        upload = gr.File(
-            label="Compare with a map or recipe of a file (JSON)",
-            file_types=[".json"],
-            height=110,
-            elem_id="compare-upload",
-        )
     return ComparePart(shown, kept, accordion, other, keep, upload, text)
 
 

@@ -14,7 +14,7 @@ OpenPage = Callable[..., Page]
 def open_panel(page: Page) -> None:
     assert page.locator("#compare-text section").count() == 0, "nothing is computed before somebody looks"
     page.locator("#compare button", has_text="Compare with another map").click()
-    page.wait_for_function("document.querySelector('#compare-text').innerText.includes('A is ')")
+    page.wait_for_selector("#compare-text section")
 
 
 def drop(page: Page, count: int) -> None:
@@ -47,6 +47,7 @@ def test_a_map_from_a_file_is_compared_and_fits(open_page: OpenPage, tmp_path: P
     layers = page.evaluate("document.querySelector('.plot').layout.meta.layers.length")
     lines = ", ".join(f'"{layer}": [0, 1, 2]' for layer in range(layers))
     (tmp_path / "published.json").write_text(f"{{{lines}}}")
+    page.locator("#compare-file button", has_text="Compare with a file").click()
     page.set_input_files("#compare-upload input[type=file]", tmp_path / "published.json")
     page.wait_for_function("document.querySelector('#compare-text').innerText.includes('A is published.json')")
     assert page.locator("#compare-text figure[role=img]").count() == 3
