@@ -60,7 +60,7 @@ def _ratio(dtype: str, energies: bool) -> dict[str, float]:
             model(**batch)
             observer.totals()
             if observer.meter:
-                observer.meter.totals()
+                observer.meter.totals(lambda: model(**batch))
 
     seconds: dict[Callable[[], None], list[float]] = {plain: [], observed: []}
     with torch.inference_mode():
