@@ -99,14 +99,14 @@ def test_an_analysis_that_is_killed_at_any_moment_continues_to_the_same_bytes(mo
 
 def test_wherever_it_stops_only_what_is_missing_is_computed(model_folder, prompts, tmp_path, monkeypatch, caplog):
     computed = []
-    for module, name in ((collector, "_forward"), (sequences, "_generate")):
+    for module, name in ((collector, "forward"), (sequences, "generate")):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, run=original, what=name: computed.append(what) or run(*given))
     whole = tmp_path / "whole.safetensors"
     analyze(model_folder, prompts, whole, continuation_tokens=3)
     work = sorted(computed)
-    assert work.count("_generate") == 2
-    assert work.count("_forward") > 2
+    assert work.count("generate") == 2
+    assert work.count("forward") > 2
     for moment in range(2, 40, 3):
         computed.clear()
         out = tmp_path / f"{moment}.safetensors"

@@ -81,7 +81,7 @@ def test_where_nothing_fits_the_reasons_are_given() -> None:
 
 def test_prompts_without_an_answer_keep_a_model_from_being_read_layer_by_layer() -> None:
     asked = replace(GEMMA4_26B, unanswered=7)
-    with pytest.raises(ResourceError, match=r"cannot answer the 7 of 400 prompts.*--continuation 0"):
+    with pytest.raises(ResourceError, match=r"cannot answer the 7 of 400 prompts.*a continuation of 0 tokens"):
         preflight(asked, replace(CPU, ram=32 * GIB)).choose()
 
 
