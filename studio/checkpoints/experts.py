@@ -46,8 +46,8 @@ def kept_in(drop: DropMap, block: Block) -> tuple[int, ...]:
     """
     if isinstance(block, int):
         return drop.kept_in_layer(block)
-    gone = dict(drop.extra).get(block, drop.dropped[-1])
-    return tuple(expert for expert in range(drop.experts) if expert not in set(gone))
+    gone = set(dict(drop.extra).get(block, drop.dropped[-1]))
+    return tuple(expert for expert in range(drop.experts) if expert not in gone)
 
 
 def refuse_unknown_experts(path: Path, family: Family, others: Sequence[str], marker: str) -> None:

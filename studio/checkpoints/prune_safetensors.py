@@ -95,7 +95,8 @@ def plan_shards(folder: ModelFolder, reference: Reference, drop: DropMap) -> dic
     """
     drop.check(reference.shape, extra=extra_blocks(folder, reference))
     experts = _experts(folder, reference)
-    plans = {name: _plan_shard(header, experts, drop) for name, header in folder.shards.items()}
+    kept = {block: kept_in(drop, block) for block in set(experts.blocks.values())}
+    plans = {name: _plan_shard(header, experts, kept) for name, header in folder.shards.items()}
     return {name: plan for name, plan in plans.items() if plan.tensors}
 
 
@@ -111,6 +112,8 @@ class _Experts:
     """The tensors of a checkpoint that have to do with single experts."""
 
     family: Family
+    count: int
+    """Experts per layer."""
     places: Mapping[str, ExpertPlace]
     blocks: Mapping[str, Block]
 
@@ -128,7 +131,7 @@ def _experts(folder: ModelFolder, reference: Reference) -> _Experts:
     stacked = [tensor.name for tensor in others if len(tensor.shape) == 3 and tensor.shape[0] == shape.experts]
     refuse_unknown_experts(folder.path, family, stacked, marker="layers.")  # a matrix per expert under another name
     _check_numbers(folder.path, places, blocks, shape.experts)
-    return _Experts(family, places, blocks)
+    return _Experts(family, shape.experts, places, blocks)
 
 
 def _check_numbers(path: Path, places: Mapping[str, ExpertPlace], blocks: Mapping[str, Block], experts: int) -> None:
@@ -167,8 +170,8 @@ def _with_number(config_text: str, part_key: str, key: str, number: int) -> str:
     return _json(expected)
 
 
-def _plan_shard(header: SafetensorsHeader, experts: _Experts, drop: DropMap) -> ShardPlan:
-    changed = {tensor.name: _pruned(header.path, tensor, experts, drop) for tensor in header.tensors}
+def _plan_shard(header: SafetensorsHeader, experts: _Experts, kept: Mapping[Block, tuple[int, ...]]) -> ShardPlan:
+    changed = {tensor.name: _pruned(header.path, tensor, experts, kept) for tensor in header.tensors}
     after = {name: tensor for name, tensor in changed.items() if tensor is not None}
     order = [tensor for tensor in sorted(header.tensors, key=lambda tensor: tensor.start) if tensor.name in after]
     placed = _placed([after[tensor.name] for tensor in order])
@@ -180,8 +183,8 @@ def _plan_shard(header: SafetensorsHeader, experts: _Experts, drop: DropMap) -> 
         place = experts.places.get(tensor.name)
         if place is not None and place.expert is None:
             blocks = math.prod(tensor.shape[: place.axis])
-            kept = kept_in(drop, experts.blocks[tensor.name])
-            pieces += expert_pieces(source, target, tensor.size, drop.experts, kept, blocks=blocks)
+            stay = kept[experts.blocks[tensor.name]]
+            pieces += expert_pieces(source, target, tensor.size, experts.count, stay, blocks=blocks)
         else:
             pieces.append(Piece(source, target, tensor.size))
     names = {before: tensor.name for before, tensor in after.items()}
@@ -189,24 +192,26 @@ def _plan_shard(header: SafetensorsHeader, experts: _Experts, drop: DropMap) -> 
     return ShardPlan(header.path, tensors, names, written, tuple(pieces), len(written) + data_bytes)
 
 
-def _pruned(path: Path, tensor: SafeTensor, experts: _Experts, drop: DropMap) -> SafeTensor | None:
+def _pruned(
+    path: Path, tensor: SafeTensor, experts: _Experts, kept: Mapping[Block, tuple[int, ...]]
+) -> SafeTensor | None:
     """`tensor` with its new name and shape, still at its old place; None for a tensor of a dropped expert."""
     place = experts.places.get(tensor.name)
     if place is None:
         return tensor
-    kept = kept_in(drop, experts.blocks[tensor.name])
+    stay = kept[experts.blocks[tensor.name]]
     if place.expert is not None:
-        if place.expert not in kept:
+        if place.expert not in stay:
             return None
-        return replace(tensor, name=experts.family.renumbered(tensor.name, kept.index(place.expert)))
+        return replace(tensor, name=experts.family.renumbered(tensor.name, stay.index(place.expert)))
     axis = place.axis
-    if len(tensor.shape) <= axis or tensor.shape[axis] != drop.experts:
+    if len(tensor.shape) <= axis or tensor.shape[axis] != experts.count:
         raise FormatError(
             path,
             f"tensor {tensor.name!r}",
-            f"its shape {list(tensor.shape)} has not {drop.experts} experts at axis {axis}",
+            f"its shape {list(tensor.shape)} has not {experts.count} experts at axis {axis}",
         )
-    shape = (*tensor.shape[:axis], drop.kept_count, *tensor.shape[axis + 1 :])
+    shape = (*tensor.shape[:axis], len(stay), *tensor.shape[axis + 1 :])
     one_expert = nbytes(tensor.dtype, tensor.shape[axis + 1 :])
     if one_expert is None:
         raise UnsupportedError(f"{path}, tensor {tensor.name!r}: one expert of type {tensor.dtype} is no whole bytes.")
