@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from studio.serve.pair import SIDES, Pair, PairStream, Side, Status
 
 from components.chat_parts import ChatModel, ChatSources, ChatStation, Settings, Updates, laid_out
 from components.chat_view import (
@@ -27,7 +28,6 @@ from components.markup import failure, notice
 from studio.errors import Cancelled, EspalierError, InputError
 from studio.serve.client import Sampler, sampler_of
 from studio.serve.conversation import Conversation
-from studio.serve.pair import SIDES, Pair, PairStream, Side, Status
 
 UPDATE_S = 1 / 15
 """Between two updates of the page: smooth to the eye, and cheap enough to leave the processor to the models."""

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from studio.serve.pair import Side
 
 from components.chat_view import NO_CANDIDATE, NO_REFERENCE, heading_html, stats_html
 from components.markup import station_head
 from studio.serve.conversation import Conversation
-from studio.serve.pair import Side
 from studio.serve.pool import ServerPool
 
 _LEAD = (

@@ -7,10 +7,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from studio.serve.pair import Side
+
 from components.markup import failure, size_text
 from studio.errors import ProcessError
 from studio.serve.conversation import Answer, Conversation
-from studio.serve.pair import Side
 
 NO_CANDIDATE = "**No candidate yet.** Build a pruned model in step 4, and it answers here beside the reference."
 ANSWERS_HERE = "Its answers appear here."

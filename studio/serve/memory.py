@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -74,11 +74,16 @@ def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int 
 
     `held` is memory that model servers of this process have now and would give back. Raises as `model_need` does.
     """
-    needs = [model_need(path, context, slots).memory for path in paths]
+    return fit_of([model_need(path, context, slots).memory for path in paths], held)
+
+
+def fit_of(needs: Sequence[int], held: int = 0) -> Fit:
+    """Whether models that need so many bytes each can be in memory at the same time."""
     free = free_bytes(held)
     if sum(needs) <= free:
         share = f"{sum(needs) / GIB:.1f} of {free / GIB:.1f} GiB"
-        return Fit(True, f"Both fit in memory ({share}) and answer at the same time.")
+        count = "Both" if len(needs) == 2 else f"All {len(needs)}"
+        return Fit(True, f"{count} fit in memory ({share}) and answer at the same time.")
     parts = " and ".join(f"{need / GIB:.1f}" for need in needs)
     return Fit(
         False,

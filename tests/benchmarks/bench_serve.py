@@ -1,4 +1,4 @@
-"""Chat through our client and both sides of a pair, against bare HTTP requests to the same two servers.
+"""Chat through our client and two columns, against bare HTTP requests to the same two servers.
 
 The model is tiny and random: it gives more tokens per second than any that people talk to, so that whatever we add to a
 token weighs most here. Answers are long and of one length; the two ways take turns, and the medians are compared.
@@ -19,9 +19,9 @@ from typing import Any
 import httpx
 
 from studio.serve.client import Delta, Sampler
-from studio.serve.pair import SIDES, Pair, Side, threads_for
+from studio.serve.columns import Columns, threads_for
 from studio.serve.pool import ServerPool
-from studio.serve.server import ModelServer
+from studio.serve.served import GgufModel, Request
 from tests.serve.serve_models import tiny_gguf_once
 
 BUDGET = 0.95
@@ -35,14 +35,15 @@ def benchmarks() -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def chat_vs_bare() -> dict[str, Any]:
-    """Tokens per second of both sides together: ours over bare."""
+    """Tokens per second of both columns together: ours over bare."""
     with tempfile.TemporaryDirectory() as folder:
         reference = tiny_gguf_once()
         pool = ServerPool(Path(folder) / "logs")
-        pair = Pair(pool, reference, Path(shutil.copy(reference, Path(folder) / "candidate.gguf")))
+        files = [reference, Path(shutil.copy(reference, Path(folder) / "candidate.gguf"))]
+        columns = Columns(pool, {path.stem: GgufModel(path) for path in files})
         try:
-            _ours(pair)  # loads both
-            rates = [(_ours(pair), _bare(pair)) for _ in range(ROUNDS)]
+            _ours(columns)  # loads both
+            rates = [(_ours(columns), _bare(columns)) for _ in range(ROUNDS)]
         finally:
             pool.close()
     ours, bare = (statistics.median(column) for column in zip(*rates, strict=True))
@@ -51,7 +52,7 @@ def chat_vs_bare() -> dict[str, Any]:
         "budget": BUDGET,
         "met": ours / bare >= BUDGET,
         "sizes": {
-            "sides": 2,
+            "columns": 2,
             "tokens": TOKENS,
             "rounds": ROUNDS,
             "ours_tokens_per_s": round(ours),
@@ -60,24 +61,25 @@ def chat_vs_bare() -> dict[str, Any]:
     }
 
 
-def _ours(pair: Pair) -> float:
-    """Tokens per second through `Pair`."""
+def _ours(columns: Columns) -> float:
+    """Tokens per second through `Columns`."""
     started = time.monotonic()
-    last: dict[Side, Delta] = {}
-    for side, event in pair.stream(dict.fromkeys(SIDES, QUESTION), Sampler(max_tokens=TOKENS, temperature=0)):
+    last: dict[str, Delta] = {}
+    request = Request(QUESTION, Sampler(max_tokens=TOKENS, temperature=0))
+    for column, event in columns.stream(dict.fromkeys(columns.models, request)):
         if isinstance(event, Exception):
             raise event
         if isinstance(event, Delta) and event.done:
-            last[side] = event
+            last[column] = event
     tokens = sum(delta.timing.tokens for delta in last.values() if delta.timing)
     return tokens / (time.monotonic() - started)
 
 
-def _bare(pair: Pair) -> float:
+def _bare(columns: Columns) -> float:
     """Tokens per second of plain streamed requests, one thread per server, which only wait for the end."""
     counts: list[int] = []
 
-    def ask(server: ModelServer) -> None:
+    def ask(server: Any) -> None:
         body = {"messages": QUESTION, "stream": True, "max_tokens": TOKENS, "temperature": 0, "cache_prompt": False}
         headers = {"Authorization": f"Bearer {server._api_key}"}
         url = f"http://127.0.0.1:{server.port}/v1/chat/completions"
@@ -88,11 +90,9 @@ def _bare(pair: Pair) -> float:
         events = [line for line in end.split(b"\n\n") if line.startswith(b"data: {")]
         counts.append(json.loads(events[-1][len(b"data: ") :])["timings"]["predicted_n"])
 
-    with (
-        pair.pool.lease(pair.paths["reference"], threads_for(2)) as left,
-        pair.pool.lease(pair.paths["candidate"], threads_for(2)) as right,
-    ):
-        threads = [threading.Thread(target=ask, args=(server,)) for server in (left, right)]
+    left, right = columns.models.values()
+    with columns.pool.lease(left, threads_for(2)) as one, columns.pool.lease(right, threads_for(2)) as other:
+        threads = [threading.Thread(target=ask, args=(server,)) for server in (one, other)]
         started = time.monotonic()
         for thread in threads:
             thread.start()

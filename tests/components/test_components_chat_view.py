@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from studio.serve.pair import Status
 
 from components.chat_view import chat_messages, heading_html, next_example, problem_html, stats_html, stats_text
 from studio.errors import InputError, ProcessError
 from studio.serve.client import Delta, Timing
 from studio.serve.conversation import Answer, Conversation
-from studio.serve.pair import Status
 
 TIMING = Timing(first_token_s=0.123, tokens=38, tokens_per_s=64.31, prompt_tokens=9)
 

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from studio.errors import InputError, ProcessError
 from studio.serve.client import Delta, Timing
+from studio.serve.columns import Event, Status
 from studio.serve.conversation import Answer, Conversation
-from studio.serve.pair import SIDES, Event, Status
 
+SIDES = ("reference", "candidate")
 TIMING = Timing(0.1, 3, 30.0, 9)
 DONE = Delta(done=True, timing=TIMING, finish="stop")
 
@@ -65,7 +66,7 @@ def test_only_a_failed_server_can_be_restarted_and_its_side_asked_again() -> Non
     conversation = answered(Conversation(), "Hi", ProcessError("died"))
     failed = conversation.answer("candidate")
     assert failed and failed.over and failed.can_restart and not Answer().after(InputError("long")).can_restart
-    again = conversation.asked_again("candidate")
+    again = conversation.asked_again(["candidate"])
     assert again.answer("candidate") == Answer() and again.answer("reference") == failed
     assert [message["content"] for message in again.messages("candidate")] == ["Hi"]
 
