@@ -443,7 +443,7 @@ def _fresh(sources: ChatSources, station: ChatStation, values: Values, states: S
     models = sources.models(*states)
     known = known_of(models)
     before = values[station.known]
-    conversation = now(station, values)
+    conversation = values[station.conversation]  # the browser may not show it yet
     updates: Updates = {station.known: known}
     if before is None or before[0] != known[0]:  # another reference: what was said to it is another conversation
         conversation = sources.kept(*states) or Conversation(columns=first_columns(models))

@@ -22,7 +22,7 @@ class Settings:
 
     system: gr.Textbox
     thinking: gr.Checkbox
-    budget: gr.Number
+    budget: gr.Slider
     probabilities: gr.Checkbox
     how: gr.Dropdown
     temperature: gr.Slider
@@ -55,13 +55,13 @@ class Asked:
 
 def asked_with(settings: Settings, values: Mapping[Any, Any]) -> Asked:
     """The settings of a handler's values; `InputError` names what is out of range."""
-    sampler = {name: values[getattr(settings, name)] for name in Sampler.model_fields if name != "reasoning_budget"}
-    budget = values[settings.budget]
+    parts = {**vars(settings), "reasoning_budget": settings.budget}
+    sampler = {name: values[parts[name]] for name in Sampler.model_fields}
     return Asked(
         system=values[settings.system] or "",
         thinking=bool(values[settings.thinking]),
         probabilities=bool(values[settings.probabilities]),
-        sampler=sampler_of(**sampler, reasoning_budget=None if budget in (None, "") else int(budget)),
+        sampler=sampler_of(**sampler),
     )
 
 
@@ -106,13 +106,14 @@ def laid_out_settings() -> Settings:
             thinking = gr.Checkbox(
                 False, label="Think before answering", info="Shown folded, apart from the answer.", min_width=240
             )
-            budget = gr.Number(
-                None,
+            budget = gr.Slider(
+                0,
+                4096,
+                256,
+                step=16,
                 label="Most tokens of thought",
-                info="Empty: half of all tokens.",
-                precision=0,
-                minimum=0,
-                min_width=160,
+                info="After so many it has to answer.",
+                min_width=240,
                 elem_id="budget",
             )
             probabilities = gr.Checkbox(

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from components.chat_parts import IDS, REFERENCE, ChatModel, ChatSources, ChatStation, Updates, Values
+from components.chat_parts import IDS, REFERENCE, ChatModel, ChatSources, ChatStation, ColumnParts, Updates, Values
 from components.chat_settings import how_choices
 from components.chat_tokens import parting_html
 from components.chat_view import (
@@ -32,12 +32,14 @@ def now(station: ChatStation, values: Values) -> Conversation:
     """The conversation, with the models and system prompts that its columns show."""
     conversation: Conversation = values[station.conversation]
     columns = [
-        Column(
-            column.id, values[station.columns[column.id].model] or "", values[station.columns[column.id].system] or ""
-        )
-        for column in conversation.columns
+        replace(column, **_shown_in(station.columns[column.id], column, values)) for column in conversation.columns
     ]
     return replace(conversation, columns=tuple(columns))
+
+
+def _shown_in(parts: ColumnParts, column: Column, values: Values) -> dict[str, str]:
+    # A list that has not been filled yet has no value; what is in the conversation is on its way there.
+    return {"model": values[parts.model] or column.model, "system": values[parts.system] or ""}
 
 
 def with_a_column(conversation: Conversation, models: Sequence[str]) -> Conversation:

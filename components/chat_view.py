@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -21,9 +22,24 @@ LATEX: list[dict[str, str | bool]] = [
     {"left": "$$", "right": "$$", "display": True},
     {"left": "\\[", "right": "\\]", "display": True},
     {"left": "\\(", "right": "\\)", "display": False},
-    {"left": "$", "right": "$", "display": False},
 ]
-"""How models mark formulas."""
+"""How models mark formulas; those between single dollars become one of these, see `with_formulas`."""
+
+_CODE_OR_FORMULA = re.compile(
+    r"(?P<code>```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|(?P<ticks>`+)[^`].*?(?P=ticks))"
+    r"|(?<![\\$])\$(?![\s$])(?P<formula>[^$\n]*?(?<![\s\\]))\$(?![\d$])",
+    re.DOTALL,
+)
+
+
+def with_formulas(text: str) -> str:
+    """Markdown with `$x$` as `\\(x\\)`, but for code, and for prices: as in pandoc, the first dollar has no space after
+    it, the second none before it and no digit after it."""
+
+    def marked(found: re.Match[str]) -> str:
+        return found[0] if found["code"] else f"\\({found['formula']}\\)"
+
+    return _CODE_OR_FORMULA.sub(marked, text)
 
 
 def chat_messages(conversation: Conversation, column: str) -> list[dict[str, Any]]:
@@ -47,10 +63,14 @@ def _numbered(conversation: Conversation, column: str) -> Iterator[tuple[int, di
             continue
         yield number, {"role": "user", "content": _text(turn.prompt)}
         if answer.reasoning:
-            thought = {"role": "assistant", "content": _text(answer.reasoning), "metadata": _thought(answer)}
+            thought = {
+                "role": "assistant",
+                "content": _text(with_formulas(answer.reasoning)),
+                "metadata": _thought(answer),
+            }
             yield number, thought
         if answer.text:
-            yield number, {"role": "assistant", "content": _text(answer.text)}
+            yield number, {"role": "assistant", "content": _text(with_formulas(answer.text))}
 
 
 def _text(text: str) -> list[dict[str, str]]:
