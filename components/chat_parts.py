@@ -160,8 +160,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
             other = gr.Button("Ask again, next seed", min_width=90, elem_id="again-other")
             add = gr.Button("Add a column", min_width=90, elem_id="add-column")
             clear = gr.Button("Clear", min_width=90, elem_id="clear")
-        looked_at = script("parting.js") + script("chat_guard.js")
-        parting = gr.HTML(elem_id="parting", apply_default_css=False, js_on_load=looked_at)
+        parting = gr.HTML(elem_id="parting", apply_default_css=False, js_on_load=script("parting.js"))
         settings = laid_out_settings()
         with gr.Row(elem_classes="chat-buttons"):
             save_json = gr.Button("Save as JSON", size="sm", min_width=60, elem_id="save-json")

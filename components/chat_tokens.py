@@ -48,10 +48,10 @@ def _tokens(count: int) -> str:
 
 def _remark(answers: dict[str, Answer], first: int | None, place: int | None) -> str:
     """What has to be known to read what stands above."""
-    if place is None:
-        said = ""
-    elif not any(token.top for answer in answers.values() for token in answer.tokens):
+    if not any(token.top for answer in answers.values() for token in answer.tokens):
         said = "To see what else was likely, choose “Compare token by token” in the settings and ask again."
+    elif place is None:
+        said = "Choose a token to see what else was likely there."
     elif first is not None and place > first:
         said = "After they have parted, the answers go on from different texts: these choices are not the same one."
     else:

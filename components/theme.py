@@ -154,8 +154,8 @@ def static_url(path: Path) -> str:
     return f"gradio_api/file={path}"
 
 
-POLICY = "img-src 'self' data: blob:; media-src 'self' data: blob:; object-src 'none'; form-action 'self'"
-"""What a page may load and send: an answer of a model that names a picture elsewhere must not fetch it."""
+POLICY = "img-src 'self' data: blob:; media-src 'self' data: blob:; object-src 'none'; form-action 'none'"
+"""What the page may load and send: gradio leaves pictures and forms in what a model says, which may name any place."""
 
 
 def head() -> str:

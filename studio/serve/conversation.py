@@ -56,7 +56,7 @@ class Answer:
     timing: Timing | None = None
     finish: str = ""
     """Why it ended, as in `Delta`; empty while it is coming, and when it failed."""
-    error: Annotated[EspalierError | None, PlainSerializer(_error_fields), PlainValidator(_error_of)] = None
+    error: Annotated[EspalierError | None, PlainValidator(_error_of), PlainSerializer(_error_fields)] = None
     """Why it failed; in JSON an object with `what`, `remedy` and the `log` of the server, where it was that."""
     origin: Origin | None = None
 

@@ -44,6 +44,7 @@ HOSTILE = """
 <form action="javascript:window.hacked='form'"><button>press</button></form>
 <form action="/elsewhere"><button>press</button></form><img src="ELSEWHERE/html.png">![](ELSEWHERE/markdown.png)
 <math><mi xlink:href="javascript:window.hacked='math'">press</mi></math>
+<div style="position: fixed; inset: 0; z-index: 99999; background: red">over</div>
 <details open ontoggle="window.hacked='toggle'">d</details><style>#send { display: none !important }</style>
 
 ```html
@@ -175,7 +176,15 @@ def test_what_a_model_says_never_runs_as_code(elsewhere: str, station: Station) 
     assert page.evaluate("window.hacked") is None and page.url == address
     forbidden = "script, iframe, [onerror], [onclick], [onload], [ontoggle], a[href^='javascript' i], a[href^='data']"
     assert answer.locator(forbidden).count() == 0
-    assert page.locator("#send").is_visible()  # the style sheet of the answer changes nothing
+    # No style sheet of the answer hides the rest of the page, and nothing of the answer lies above it.
+    assert page.evaluate(
+        """() => {
+          const send = document.querySelector('#send');
+          send.scrollIntoView({ block: 'center' });
+          const { x, y, width, height } = send.getBoundingClientRect();
+          return send.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+        }"""
+    )
     assert Elsewhere.asked == []
     assert page.locator("#parting script, #parting img, #parting form").count() == 0
 
