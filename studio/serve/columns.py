@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from studio.errors import EspalierError
 from studio.serve.client import Delta
@@ -85,11 +86,15 @@ class ColumnsStream(Iterator[tuple[str, Event]]):
         self._stopped: set[str] = set()
         self._open: dict[str, AnswerStream] = {}
         models = columns.models
-        # A model that is in memory goes first, and columns with the same model follow each other, so that taking turns
-        # costs one load per question and model.
+        # Columns with the same model take turns: answers that one server computes together differ in the last bits, enough
+        # to part. Where not all models fit they all take turns, and one that is in memory goes first, so that a question
+        # costs one load per model.
         order = sorted(requests, key=lambda one: (not columns.pool.loaded(models[one]), str(models[one].key)))
-        self._threads = threads_for(len({models[one].key for one in requests}) if together else 1)
-        for turn in [[one] for one in requests] if together else [order]:
+        turns: dict[Path | None, list[str]] = {}
+        for one in order:
+            turns.setdefault(models[one].key if together else None, []).append(one)
+        self._threads = threads_for(len(turns))
+        for turn in turns.values():
             threading.Thread(target=self._answer, args=(turn,), name="chat-column", daemon=True).start()
 
     def __next__(self) -> tuple[str, Event]:
@@ -137,8 +142,6 @@ class ColumnsStream(Iterator[tuple[str, Event]]):
         for column in turn:
             if column in self._stopped:
                 continue
-            if column != turn[0]:
-                self._events.put((column, Status("Its turn: loading the model …")))
             try:
                 self._answer_column(column)
             except EspalierError as error:

@@ -22,11 +22,12 @@ from studio.errors import (
     ResourceError,
     UnsupportedError,
 )
-from studio.serve.client import Delta, Sampler
+from studio.serve.client import ChatStream, Delta, Sampler
 from studio.serve.columns import Columns, Event, Status
 from studio.serve.memory import MEMORY_VARIABLE, model_need
 from studio.serve.pool import ServerPool
 from studio.serve.served import GgufModel, Request
+from studio.serve.server import ModelServer
 from tests.serve.serve_models import is_model_server
 
 SIDES = ("reference", "candidate")
@@ -128,6 +129,39 @@ def test_stop_ends_both_sides(pair: Columns) -> None:
     last = {side: event for side, event in stream if isinstance(event, Delta) and event.done}
     assert {side: delta.finish for side, delta in last.items()} == dict.fromkeys(SIDES, "stopped")
     assert texts(list(pair.stream(hello(SHORT))))["candidate"]  # and both can be asked again
+
+
+def test_one_column_is_stopped_and_the_others_go_on(pair: Columns) -> None:
+    stream = pair.stream(hello(Sampler(max_tokens=300)))
+    while not all(pair.pool.loaded(model) for model in pair.models.values()):
+        stream.collect(0.05)
+    stream.stop("candidate")
+    last = {side: event for side, event in stream if isinstance(event, Delta) and event.done}
+    assert {side: delta.finish for side, delta in last.items()} == {"reference": "length", "candidate": "stopped"}
+
+
+def test_four_columns_of_two_files_share_two_servers(pool: ServerPool, tiny_gguf: Path, other_gguf: Path) -> None:
+    files = {"A": tiny_gguf, "B": other_gguf, "C": tiny_gguf, "D": other_gguf}
+    columns = Columns(pool, {column: GgufModel(path) for column, path in files.items()})
+    events = list(columns.stream(hello(SHORT, *files)))
+    answers = {column: "".join(e.text for c, e in events if c == column and isinstance(e, Delta)) for column in files}
+    assert len(set(answers.values())) == 1 and answers["A"]
+    assert len(children()) == 2 and "Both fit" in columns.fit().reason
+
+
+def test_another_kind_of_model_is_served_like_a_file(pool: ServerPool, tiny_gguf: Path) -> None:
+    class Shouting(GgufModel):
+        """A model with something of its own in each question."""
+
+        def ask(self, server: ModelServer, request: Request) -> ChatStream:
+            assert request.probabilities
+            return server.stream([{"role": "user", "content": "AAAA"}], request.sampler)
+
+    request = Request([{"role": "user", "content": "Hello"}], SHORT, probabilities=True)
+    said = list(Columns(pool, {"A": Shouting(tiny_gguf)}).stream({"A": request}))
+    plain = list(Columns(pool, {"A": GgufModel(tiny_gguf)}).stream({"A": request}))
+    texts_of = [[event.text for _, event in events if isinstance(event, Delta)] for events in (said, plain)]
+    assert texts_of[0] != texts_of[1] and all(texts_of) and len(children()) == 1
 
 
 def test_stop_does_not_wait_for_a_model_that_is_loading(pool: ServerPool, tmp_path: Path, tiny_gguf: Path) -> None:

@@ -90,3 +90,32 @@ def test_roles_always_alternate(turns: list[tuple[str, list[Delta]]]) -> None:
         conversation = answered(conversation, prompt, *deltas, DONE)
     roles = [message["role"] for message in conversation.asked("?", SIDES).messages("reference")]
     assert roles == [("user", "assistant")[index % 2] for index in range(len(roles))] and roles[-1] == "user"
+
+
+def test_a_changed_question_takes_the_place_of_what_came_after_it() -> None:
+    conversation = answered(answered(Conversation(), "One?", Delta("1"), DONE), "Two?", Delta("2"), DONE)
+    edited = conversation.edited(1, "Three?", ["candidate"])
+    assert [turn.prompt for turn in edited.turns] == ["One?", "Three?"]
+    assert edited.answer("reference") is None and edited.answer("candidate") == Answer()
+    assert edited.turns[0] == conversation.turns[0]
+
+
+def test_without_a_column_nothing_of_it_is_left() -> None:
+    conversation = answered(Conversation(), "One?", Delta("1"), DONE).asked("Two?", ["candidate"])
+    left = conversation.without("candidate")
+    assert [turn.prompt for turn in left.turns] == ["One?"] and list(left.turns[0].answers) == ["reference"]
+    assert conversation.without("nobody") == conversation
+
+
+def test_what_is_cut_off_is_over_and_keeps_what_came() -> None:
+    conversation = Conversation().asked("Hi", SIDES).heard("reference", Delta("a")).heard("candidate", DONE)
+    ended = conversation.cut_off()
+    stopped = ended.answer("reference")
+    assert stopped and stopped.text == "a" and stopped.finish == "stopped" and ended.cut_off() == ended
+    assert ended.answer("candidate") == conversation.answer("candidate") and Conversation().cut_off() == Conversation()
+
+
+def test_tokens_of_the_thought_are_counted_with_its_marks() -> None:
+    heard = [Delta(reasoning="hm", timing=Timing(0.1, 3, 1.0, 9)), Delta("So", timing=Timing(0.1, 5, 1.0, 9)), DONE]
+    answer = answered(Conversation(), "Hi", *heard).answer("reference")
+    assert answer and answer.thought_tokens == 3
