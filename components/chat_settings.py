@@ -119,8 +119,7 @@ def laid_out_settings() -> Settings:
             probabilities = gr.Checkbox(
                 False,
                 label="Compare token by token",
-                info="Shows what else was likely at each token. It costs about a millisecond per token, more for large "
-                "vocabularies.",
+                info="Shows what else was likely at each token, for about a millisecond per token more.",
                 min_width=240,
                 elem_id="probabilities",
             )

@@ -86,9 +86,9 @@ class ColumnsStream(Iterator[tuple[str, Event]]):
         self._stopped: set[str] = set()
         self._open: dict[str, AnswerStream] = {}
         models = columns.models
-        # Columns with the same model take turns: answers that one server computes together differ in the last bits, enough
-        # to part. Where not all models fit they all take turns, and one that is in memory goes first, so that a question
-        # costs one load per model.
+        # Columns with the same model take turns: answers that one server computes together differ in the last bits,
+        # enough to part. Where not all models fit, all take turns, and one that is in memory goes first, so that a
+        # question costs one load per model.
         order = sorted(requests, key=lambda one: (not columns.pool.loaded(models[one]), str(models[one].key)))
         turns: dict[Path | None, list[str]] = {}
         for one in order:

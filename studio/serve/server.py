@@ -115,9 +115,9 @@ class ModelServer:
     ) -> ChatStream:
         """Ask; the answer comes as an iterator of `Delta`, whose `stop` ends it.
 
-        With `probabilities` each token comes with the likeliest others, which takes about a millisecond per token for a
-        vocabulary of 2,000 and more for a larger one. Iterating raises `InputError` for a conversation that does not
-        fit, `ProcessError` with the log's last lines when the server dies.
+        With `probabilities` each token comes with the likeliest others. That takes about a millisecond per token for a
+        vocabulary of 262,144 (4 to 16 % of 60 to 100 tokens/s on two cores), and less for a small one. Iterating raises
+        `InputError` for a conversation that does not fit, `ProcessError` with the log's last lines when the server dies.
         """
         return ChatStream(
             self.port, self._api_key, request_body(messages, sampler, thinking, probabilities), self._lost
