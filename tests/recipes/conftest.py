@@ -20,6 +20,8 @@ def make_analysis(
     klasses: Sequence[str] = ("math", "code", "math", "creative"),
     seed: int = 0,
     family: str = "gemma4",
+    groups: int = 1,
+    groups_per_token: int = 1,
 ) -> Contributions:
     """One question per entry of `klasses`, with norms as spread out as real ones and some experts never routed to."""
     random = np.random.default_rng(seed)
@@ -37,7 +39,16 @@ def make_analysis(
         "weighted_norm_squared": weighted**2 / np.maximum(tokens, 1) * spread,
     }
     return Contributions(
-        shape=MoeShape(family, tuple(range(layers)), experts, top_k, hidden_size=16, expert_size=8),
+        shape=MoeShape(
+            family,
+            tuple(range(layers)),
+            experts,
+            top_k,
+            hidden_size=16,
+            expert_size=8,
+            groups=groups,
+            groups_per_token=groups_per_token,
+        ),
         model="tiny",
         questions=tuple(Question(id=f"q{index}", klass=klass) for index, klass in enumerate(klasses)),
         sums=sums,
