@@ -83,7 +83,7 @@ def _counts(recipe: Recipe, layer_ids: tuple[int, ...], pooled: Array) -> Array:
     if surplus := [layer for layer in floors if int(layer) not in layer_ids]:
         raise MismatchError(
             f"There is a floor for layer {surplus[0]}, which the analysis does not have.",
-            "Choose the floors of this model.",
+            f"It has {layer_ids[0]} to {layer_ids[-1]}: choose the floors of this model.",
         )
     if recipe.floor_clamp is not None and floors:
         floors = _stretched(floors, *recipe.floor_clamp)

@@ -201,7 +201,9 @@ class Recipe(BaseModel):
             return self.drop
         assert self.keep is not None, "a recipe has one of both"
         if self.keep > experts:
-            raise InputError(f"The recipe keeps {self.keep} experts in every layer, and there are {experts}.")
+            raise InputError(
+                f"The recipe keeps {self.keep} experts in every layer, and there are {experts}.", "Keep fewer."
+            )
         return experts - self.keep
 
     @property

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from studio.contributions.model import Contributions, Question
 from studio.families.base import MoeShape
+from studio.recipes.recipe import Recipe
 
 
 def make_analysis(
@@ -53,6 +56,16 @@ def make_analysis(
         questions=tuple(Question(id=f"q{index}", klass=klass) for index, klass in enumerate(klasses)),
         sums=sums,
     )
+
+
+def recipes_of(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Recipe]:
+    """Recipes of these fields, but for the two aggregates that a zscore is refused with."""
+
+    def agrees(chosen: dict[str, Any]) -> bool:
+        aggregates = {chosen.get("aggregate"), chosen.get("protect_aggregate")}
+        return chosen.get("normalise") != "zscore" or aggregates.isdisjoint({"geomean", "lp4"})
+
+    return st.fixed_dictionaries(fields).filter(agrees).map(lambda chosen: Recipe(**chosen))
 
 
 @pytest.fixture(scope="session")

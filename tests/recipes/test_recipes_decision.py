@@ -20,6 +20,7 @@ from studio.recipes.minimums import with_minimums
 from studio.recipes.presets import PRESETS, preset
 from studio.recipes.recipe import Aggregate, Recipe
 from studio.recipes.scoring import normalise
+from tests.recipes.conftest import recipes_of
 
 Analysis = Callable[..., Contributions]
 
@@ -40,7 +41,7 @@ protecting: dict[str, st.SearchStrategy[Any]] = {
     "floor_clamp": st.sampled_from([None, (1, 4)]),
     "drop": st.integers(0, 10),
 }
-recipes = st.builds(Recipe, **protecting)
+recipes = recipes_of(**protecting)
 
 
 @given(seed=seeds, recipe=recipes)

@@ -20,6 +20,7 @@ from studio.recipes.dropmap import DropMap, check_router, most_droppable
 from studio.recipes.explain import explain
 from studio.recipes.presets import PRESETS
 from studio.recipes.recipe import Recipe
+from tests.recipes.conftest import recipes_of
 
 Analysis = Callable[..., Contributions]
 
@@ -41,7 +42,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "force_drop": st.sampled_from([{}, {"all": [3, 8]}, {"all": [11]}]),
     "drop": st.sampled_from([3, 6]),
 }
-recipes = st.builds(Recipe, **fields)
+recipes = recipes_of(**fields)
 
 
 def grouped(analysis: Analysis, seed: int) -> Contributions:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from studio.errors import FormatError, InputError, UnsupportedError
 from studio.recipes.presets import PRESETS, preset
 from studio.recipes.recipe import MOST, VERSION, Aggregate, Arithmetic, Criterion, Normalise, Outliers, Recipe
+from tests.recipes.conftest import recipes_of
 
-recipes = st.builds(
-    Recipe,
+recipes = recipes_of(
     criterion=st.sampled_from(get_args(Criterion)),
     alpha=st.floats(1e-6, 1e6),
     protect_top_per_question=st.integers(1, 500),
@@ -27,8 +27,7 @@ recipes = st.builds(
     aggregate=st.sampled_from(get_args(Aggregate)),
     drop=st.integers(0, 500),
 )
-extended = st.builds(
-    Recipe,
+extended = recipes_of(
     classes=st.none() | st.lists(st.text(max_size=3), min_size=1, max_size=3, unique=True),
     pool_classes=st.booleans(),
     normalise=st.sampled_from(get_args(Normalise)),
@@ -106,6 +105,9 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(fields: dict[str, Any
         ({"keep": 0}, "keep is 0"),
         ({"drop": 1, "normalise": "zscore", "aggregate": "geomean"}, "geomean needs positive values"),
         ({"drop": 1, "normalise": "zscore", "protect_aggregate": "geomean"}, "geomean needs positive values"),
+        ({"drop": 1, "normalise": "zscore", "aggregate": "lp4"}, "lp4 needs positive values"),
+        ({"drop": 1, "normalise": "zscore", "protect_aggregate": "lp4"}, "lp4 needs positive values"),
+        ({"drop": 1, "classes": ["a", "", ""]}, "classes name '' twice"),
         ({"drop": 1, "pool_classes": True, "protect_aggregate": "max"}, "pooled"),
         ({"drop": 1, "classes": []}, "classes is"),
         ({"drop": 1, "classes": ["a", "a"]}, "classes name 'a' twice"),
