@@ -92,7 +92,12 @@ def _require_finite(values: Array, *scores: Array) -> None:
 
 
 def _pooled(contributions: Contributions, recipe: Recipe, values: Array, weights: dict[str, float]) -> Array:
-    """All classes as one, [1, L, E]: the weighted sum of `values` [C, L, E], or their mean over all tokens."""
+    """All classes as one, [1, L, E]: the weighted sum of `values` [C, L, E], or their mean over all tokens.
+
+    The published arithmetic keeps classes of weight 0; here they would bring −∞ times 0, and means of no tokens.
+    """
+    values = values[as_array(weights) > 0]
+    weights = {klass: weight for klass, weight in weights.items() if weight > 0}
     factors = as_array(weights)[:, None, None]
     if recipe.criterion not in PER_TOKEN:
         total: Array = (values * factors).sum(axis=0, keepdims=True)
