@@ -22,7 +22,7 @@ from studio.cli.prompts import (
     calibration_of,
 )
 from studio.cli.recipes import require_used
-from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_bytes, result, story_path
+from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_bytes, require_apart, result, story_path
 from studio.errors import InputError
 
 if TYPE_CHECKING:
@@ -208,6 +208,7 @@ def map_(
     from studio.recipes.preview import preview
     from studio.staging import staged
 
+    require_apart((out, story_path(out)), (contributions, recipe, floor_contributions, layer_floor))
     chosen = _recipe(preset, recipe, drop, _weights(class_weight or []))
     if layer_floor is not None:
         chosen = with_layer_floors(chosen, read_bytes(layer_floor, "file of floors"), str(layer_floor))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from studio.cli.terminal import Json, Overwrite, progress_bar, read_bytes, result
+from studio.cli.terminal import Json, Overwrite, progress_bar, read_bytes, require_apart, result
 from studio.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def import_(
     from studio.recipes.generator import recipe_of_arguments
     from studio.staging import staged
 
+    require_apart([out], [arguments])
     recipe = recipe_of_arguments(read_bytes(arguments, "file of arguments"), str(arguments))
     with staged(out, overwrite=overwrite) as partial:
         partial.write_text(recipe.to_json(), encoding="utf-8")

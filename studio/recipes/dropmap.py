@@ -232,7 +232,7 @@ def check_router(shape: MoeShape, drop: int) -> None:
         )
     if drop <= most:
         return
-    remedy = f"Drop at most {most}."
+    remedy = f"Drop at most {most}, which keeps {shape.experts - most}."
     if left < 0:
         raise InputError(f"{drop} experts cannot be dropped where every layer has {shape.experts}.", remedy)
     if left < shape.top_k:

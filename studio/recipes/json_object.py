@@ -32,8 +32,12 @@ def parse_json(text: str | bytes, name: str) -> Any:
 
 def parse_object(text: str | bytes, name: str) -> Mapping[str, Any]:
     """The object that `text` holds; `FormatError`, which calls it `name`, when it is broken or something else."""
-    content = parse_json(text, name)
-    if not isinstance(content, dict):
+    return as_object(parse_json(text, name), name)
+
+
+def as_object(content: Any, name: str) -> Mapping[str, Any]:
+    """`content`; `FormatError` when it is no object."""
+    if not isinstance(content, Mapping):
         raise FormatError(name, "", f"it holds a {type(content).__name__} where an object is expected")
     return content
 

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, Valid
 
 from studio.errors import FormatError, InputError, UnsupportedError
 from studio.recipes.agreement import disagreement
-from studio.recipes.json_object import parse_object, shown
+from studio.recipes.json_object import as_object, parse_json, shown
 
 VERSION: Final = 2
 _VERSION_1_FIELDS: Final = (
@@ -228,7 +228,12 @@ class Recipe(BaseModel):
 
         Raises `FormatError` naming an unknown field or a wrong value, `UnsupportedError` for a newer version.
         """
-        content = source if isinstance(source, Mapping) else parse_object(source, name)
+        content = source if isinstance(source, Mapping) else parse_json(source, name)
+        if isinstance(content, list):
+            raise FormatError(
+                name, "", "it is a list, and not a recipe", "`recipe import` makes one of a generator's arguments."
+            )
+        content = as_object(content, name)
         for key, (what, remedy) in _OTHER_FILES.items():
             if key in content:
                 raise FormatError(name, "", what, remedy)

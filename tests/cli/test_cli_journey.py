@@ -183,6 +183,17 @@ def test_a_recipe_that_makes_no_map_as_it_stands_is_neither_mapped_nor_linked(
     assert not out.exists()
 
 
+def test_a_result_does_not_overwrite_what_it_is_made_from(verb: Run, contributions: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.story.json"  # where the story of mine.json would lie
+    recipe.write_text('{"drop": 3}')
+    before = contributions.read_bytes()
+    for out in (contributions, recipe, tmp_path / "mine.json"):
+        given = ("map", contributions, "--recipe", recipe, "--out", out, "--overwrite")
+        assert "would be overwritten" in verb(*given).mistake
+    assert "would be overwritten" in verb("recipe", "import", recipe, "--out", recipe, "--overwrite").mistake
+    assert recipe.read_text() == '{"drop": 3}' and contributions.read_bytes() == before
+
+
 def test_a_link_holds_the_floors_of_a_file(verb: Run, contributions: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text('{"drop": 3, "floor_layers_from": "file"}')
     (tmp_path / "floors.json").write_text('{"floor_per_layer": {"0": 2, "3": 1}}')

@@ -205,6 +205,7 @@ def test_presets_are_named_and_take_drop_and_weights() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        ('["--target", "98"]', "a list, and not a recipe.*`recipe import` makes one"),
         ('{"args": {"target": 98}}', "a generator's summary.*`recipe import` makes one of it"),
         ('{"recipe": {"drop": 1}, "recipe_hash": "00"}', "the story of a map.*field 'recipe' holds is one"),
         ('{"0": [1, 2]}', "a drop map.*story beside"),
