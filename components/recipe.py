@@ -94,7 +94,8 @@ def permalink_html(state: StudioState) -> str:
     """A link that opens the page with this recipe; nothing where no address could be so long."""
     if state.analysis is None:
         return ""
-    text = Permalink(state.recipe, state.analysis).to_text().removeprefix(PREFIX)
+    second = state.second if state.recipe.needs_second_analysis else None
+    text = Permalink(state.recipe, state.analysis, second).to_text().removeprefix(PREFIX)
     if len(text) > LONGEST_LINK:
         return "<span class='quiet'>Too much is said by hand for a link: save the recipe.</span>"
     return f'<a class="permalink" href="?recipe={text}" target="_blank">Link to this recipe</a>'
@@ -132,7 +133,7 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                 )
                 when = panel(when_html(state))
                 weights = gr.HTML(
-                    weights_json(opened.classes, state.recipe.class_weights),
+                    weights_json(opened.taking_part, state.recipe.class_weights),
                     html_template=_WEIGHTS,
                     js_on_load=script("weights.js"),
                     elem_id="weights",

@@ -34,6 +34,7 @@ def session_json(state: StudioState, analysis_path: str) -> str:
         "reference": state.reference,
         "analysis": state.analysis,
         "analysis_path": analysis_path,
+        "second": state.second,
         "preset": state.preset,
         "recipe": json.loads(state.recipe.to_json()),
         "imported": state.imported.to_metadata() if state.imported else None,
@@ -62,6 +63,9 @@ def _state(library: Library, content: Any) -> StudioState:
     key = content["analysis"]
     if key is not None:
         key = library.find_analysis(key, reference, str(content["analysis_path"]))
+    second = content.get("second")  # sessions of earlier versions have none
+    if second is not None:
+        second = library.find_analysis(second, reference)
     imported = content["imported"]
     if imported is not None:
         model = reference or library.analysis(key or "")
@@ -76,6 +80,7 @@ def _state(library: Library, content: Any) -> StudioState:
         preset=content["preset"] if content["preset"] in PRESETS else OWN,
         view=View(**content["view"]),
         imported=imported,
+        second=second,
         target=Target(**content["target"]),
         imatrix=imatrix,
     )
@@ -145,6 +150,7 @@ class Sessions:
         try:
             state = self.last(user) or opening
             state = state.targeting(replace(state.target, shown=False))  # a new tab has the table of tiers folded
+            state = replace(state, tuning=False)  # and the options of the recipe
             self.library.open(state)
         except EspalierError as problem:
             return opening, problem

@@ -70,7 +70,10 @@ def _layers(recipe: Recipe) -> str:
     if recipe.layer_floors or recipe.floor_layers_from != "recipe":
         return "Where all layers drop the same ids they have the same floor; Give floor, and no floors per layer."
     if {*recipe.force_keep, *recipe.force_drop} - {"all"}:
-        return "Where all layers drop the same ids, the layer of force_keep and force_drop can only be 'all'"
+        return (
+            "Where all layers drop the same ids, the layer of force_keep and force_drop can only be 'all'; "
+            "Release what is kept or dropped by hand in single layers first."
+        )
     return ""
 
 
