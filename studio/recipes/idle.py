@@ -62,7 +62,8 @@ def _of_protection(recipe: Recipe) -> dict[str, str]:
 
 
 def _of_floors(recipe: Recipe) -> dict[str, str]:
-    found, floors, own = {}, recipe.layer_floors, recipe.floor_layers_from
+    found: dict[str, str] = {}
+    floors, own = recipe.layer_floors, recipe.floor_layers_from
     if recipe.scope == "model":
         why = "All layers drop the same experts, so they have the same floor."
         found |= {"floor_layers_from": why, "layer_floors": why}

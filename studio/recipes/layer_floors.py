@@ -36,5 +36,5 @@ def layer_floors_text(floors: Mapping[str, float]) -> str:
     for (_, floor), run in runs:
         layers = [layer for _, (layer, _) in run]
         ends = str(layers[0]) if len(layers) == 1 else f"{layers[0]}..{layers[-1]}"
-        parts.append(f"{ends}: {floor:.12g}")
+        parts.append(f"{ends}: {repr(float(floor)).removesuffix('.0')}")
     return "; ".join(parts)
