@@ -142,7 +142,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     (
         "What is protected",
         (
-            Option("protect_top", "Highest scores", "So many experts of each layer are not dropped.", "number"),
+            Option("protect_top", "Protect the highest scores", "So many experts of each layer are not dropped.", "number"),
             Option(
                 "protect_aggregate",
                 "They are the highest by",
@@ -159,7 +159,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             ),
             Option(
                 "protect_top_per_class",
-                "Highest of every class",
+                "Protect the highest of every class",
                 "So many experts with the highest value in a class are not dropped, for each class.",
                 "number",
             ),
@@ -171,7 +171,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
             ),
             Option(
                 "floor",
-                "Floor",
+                "Protect by a floor",
                 "So many experts of each layer with the highest value in any class of that analysis are not dropped.",
                 "number",
             ),
