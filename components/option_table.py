@@ -142,7 +142,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     (
         "What is protected",
         (
-            Option("protect_top", "Protect the highest scores", "So many experts of each layer are not dropped.", "number"),
+            Option("protect_top", "Protect the highest scores", "So many of each layer are not dropped.", "number"),
             Option(
                 "protect_aggregate",
                 "They are the highest by",
