@@ -372,7 +372,7 @@ class Library:
         shape = self.reference(name).shape
         if state.analysis is not None and self.analysis(state.analysis).shape.same_grid(shape):
             return replace(state, reference=name, imatrix=None)
-        return StudioState.opening(name, None, shape).looking(state.view).targeting(state.target)
+        return state.opening_another(name, None, shape)
 
     def with_analysis(self, state: StudioState, path: Path) -> StudioState:
         """`state` with another analysis, itself where it is open already; what was chosen stays where it fits.
@@ -402,8 +402,8 @@ class Library:
         contributions = self.analysis(key)
         view = state.view.within(contributions.classes)
         if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
-            opened = StudioState.opening(state.reference, key, contributions.shape)
-            return self.fitted(opened.looking(view).targeting(state.target).weighing(state.imatrix))
+            opened = state.opening_another(state.reference, key, contributions.shape)
+            return self.fitted(opened.looking(view).weighing(state.imatrix))
         return self.fitted(replace(state, analysis=key, view=view, cell=None))
 
     def fitted(self, state: StudioState) -> StudioState:

@@ -121,7 +121,8 @@ def _second(opened: Opened) -> Contributions | None:
 def _classes(opened: Opened, option: Option) -> tuple[str, ...]:
     """The classes that an option has something for."""
     if option.field == "class_minimums":
-        return (_second(opened) or opened.contributions or opened).classes
+        second = _second(opened)
+        return second.classes if second else opened.classes
     return opened.classes if option.kind == "ticks" else opened.taking_part if option.kind == "numbers" else ()
 
 

@@ -27,14 +27,15 @@ LOCAL = "local"
 """The one person of a page without a login."""
 
 
-def session_json(state: StudioState, analysis_path: str) -> str:
-    """What a tab shows, without its history."""
+def session_json(state: StudioState, analysis_path: str, second_path: str = "") -> str:
+    """What a tab shows, without its history; the paths are where its analyses lie."""
     content = {
         "version": VERSION,
         "reference": state.reference,
         "analysis": state.analysis,
         "analysis_path": analysis_path,
         "second": state.second,
+        "second_path": second_path,
         "preset": state.preset,
         "recipe": json.loads(state.recipe.to_json()),
         "imported": state.imported.to_metadata() if state.imported else None,
@@ -65,7 +66,7 @@ def _state(library: Library, content: Any) -> StudioState:
         key = library.find_analysis(key, reference, str(content["analysis_path"]))
     second = content.get("second")  # sessions of earlier versions have none
     if second is not None:
-        second = library.find_analysis(second, reference)
+        second = library.find_analysis(second, reference, str(content["second_path"]))
     imported = content["imported"]
     if imported is not None:
         model = reference or library.analysis(key or "")
@@ -116,9 +117,9 @@ class Sessions:
             state = self._unwritten.get(user)
         if state is None:  # a later one went to disk already
             return
-        path = str(self.library.analysis_path(state.analysis)) if state.analysis else ""
+        paths = (str(self.library.analysis_path(key)) if key else "" for key in (state.analysis, state.second))
         with staged(self.path(user), overwrite=True) as partial:
-            partial.write_text(session_json(state, path), encoding="utf-8")
+            partial.write_text(session_json(state, *paths), encoding="utf-8")
         with self._lock:
             if self._unwritten.get(user) is state:
                 del self._unwritten[user]

@@ -110,6 +110,12 @@ class StudioState:
         drop = most_dropped(shape, shape.experts // 4) if shape else 0
         return cls(reference, analysis, preset(first, drop, {}), first)
 
+    def opening_another(self, reference: str, analysis: str | None, shape: MoeShape) -> StudioState:
+        """What this tab shows of another grid, for which nothing fits that was chosen."""
+        opened = StudioState.opening(reference, analysis, shape)
+        same = {name: getattr(self, name) for name in ("view", "target", "tuning", "answered", "user")}
+        return replace(opened, **same)
+
     @property
     def choice(self) -> Choice:
         """What makes the map."""
