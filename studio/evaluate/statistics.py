@@ -77,7 +77,7 @@ def mcnemar(better: int, worse: int) -> float:
     for k in range(min(better, worse)):
         ways = ways * (differing - k) // (k + 1)  # "differing choose k + 1"
         tail += ways
-    return min(1.0, 2 * tail / 2**differing)
+    return min(1.0, float(2 * tail / 2**differing))
 
 
 def bootstrap_difference(
