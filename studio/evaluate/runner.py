@@ -43,6 +43,7 @@ def evaluate(
     configuration: Configuration,
     workspace: Workspace,
     *,
+    name: str | None = None,
     slots: int = SLOTS,
     silence_s: float = SILENCE_S,
     restarts: int = RESTARTS,
@@ -51,12 +52,14 @@ def evaluate(
 ) -> Result:
     """Ask the GGUF at `model` all questions of `task`; the result is written where `folder_of` says.
 
+    `name` is what to call the model, where that is not its file's name.
+
     What was measured already is read and not measured again, unless `overwrite` says so. A run that was interrupted
     goes on where it was. Raises `InputError` and `UnsupportedError` for a file that holds no language model,
     `ResourceError` for one that does not fit in memory, `ProcessError` when its server goes on failing.
     """
     memory.model_need(model, configuration.context, slots)  # before its gigabytes are hashed
-    record = model_record(model, workspace, progress)
+    record = model_record(model, workspace, progress, name=name)
     inputs: dict[str, JsonValue] = {
         "task": task.file,
         "task_sha256": task.sha256,
@@ -64,11 +67,11 @@ def evaluate(
         "questions": len(task.questions),
     }
     ground = ground_of(KIND, task.name, configuration.fields, dict(inputs))
-    name, folder = file_name(KIND, task.name, ground, record.sha256), folder_of(model, workspace)
-    if not overwrite and (known := find(model, name, workspace)) is not None:
-        return known
+    file, folder = file_name(KIND, task.name, ground, record.sha256), folder_of(model, workspace)
+    if not overwrite and (known := find(model, file, workspace)) is not None:
+        return known.model_copy(update={"model": record})  # the same bytes may lie here under another name
     started = time.monotonic()
-    with resumable(folder, name, ground[:16], outlives=_INTERRUPTIONS) as place:
+    with resumable(folder, file, ground[:16], outlives=_INTERRUPTIONS) as place:
         journal = _Journal(place / "answers.jsonl")
         with _pool(workspace, configuration, slots) as pool:
             respondent = Respondent(pool, model, configuration, silence_s=silence_s, restarts=restarts)
