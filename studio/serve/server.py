@@ -12,13 +12,15 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from studio.errors import ProcessError
-from studio.serve.client import ChatStream, Message, Sampler, request_body
+from studio.serve.client import LOOPBACK, SILENCE_S, ChatStream, Message, Sampler, request_body
 
 CONTEXT = 4096
 """Tokens of a conversation, prompt and answers, unless someone asks for more."""
@@ -35,6 +37,14 @@ _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-server-sp
 def usable_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible API; the key belongs into no log and no list of processes."""
+
+    url: str
+    api_key: str = field(repr=False)
 
 
 class ModelServer:
@@ -110,13 +120,28 @@ class ModelServer:
         """Whether the child runs."""
         return self._process.poll() is None
 
-    def stream(self, messages: Sequence[Message], sampler: Sampler, *, thinking: bool = False) -> ChatStream:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        sampler: Sampler,
+        *,
+        thinking: bool = False,
+        also: Mapping[str, Any] | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> ChatStream:
         """Ask; the answer comes as an iterator of `Delta`, whose `stop` ends it.
 
-        Iterating raises `InputError` for a conversation that does not fit, `ProcessError` with the log's last lines
-        when the server dies.
+        A last message of the assistant is continued. `also` are fields of the request that no sampler has. Iterating
+        raises `TooLongError` for a conversation that does not fit, `ProcessError` with the log's last lines when the
+        server dies, or says nothing for `silence_s` seconds.
         """
-        return ChatStream(self.port, self._api_key, request_body(messages, sampler, thinking), self._lost)
+        body = {**request_body(messages, sampler, thinking), **(also or {})}
+        return ChatStream(self.port, self._api_key, body, self._lost, silence_s)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where other programs of this machine can ask as they ask OpenAI."""
+        return Endpoint(f"http://{LOOPBACK}:{self.port}/v1", self._api_key)
 
     def stop(self) -> None:
         """Kill the child; its memory is free when this returns."""
