@@ -14,6 +14,8 @@ from studio.errors import InputError, UnsupportedError
 KV_BYTES = 2  # keys and values are kept in f16
 UBATCH = 512  # llama.cpp's default: tokens of a prompt that are computed together
 GIB = 1 << 30
+PROCESS_BYTES = 128 << 20
+"""Python and llama.cpp with all that is neither weights, keys and values nor logits."""
 
 CARDS = (12, 16, 24, 32, 48, 80)
 """What graphics cards have, in GiB."""
@@ -74,6 +76,12 @@ def logit_bytes(header: GgufHeader) -> int:
     """Bytes of the logits of a batch, in f32: the largest of the compute buffers."""
     vocabulary = next((tensor.shape[-1] for tensor in header.tensors if tensor.name == "token_embd.weight"), 0)
     return UBATCH * vocabulary * 4
+
+
+def ram_bytes(header: GgufHeader, context: int, conversations: int = 1) -> int:
+    """What a model takes in main memory, all of it there: an estimate from above."""
+    weights = sum(tensor.size for tensor in header.tensors)
+    return weights + conversations * kv_bytes(header, context) + logit_bytes(header) + PROCESS_BYTES
 
 
 def context_length(header: GgufHeader) -> int | None:

@@ -13,12 +13,10 @@ import psutil
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
 from studio.machine import free_ram
-from studio.quantize.fit import GIB, context_length, kv_bytes, logit_bytes
+from studio.quantize.fit import GIB, context_length, ram_bytes
 
 MEMORY_VARIABLE = "ESPALIER_MODEL_MEMORY"
 """Environment variable: bytes that chat may use for models, instead of what the system has free."""
-
-PROCESS_BYTES = 128 << 20  # Python and llama.cpp with all that is neither weights, keys and values nor logits
 
 
 @dataclass(frozen=True)
@@ -64,9 +62,7 @@ def model_need(path: Path, context: int, slots: int) -> ModelNeed:
 def _model_need(path: Path, _signature: tuple[int, int], context: int, slots: int) -> ModelNeed:
     header = read_header(path)
     context = min(context, context_length(header) or context)
-    weights = sum(tensor.size for tensor in header.tensors)
-    conversations = slots * kv_bytes(header, context)
-    return ModelNeed(context, weights + conversations + logit_bytes(header) + PROCESS_BYTES)
+    return ModelNeed(context, ram_bytes(header, context, slots))
 
 
 def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0) -> Fit:
