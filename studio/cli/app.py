@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, imatrix, insights, jobs, models, prompts, recipes
+from studio.cli import chat, contributions, diverge, imatrix, insights, jobs, models, prompts, recipes
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -32,6 +32,7 @@ VERBS: dict[str, Verb] = {
     "convert": (models.convert, "convert my-model --out my-model.gguf"),
     "plan": (models.plan, "plan my-model.gguf --tier Q4_K_M --json"),
     "quantize": (models.quantize, "quantize my-model.gguf --tier Q4_K_M --tier Q6_K --map map.json --out tiers"),
+    "diverge": (diverge.diverge, "diverge small-Q4_K_M.gguf --against my-model.gguf --text book.txt --context 512"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
 }
 JOB_VERBS: dict[str, Verb] = {

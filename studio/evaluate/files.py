@@ -75,7 +75,7 @@ def diverge(
     when llama.cpp fails, and what `prepare` raises.
     """
     headers = [read_header(path) for path in (reference, candidate)]
-    _require_comparable(headers[0], headers[1], context)
+    require_comparable(headers[0], headers[1], context)
     if together is None:
         together = _fit_together(headers, context)
     scratch.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,8 @@ def _read(file: IO[bytes], count: int, vocabulary: int) -> Iterator[Rows]:
         yield np.frombuffer(file.read(rows * vocabulary * 4), dtype=np.float32).reshape(rows, vocabulary)
 
 
-def _require_comparable(reference: GgufHeader, candidate: GgufHeader, context: int) -> None:
+def require_comparable(reference: GgufHeader, candidate: GgufHeader, context: int) -> None:
+    """Raise unless both hold language models of one vocabulary that take `context` tokens; see `diverge`."""
     for header in (reference, candidate):
         architecture = architecture_of(header)
         if header.values.get(f"{architecture}.attention.causal") is False:

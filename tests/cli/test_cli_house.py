@@ -36,6 +36,7 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "convert",
         "plan",
         "quantize",
+        "diverge",
         "chat",
     }
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}
