@@ -62,13 +62,14 @@ def diverge(
     threads: int | None = None,
     together: bool | None = None,
     offload: Offload | None = None,
+    wide: bool = False,
     progress: Progress = silent,
 ) -> FileDivergence:
     """Compare two GGUF files on the samples that `prepare` makes, none longer than `context` tokens.
 
     Both models run at the same time where memory allows, else one after the other, and the logits of the reference lie
     in a file in `scratch` meanwhile; `together` decides otherwise. Both give the same numbers. `scratch` is a folder
-    that gets the logs too.
+    that gets the logs too. `wide` is as for `LlamaModel`.
 
     Raises `UnsupportedError` for a file without a language model, `MismatchError` for two of different vocabularies,
     `InputError` for a context longer than the model's, `ResourceError` for too little memory or disk, `ProcessError`
@@ -82,7 +83,8 @@ def diverge(
     each = threads or threads_for(2 if together else 1)
 
     def opened(path: Path, name: str) -> LogitsProcess:
-        return LogitsProcess(path, context=context, threads=each, log=scratch / f"{name}.log", offload=offload)
+        log = scratch / f"{name}.log"
+        return LogitsProcess(path, context=context, threads=each, log=log, offload=offload, wide=wide)
 
     with ExitStack() as stack:
         first = stack.enter_context(opened(reference, "reference"))

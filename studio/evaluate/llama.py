@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from gguf.constants import GGMLQuantizationType
 
 from studio.errors import EspalierError, InputError, UnsupportedError
 from studio.quantize.fit import UBATCH
@@ -24,6 +25,8 @@ KNOWN_BUILDS = ("2026.10.11549",)
 """Versions of xllamacpp whose llama.h has been compared with the structures here."""
 OUTPUT_BYTES = 64 << 20
 """Logits that are computed at a time take at most this much: 64 tokens of a vocabulary of 262,144."""
+
+_FLASH_ATTENTION_OFF = 0  # LLAMA_FLASH_ATTN_TYPE_DISABLED
 
 _pointer, _int32, _uint32, _float, _bool = (
     ctypes.c_void_p,
@@ -178,10 +181,11 @@ def rows_at_a_time(vocabulary: int) -> int:
 class LlamaModel:
     """A GGUF that is open for sequences of up to `context` tokens, one after the other.
 
-    Raises `InputError` when llama.cpp cannot load it; why stands in its log, on stderr.
+    With `wide`, keys and values are kept in f32 and attention is computed step by step: slower, and without the
+    rounding of f16. Raises `InputError` when llama.cpp cannot load it; why stands in its log, on stderr.
     """
 
-    def __init__(self, path: str, *, context: int, threads: int, offload: Offload) -> None:
+    def __init__(self, path: str, *, context: int, threads: int, offload: Offload, wide: bool) -> None:
         self._llama = llama = bound()
         llama.llama_backend_init()
         model_params = llama.llama_model_default_params()
@@ -200,6 +204,9 @@ class LlamaModel:
         params.n_outputs_max = self._rows
         params.n_threads = params.n_threads_batch = threads
         params.swa_full = False  # as in llama.cpp's own tools
+        if wide:
+            params.type_k = params.type_v = GGMLQuantizationType.F32
+            params.flash_attn_type = _FLASH_ATTENTION_OFF
         self._context = llama.llama_init_from_model(self._model, params)
         if not self._context:
             raise InputError(f"llama.cpp cannot open {path} for {context} tokens.")

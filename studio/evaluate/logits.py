@@ -32,8 +32,17 @@ class LogitsProcess:
     Every method raises `ProcessError` with the last lines of `log` when the child is gone.
     """
 
-    def __init__(self, path: Path, *, context: int, threads: int, log: Path, offload: Offload | None = None) -> None:
-        """Raises `UnsupportedError` where the llama.cpp that is installed is not known."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        threads: int,
+        log: Path,
+        offload: Offload | None = None,
+        wide: bool = False,
+    ) -> None:
+        """`wide` is as for `LlamaModel`. Raises `UnsupportedError` where llama.cpp is of an unknown build."""
         bound()  # refused here, and not by a child that ends
         self.path = path
         self._log = log
@@ -46,7 +55,7 @@ class LogitsProcess:
                 cwd=Path(__file__).parents[2],  # where `studio` is found
                 start_new_session=True,  # Ctrl-C is for the parent, which then ends its children
             )
-        settings = {"path": str(path.resolve()), "context": context, "threads": threads}
+        settings = {"path": str(path.resolve()), "context": context, "threads": threads, "wide": wide}
         self._send({**settings, "offload": asdict(offload or Offload())})
         self._about: dict[str, Any] | None = None
 
