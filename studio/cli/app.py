@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, diverge, imatrix, insights, jobs, models, prompts, recipes
+from studio.cli import chat, contributions, diverge, fits, imatrix, insights, jobs, models, prompts, recipes
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -33,6 +33,7 @@ VERBS: dict[str, Verb] = {
     "plan": (models.plan, "plan my-model.gguf --tier Q4_K_M --json"),
     "quantize": (models.quantize, "quantize my-model.gguf --tier Q4_K_M --tier Q6_K --map map.json --out tiers"),
     "diverge": (diverge.diverge, "diverge small-Q4_K_M.gguf --against my-model.gguf --text book.txt --context 512"),
+    "fits": (fits.fits, "fits small-Q4_K_M.gguf --gpu-gib 12 --context 8192 --with my-model.gguf"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
 }
 JOB_VERBS: dict[str, Verb] = {

@@ -19,7 +19,7 @@ from studio.evaluate.logits import LogitsProcess, Rows, block_sizes
 from studio.evaluate.samples import Sample, Samples
 from studio.machine import free_ram, threads_for
 from studio.progress import Progress, Tally, silent
-from studio.quantize.fit import GIB, architecture_of, context_length, ram_bytes
+from studio.quantize.fit import GIB, architecture_of, context_length, need_of
 from studio.quantize.placement import Offload
 from studio.staging import explained_disk_errors, require_disk
 
@@ -187,7 +187,7 @@ def _raw(header: GgufHeader, key: str) -> bytes | None:
 
 def _fit_together(headers: Sequence[GgufHeader], context: int) -> bool:
     """Whether both fit in main memory at the same time; `ResourceError` where one does not even alone."""
-    needs = [ram_bytes(header, context) for header in headers]
+    needs = [need_of(header, context).in_ram for header in headers]
     free = free_ram()
     if max(needs) > free:
         worst = headers[needs.index(max(needs))].path.name

@@ -18,6 +18,7 @@ from pathlib import Path
 from studio.child import ending, log_tail
 from studio.errors import ProcessError
 from studio.machine import usable_cores
+from studio.quantize.placement import Offload
 from studio.serve.client import ChatStream, Message, Sampler, request_body
 
 CONTEXT = 4096
@@ -54,12 +55,14 @@ class ModelServer:
         context: int = CONTEXT,
         slots: int = SLOTS,
         threads: int | None = None,
+        offload: Offload | None = None,
         timeout_s: float = LOAD_TIMEOUT_S,
     ) -> ModelServer:
         """Load `path` for `slots` conversations of `context` tokens each; returns when it can answer.
 
-        The child's output goes to `log`, which is written anew. Raises `ProcessError` with the log's last lines when
-        the model cannot be loaded, or is not within `timeout_s` seconds.
+        `offload` says what of it goes to the graphics card; by default llama.cpp decides. The child's output goes to
+        `log`, which is written anew. Raises `ProcessError` with the log's last lines when the model cannot be loaded,
+        or is not within `timeout_s` seconds.
         """
         api_key = secrets.token_urlsafe(32)
         settings = {
@@ -67,6 +70,7 @@ class ModelServer:
             "context": context,
             "slots": slots,
             "threads": threads or max(1, usable_cores() - 1),
+            "offload": None if offload is None else [offload.gpu_layers, offload.overrides],
             "api_key": api_key,  # through the pipe, where no list of processes shows it
         }
         log.parent.mkdir(parents=True, exist_ok=True)

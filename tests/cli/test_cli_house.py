@@ -37,6 +37,7 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "plan",
         "quantize",
         "diverge",
+        "fits",
         "chat",
     }
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}
