@@ -18,6 +18,7 @@ ROOMS = (
     "artifacts",
     "jobs",
     "sessions",
+    "searches",
     "cache",
 )
 
@@ -71,6 +72,10 @@ class Workspace:
     @property
     def sessions(self) -> Path:
         return self.root / "sessions"
+
+    @property
+    def searches(self) -> Path:
+        return self.root / "searches"
 
     @property
     def cache(self) -> Path:

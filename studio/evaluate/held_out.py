@@ -93,8 +93,8 @@ def split(calibration: Calibration, share: float, seed: int = 0) -> tuple[Calibr
     """
     by_class: dict[str, dict[bytes, list[Prompt]]] = {}
     for prompt in calibration.prompts:
-        said = repr([seed, [dict(message) for message in prompt.messages], prompt.passage])
-        by_class.setdefault(prompt.klass, {}).setdefault(hashlib.sha256(said.encode()).digest(), []).append(prompt)
+        lot = hashlib.sha256(f"{seed}\n{question_of(prompt)}".encode()).digest()
+        by_class.setdefault(prompt.klass, {}).setdefault(lot, []).append(prompt)
     first: set[str] = set()
     for klass, drawn in by_class.items():
         if len(drawn) < 2:
@@ -103,6 +103,11 @@ def split(calibration: Calibration, share: float, seed: int = 0) -> tuple[Calibr
         first.update(prompt.id for lot in sorted(drawn)[:size] for prompt in drawn[lot])
     parts = [tuple(p for p in calibration.prompts if (p.id in first) == wanted) for wanted in (True, False)]
     return replace(calibration, prompts=parts[0]), replace(calibration, prompts=parts[1])
+
+
+def question_of(prompt: Prompt) -> str:
+    """What is asked in `prompt`, whatever it is called: the same for the same question."""
+    return repr([[dict(message) for message in prompt.messages], prompt.passage])
 
 
 def overlap(contributions: Contributions, calibration: Calibration) -> str:
