@@ -40,9 +40,9 @@ logger = logging.getLogger(__name__)
 MODEL, HELD_OUT = ASSETS / "demo-model", ASSETS / "demo-heldout.jsonl"
 SHARES = (0.25, 0.5)
 SEARCH_SEED = 7
-SEARCHED = 60
+SEARCHED = 30
 """Exercises of each class that the search goes by, as far as there are so many that do not come with the model."""
-RANDOM_SEEDS = range(5)
+RANDOM_SEEDS = range(3)
 BEGIN, END = "<!-- search-table -->", "<!-- /search-table -->"
 NAMES = {
     "total": "total contribution (98e-v3)",

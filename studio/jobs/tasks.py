@@ -16,6 +16,7 @@ from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
 from studio.jobs.measure import Measure
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
+from studio.jobs.search import Search
 from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
 from studio.progress import Progress
 from studio.staging import require_disk
@@ -102,6 +103,7 @@ TASKS: dict[str, type[Task]] = {
     "build": Build,
     "similarity": Similarity,
     "measure": Measure,
+    "search": Search,
 }
 
 

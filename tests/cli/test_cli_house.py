@@ -33,6 +33,7 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "similarity",
         "map",
         "measure",
+        "search",
         "prune",
         "convert",
         "plan",
