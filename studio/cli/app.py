@@ -13,7 +13,21 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, diverge, evaluate, fits, imatrix, insights, jobs, models, prompts, recipes
+from studio.cli import (
+    chat,
+    contributions,
+    diverge,
+    evaluate,
+    fits,
+    imatrix,
+    insights,
+    jobs,
+    measure,
+    models,
+    prompts,
+    recipes,
+    search,
+)
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -28,6 +42,11 @@ VERBS: dict[str, Verb] = {
     "insights": (insights.insights, "insights demo.safetensors"),
     "similarity": (insights.similarity, "similarity demo --layers 6 --pairs 100"),
     "map": (contributions.map_, "map v4.safetensors --preset 98e-v4 --drop 30 --class-weight code=3 --out map.json"),
+    "measure": (measure.measure, "measure demo --map map.json"),
+    "search": (
+        search.search,
+        "search demo --contributions demo.safetensors --drop 8 --drop 16 --budget 120 --out found",
+    ),
     "prune": (models.prune, "prune my-model --map map.json --out my-model-98e"),
     "convert": (models.convert, "convert my-model --out my-model.gguf"),
     "plan": (models.plan, "plan my-model.gguf --tier Q4_K_M --json"),

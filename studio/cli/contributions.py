@@ -209,7 +209,7 @@ def map_(
     from studio.staging import staged
 
     require_apart((out, story_path(out)), (contributions, recipe, floor_contributions, layer_floor))
-    chosen = _recipe(preset, recipe, drop, _weights(class_weight or []))
+    chosen = chosen_recipe(preset, recipe, drop, class_weights(class_weight or []))
     if layer_floor is not None:
         chosen = with_layer_floors(chosen, read_bytes(layer_floor, "file of floors"), str(layer_floor))
     require_used(floor_contributions, chosen)
@@ -247,7 +247,7 @@ def map_(
     result(json, fields, text)
 
 
-def _recipe(preset: str | None, path: Path | None, drop: int | None, weights: dict[str, float]) -> Recipe:
+def chosen_recipe(preset: str | None, path: Path | None, drop: int | None, weights: dict[str, float]) -> Recipe:
     """The recipe that the options describe; what they say on top of a recipe file changes it."""
     from studio.recipes import presets
     from studio.recipes.recipe import Recipe
@@ -267,7 +267,7 @@ def _recipe(preset: str | None, path: Path | None, drop: int | None, weights: di
     return named.but(class_weights={**named.class_weights, **weights}) if weights else named
 
 
-def _weights(given: list[str]) -> dict[str, float]:
+def class_weights(given: list[str]) -> dict[str, float]:
     weights = {}
     for text in given:
         klass, equals, number = text.partition("=")

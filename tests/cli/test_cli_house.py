@@ -32,6 +32,8 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "insights",
         "similarity",
         "map",
+        "measure",
+        "search",
         "prune",
         "convert",
         "plan",
