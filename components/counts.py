@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from components.curves import Dot, Line, Tick, curves
+from components.follow import follow, open_accordion
 from components.library import Library, Opened
 from components.markup import class_label, failure, notice, percent_text, size_text, table
 from components.outputs import FIRST, MORE, OFFERED
@@ -36,8 +37,6 @@ _ROWS = 12
 class CountsPart:
     """What the wiring needs of this part."""
 
-    shown: gr.State
-    """Whether the part is open."""
     accordion: gr.Accordion
     text: gr.HTML
     tier: gr.Dropdown
@@ -206,7 +205,7 @@ def answer_html(fit: Fit, experts: int) -> str:
 
 def counts_part() -> CountsPart:
     """Lay the part out, closed: nothing is computed until somebody looks."""
-    shown, found = gr.State(False), gr.State(None)
+    found = gr.State(None)
     with gr.Accordion("What each number keeps, and the number for a size", open=False, elem_id="counts") as accordion:
         text = panel(elem_id="counts-text")
         panel("<h3 class='panel-title'>How many have to go for a size?</h3>")
@@ -226,7 +225,7 @@ def counts_part() -> CountsPart:
             )
         answer = panel(elem_id="counts-answer")
         use = gr.Button("Drop as many", size="sm", interactive=False, elem_id="counts-use")
-    return CountsPart(shown, accordion, text, tier, room, gib, answer, use, found)
+    return CountsPart(accordion, text, tier, room, gib, answer, use, found)
 
 
 def wire_counts(
@@ -239,20 +238,16 @@ def wire_counts(
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     outputs = [part.text, part.answer, part.use, part.found]
 
-    def fresh(now: StudioState, shown: bool, *asked: Any) -> dict[Any, Any]:
-        return rendered(library, part, library.open(now), *asked) if shown else {part.text: gr.skip()}
-
-    def on_expand(now: StudioState, *asked: Any) -> dict[Any, Any]:
-        return {part.shown: True, **fresh(now, True, *asked)}
+    def fresh(now: StudioState, *asked: Any) -> dict[Any, Any]:
+        return rendered(library, part, library.open(now), *asked)
 
     def on_room(now: StudioState, *asked: Any) -> dict[Any, Any]:
-        return {part.gib: gr.Number(visible=asked[1] == FILE), **fresh(now, True, *asked)}
+        return {part.gib: gr.Number(visible=asked[1] == FILE), **fresh(now, *asked)}
 
-    part.accordion.expand(on_expand, [state, *part.asked], [part.shown, *outputs], **live)
-    part.accordion.collapse(lambda: False, None, part.shown, **live)
-    asked = [state, part.shown, *part.asked]
-    gr.on([one.change for one in changed], fresh, asked, outputs, trigger_mode="always_last", **live)
-    part.room.input(on_room, [state, *part.asked], [part.gib, *outputs], **live)
+    asked = [state, *part.asked]
+    part.accordion.expand(fresh, asked, outputs, **live)
+    follow([one.change for one in changed], open_accordion("counts"), fresh, asked, outputs)
+    part.room.input(on_room, asked, [part.gib, *outputs], **live)
     for control in (part.tier, part.gib):
         control.input(fresh, asked, outputs, trigger_mode="always_last", **live)
     return part.use.click(lambda found: found, part.found, drop, **live).then

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from components import heatmap, outputs, recipe, reference, sizes
+from components import heatmap, outputs, recipe, reference, sizes, why
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.compare import wire_compare
@@ -99,7 +99,7 @@ class Stations:
             tiers.coverage,
             tiers.problem,
         ]
-        controls = [*self.see.controls, *self.choose.controls, *building]
+        controls = [*self.see.controls, *self.choose.controls, *building, self.see.cell]
         return [*self.results, *controls, *self.load.changing]
 
 
@@ -203,6 +203,7 @@ def _everything(studio: Studio, stations: Stations, opened: Opened) -> Updates:
         see.klass: gr.Dropdown(heatmap.class_choices(classes), value=state.view.klass),
         see.minus: gr.Dropdown(heatmap.minus_choices(classes), value=state.view.minus or heatmap.NOBODY),
         see.scale: state.view.scale,
+        see.cell: shown_cell(opened),
         choose.preset: gr.Radio(recipe.preset_choices(state), value=state.preset),
         choose.drop: gr.Slider(maximum=opened.most, step=opened.step, value=min(state.recipe.drop, opened.most)),
         choose.weights: weights_json(classes, state.recipe.class_weights),
@@ -250,8 +251,9 @@ def _wire(studio: Studio, stations: Stations) -> None:
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
         opened = library.open(now.pointing(event.row, event.expert))
+        html = why.cell(opened)
         studio.sessions.keep(opened.state)
-        return {state: opened.state, see.cell: shown_cell(opened)}
+        return {state: opened.state, see.cell: gr.HTML(html, visible=True)}
 
     def rendered(opened: Opened, name: str, chosen: Any, more: Any) -> Updates:
         """The page after a choice that was not made with the controls of the third station, which follow."""

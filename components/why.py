@@ -11,6 +11,7 @@ import gradio as gr
 import numpy as np
 
 from components.curves import HEIGHT, Boxes, Dot, Line, Tick, curves
+from components.follow import follow, open_accordion
 from components.library import Library, Opened
 from components.markup import class_label, facts, failure, notice, percent_text, table
 from components.shown import cell_html
@@ -51,8 +52,6 @@ _HURT = 3
 class WhyPart:
     """What the wiring needs of this part."""
 
-    shown: gr.State
-    """Whether the part about the whole map is open."""
     accordion: gr.Accordion
     text: gr.HTML
 
@@ -272,15 +271,17 @@ def map_html(opened: Opened) -> str:
 
 def why_part() -> WhyPart:
     """Lay the part out, closed: nothing is computed until somebody looks."""
-    shown = gr.State(False)
     with gr.Accordion("What the map does to classes and layers", open=False, elem_id="why") as accordion:
         text = panel(elem_id="why-text")
-    return WhyPart(shown, accordion, text)
+    return WhyPart(accordion, text)
 
 
 def shown_cell(opened: Opened) -> gr.HTML:
-    """The panel of the chosen cell, which is not there while there is none. Raises as `cell`."""
-    html = cell(opened)
+    """The panel of the chosen cell, which is not there while there is none."""
+    try:
+        html = cell(opened)
+    except EspalierError as error:
+        html = failure(error)
     return gr.HTML(html, visible=bool(html))
 
 
@@ -288,21 +289,16 @@ def wire_why(library: Library, state: gr.State, part: WhyPart, chosen_cell: gr.H
     """Compute when the part is opened, and while it or a cell is shown, when one of `changed` changes."""
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def fresh(now: StudioState, shown: bool) -> dict[Any, Any]:
-        cells = {} if now.cell else {chosen_cell: gr.HTML(visible=False)}
-        if not (shown or now.cell):
-            return cells
+    def of_map(now: StudioState) -> str:
         try:
-            opened = library.open(now)
-            texts = {part.text: map_html(opened)} if shown else {}
-            return texts | cells | ({chosen_cell: shown_cell(opened)} if now.cell else {})
+            return map_html(library.open(now))
         except EspalierError as error:
-            return {part.text: failure(error)} | cells
+            return failure(error)
 
-    def on_expand(now: StudioState) -> dict[Any, Any]:
-        return {part.shown: True, **fresh(now, True)}
+    def of_cell(now: StudioState) -> gr.HTML:
+        return shown_cell(library.open(now))
 
-    part.accordion.expand(on_expand, state, [part.shown, part.text, chosen_cell], **live)
-    part.accordion.collapse(lambda: False, None, part.shown, **live)
-    follows = [one.change for one in changed]
-    gr.on(follows, fresh, [state, part.shown], [part.text, chosen_cell], trigger_mode="always_last", **live)
+    part.accordion.expand(of_map, state, part.text, **live)
+    events = [one.change for one in changed]
+    follow(events, open_accordion("why"), of_map, [state], [part.text])
+    follow(events, "#cell :is(table, .notice)", of_cell, [state], [chosen_cell])
