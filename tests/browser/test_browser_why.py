@@ -52,7 +52,7 @@ def test_closed_panels_ask_nothing_of_the_server(open_page: OpenPage) -> None:
             asked.append(request.post_data_json["fn_index"])
 
     page.on("request", listen)
-    page.wait_for_timeout(4000)
+    page.wait_for_timeout(5500)
     timers = set(asked)
     page.click("#map-mode label:has-text('Keep')")
     page.locator(".plot").focus()

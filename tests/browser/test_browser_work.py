@@ -78,6 +78,35 @@ def test_cells_are_kept_dropped_and_released_by_click_drag_and_label(open_page: 
     expect(page.locator(BY_HAND)).to_have_text("By hand: 8 kept.")
 
 
+def test_marks_lie_on_their_cells_and_follow_the_width_of_the_page(open_page: OpenPage) -> None:
+    page = open_page()
+    mode(page, "Drop")
+    click(page, 2, 9)
+    mode(page, "Keep")
+    click(page, 4, 30)
+    expect(page.locator(BY_HAND)).to_have_text("By hand: 1 kept and 1 dropped.")
+    for width in (1440, 900):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(600)
+        opaque = page.evaluate(
+            """() => {
+              const canvas = document.querySelector('.plot canvas.marks'), plot = document.querySelector('.plot');
+              const {layers, experts, dropped} = plot.layout.meta, pen = canvas.getContext('2d');
+              const box = canvas.getBoundingClientRect(), {xaxis} = plot._fullLayout;
+              const seen = (row, expert) => pen.getImageData(
+                Math.round(canvas.width * (expert + 0.5) / experts),
+                Math.round(canvas.height * (row + 0.5) / layers.length), 1, 1).data[3] > 0;
+              let count = 0;
+              for (let row = 0; row < layers.length; row += 1)
+                for (let expert = 0; expert < experts; expert += 1) count += seen(row, expert);
+              const fits = Math.abs(box.width - xaxis._length) < 1;
+              return {count, dropped, one: seen(2, 9), kept: seen(4, 30), fits};
+            }"""
+        )
+        assert opaque["count"] == opaque["dropped"] and opaque["fits"]
+        assert opaque["one"] and not opaque["kept"], "a frame leaves the middle of its cell free"
+
+
 def test_too_much_is_refused_in_words_and_changes_nothing(open_page: OpenPage) -> None:
     page = open_page()
     mode(page, "Drop")
