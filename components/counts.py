@@ -100,14 +100,14 @@ def fit_of(library: Library, opened: Opened, tier: str, room: str, gib: float | 
 
 def kept_html(curve: DropCurve, chosen: int, counts: Sequence[int], *, imported: bool = False) -> str:
     """The share of each class that stays, over how many experts are dropped; `chosen` is marked."""
-    end, shares = counts[-1] or 1, curve.kept_share
+    end, shares, worked_out = counts[-1] or 1, curve.kept_share, sorted({*curve.counts} & {*counts})
     here = shares[:, chosen]
     worst, best = int(here.argmin()), int(here.argmax())
     order = sorted(range(len(shares)), key=lambda row: (row == worst, row == best))  # the named ones on top
     lines = [Line([(chosen / end, 0), (chosen / end, 1)], "guide")]
     for row in order:
         kind = "line worst" if row == worst else "line best" if row == best else "line other"
-        lines.append(Line([(count / end, float(shares[row, count])) for count in counts], kind))
+        lines.append(Line([(count / end, float(shares[row, count])) for count in worked_out], kind))
     dots = [] if imported else [Dot(chosen / end, float(here[row]), "worst" if row == worst else "") for row in order]
     low, high = percent_text(float(here[worst])), percent_text(float(here[best]))
     names = [escape(class_label(klass)) for klass in curve.classes]
@@ -120,8 +120,11 @@ def kept_html(curve: DropCurve, chosen: int, counts: Sequence[int], *, imported:
     step = counts[1] - counts[0] if len(counts) > 1 else 1
     room = curve.most_keeping(LOW_SHARE) // step * step
     said = f"Up to {room} can leave every layer before a class keeps less than {100 * LOW_SHARE:.0f} %."
-    if curve.without_minimums:
-        said += " Minima per class are left out: they would swap experts at each count."
+    if len(worked_out) < len(counts):
+        said += (
+            f" Minima per class swap experts at each count anew: {len(worked_out)} of {len(counts)} counts are worked "
+            "out, with straight lines between them."
+        )
     if imported:
         said += " These are the curves of the recipe; the imported map is not on them."
     drawn = curves(
@@ -173,8 +176,9 @@ def sizes_html(fit: Fit, chosen: int, counts: Sequence[int]) -> str:
 
 def numbers_html(curve: DropCurve | None, fit: Fit | None, counts: Sequence[int], chosen: int, experts: int) -> str:
     """Both figures as a table of about `_ROWS` counts, with the chosen one among them."""
-    every = max(1, len(counts) // _ROWS)
-    wanted = sorted({*counts[::every], counts[-1], *({chosen} & {*counts})})
+    known = [count for count in counts if curve is None or count in curve.counts]
+    every = max(1, len(known) // _ROWS)
+    wanted = sorted({*known[::every], known[-1], *({chosen} & {*known})})
     sizes = {experts - one.kept_experts: one.file_bytes for one in fit.found} if fit else {}
     rows = []
     for count in wanted:
@@ -229,9 +233,18 @@ def counts_part() -> CountsPart:
 
 
 def wire_counts(
-    library: Library, state: gr.State, part: CountsPart, changed: Sequence[Any], drop: gr.Slider
+    library: Library,
+    state: gr.State,
+    part: CountsPart,
+    *,
+    changed: Sequence[Any],
+    aimed: Sequence[Callable[..., Any]],
+    drop: gr.Slider,
 ) -> Callable[..., Any]:
     """Compute when the part is opened, and while it is, when one of `changed` changes.
+
+    `aimed` register handlers for when the card, the context or the importance matrix of the state are others. A card
+    that is chosen there is chosen here too, unless a file is asked for.
 
     Returns what registers a handler for the moment when its button has set `drop`.
     """
@@ -246,7 +259,15 @@ def wire_counts(
 
     asked = [state, *part.asked]
     part.accordion.expand(fresh, asked, outputs, **live)
+
+    def on_aim(now: StudioState, tier: str, room: str, gib: float | None) -> dict[Any, Any]:
+        if room != FILE:
+            room = chosen_card(now.target.card, this_gpu())[0]
+        return {part.room: room, **fresh(now, tier, room, gib)}
+
     follow([one.change for one in changed], open_accordion("counts"), fresh, asked, outputs)
+    for then in aimed:
+        then(on_aim, asked, [part.room, *outputs], **live)
     part.room.input(on_room, asked, [part.gib, *outputs], **live)
     for control in (part.tier, part.gib):
         control.input(fresh, asked, outputs, trigger_mode="always_last", **live)
@@ -262,7 +283,8 @@ def rendered(library: Library, part: CountsPart, opened: Opened, *asked: Any) ->
     figures, fit, answer = [], None, ""
     imported = opened.state.imported is not None
     try:
-        curve = drop_curve(opened.contributions, opened.state.recipe) if opened.contributions else None
+        recipe = opened.state.recipe.but(drop=chosen) if imported else opened.state.recipe
+        curve = drop_curve(opened.contributions, recipe) if opened.contributions else None
         if curve:
             figures.append(kept_html(curve, chosen, counts, imported=imported))
     except EspalierError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -30,6 +30,7 @@ from components.state import StudioState, weights_from_json, weights_json
 from components.why import shown_cell, wire_why
 from components.work import wire_map, wire_shelf
 from studio.errors import EspalierError
+from studio.quantize.fit import this_gpu
 from studio.serve.conversation import Conversation
 from studio.shelf import Shelf
 
@@ -116,10 +117,10 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
         ),
         build=build_station(studio.library, opened),
     )
-    _wire(studio, stations)
+    aimed = wire_build(page, studio, stations.state, stations.build)
+    _wire(studio, stations, aimed)
     _wire_opening(studio, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
-    wire_build(page, studio, stations.state, stations.build)
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
     opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
     wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
@@ -231,7 +232,7 @@ def _told(problem: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., 
     return decorate
 
 
-def _wire(studio: Studio, stations: Stations) -> None:
+def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]]) -> None:
     library, state, load, see, choose = studio.library, stations.state, stations.load, stations.see, stations.choose
 
     @_told(choose.problem)
@@ -296,7 +297,7 @@ def _wire(studio: Studio, stations: Stations) -> None:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
     wire_compare(library, state, choose.compare, stations.chosen)
     wire_why(library, state, see.why, see.cell, stations.chosen)
-    then = wire_counts(library, state, choose.counts, stations.chosen, choose.drop)
+    then = wire_counts(library, state, choose.counts, changed=stations.chosen, aimed=aimed, drop=choose.drop)
     then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
     for control in see.controls:
         control.input(on_look, [state, *see.controls], stations.looks, **_LIVE)
@@ -324,6 +325,7 @@ def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
         if back == replace(now, user=user) and problem is None:  # what the page shows anyway
             return {state: back, **listed}
         updates = {**_everything(studio, stations, library.open(back)), **listed}
+        updates[choose.counts.room] = sizes.chosen_card(back.target.card, this_gpu())[0]
         if problem:
             updates[load.problem] = gr.HTML(failure(problem), visible=True)
         return updates
@@ -339,6 +341,6 @@ def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
         }
 
     lists = [load.reference, load.analysis]
-    opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved], **_LIVE)
+    opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved, choose.counts.room], **_LIVE)
     opened.then(on_page, state, lists, **_LIVE).then(None, js=_WITHOUT_LINK)
     stations.build.finished.change(on_page, state, lists, **_LIVE)

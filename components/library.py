@@ -298,12 +298,26 @@ class Library:
     def following(self, state: StudioState, link: Permalink) -> StudioState:
         """`state` with the recipe of a permalink, on the analysis that it names.
 
-        Raises as `find_analysis`, `by_name` and `open` do.
+        The model is the one that is open where the analysis fits it, else the one that the link names, else none.
+
+        Raises `InputError` where the analysis is not here, and as `by_name` and `open` do.
         """
-        key = self.find_analysis(link.contributions, self._reference_of(state))
-        state = self.cooking(self._showing(state, key), link.recipe)
+        state = self.cooking(self._showing_linked(state, link), link.recipe)
         self.open(state)
         return state
+
+    def _showing_linked(self, state: StudioState, link: Permalink) -> StudioState:
+        named = [link.model] if link.model != state.reference and link.model in self.reference_names() else []
+        for name in (state.reference, *named, ""):
+            with suppress(InputError):  # not of this model
+                key = self.find_analysis(link.contributions, self.reference(name) if name else None)
+                at = state if name == state.reference else replace(state, reference=name, imatrix=None)
+                return self._showing(at, key)
+        of_model = f" of {link.model}" if link.model else ""
+        raise InputError(
+            f"The link is for an analysis{of_model} that is not in this workspace: {link.contributions[:12]}.",
+            "Open the model and add the analysis in the first station, and follow the link again.",
+        )
 
     def cooking(self, state: StudioState, recipe: Recipe) -> StudioState:
         """`state` with a recipe from elsewhere, in the terms of the page. Raises as `by_name` does."""
@@ -351,7 +365,7 @@ class Library:
         shape = self.reference(name).shape
         if state.analysis is not None and self.analysis(state.analysis).shape.same_grid(shape):
             return replace(state, reference=name, imatrix=None)
-        return StudioState.opening(name, None, shape).looking(state.view).targeting(state.target)
+        return state.elsewhere(name, None, shape)
 
     def with_analysis(self, state: StudioState, path: Path) -> StudioState:
         """`state` with another analysis, itself where it is open already; what was chosen stays where it fits.
@@ -381,8 +395,8 @@ class Library:
         contributions = self.analysis(key)
         view = state.view.within(contributions.classes)
         if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
-            opened = StudioState.opening(state.reference, key, contributions.shape)
-            return self.fitted(opened.looking(view).targeting(state.target).weighing(state.imatrix))
+            opened = state.elsewhere(state.reference, key, contributions.shape)
+            return self.fitted(opened.looking(view).weighing(state.imatrix))
         return self.fitted(replace(state, analysis=key, view=view, cell=None))
 
     def fitted(self, state: StudioState) -> StudioState:

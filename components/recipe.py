@@ -94,7 +94,7 @@ def permalink_html(state: StudioState) -> str:
     """A link that opens the page with this recipe; nothing where no address could be so long."""
     if state.analysis is None:
         return ""
-    text = Permalink(state.recipe, state.analysis).to_text().removeprefix(PREFIX)
+    text = Permalink(state.recipe, state.analysis, model=state.reference).to_text().removeprefix(PREFIX)
     if len(text) > LONGEST_LINK:
         return "<span class='quiet'>Too much is said by hand for a link: save the recipe.</span>"
     return f'<a class="permalink" href="?recipe={text}" target="_blank">Link to this recipe</a>'

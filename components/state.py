@@ -106,6 +106,11 @@ class StudioState:
         drop = most_dropped(shape, shape.experts // 4) if shape else 0
         return cls(reference, analysis, preset(first, drop, {}), first)
 
+    def elsewhere(self, reference: str, analysis: str | None, shape: MoeShape | None) -> StudioState:
+        """Another model or analysis, to which nothing of the choice applies; the view, the card and the user stay."""
+        opened = StudioState.opening(reference, analysis, shape)
+        return replace(opened, view=self.view, target=self.target, answered=self.answered, user=self.user)
+
     @property
     def choice(self) -> Choice:
         """What makes the map."""

@@ -20,6 +20,21 @@ from studio.recipes.scores import Scored, scored
 Mask = npt.NDArray[np.bool_]
 
 
+class ForcedError(InputError):
+    """A person keeps or drops more experts of `layer` by hand than the drop count has room for."""
+
+    def __init__(self, field: str, layer: int, *, named: int, room: int, experts: int, top_k: int) -> None:
+        super().__init__(
+            f"{field} names {named} experts of layer {layer}, and the recipe {field.removeprefix('force_')}s {room}.",
+            "Name fewer, or change how many are dropped.",
+        )
+        self.field, self.layer, self.named, self.room = field, layer, named, room
+        self.needed = named if field == "force_drop" else experts - named
+        """The drop count that would have room for them, where `most` allows it."""
+        self.most = experts - top_k
+        """The most that can be dropped, whatever is asked."""
+
+
 @dataclass(frozen=True, eq=False)
 class Decision:
     """Masks [R, E]; R rows are the layers, or one where all layers drop the same experts."""
@@ -46,10 +61,10 @@ def decide(contributions: Contributions, recipe: Recipe, second: Contributions |
     values = scored(contributions, recipe)
     floors = floor_analysis(contributions, recipe, second)
     shield = protection(values, floors, recipe, shape)
-    _require_room(shield, drop, shape.experts, shape.layer_ids)
+    _require_room(shield, drop, shape)
     order = _by_groups(_drop_order(values, shield), drop, shape)
     cut = places(order) < drop
-    return Decision(values, floors, shield, order, cut, _after_minimums(cut, values, floors, shield, recipe))
+    return Decision(values, floors, shield, order, cut, after_minimums(cut, values, floors, shield, recipe))
 
 
 def _drop_order(values: Scored, shield: Protection) -> npt.NDArray[np.int64]:
@@ -82,21 +97,25 @@ def _by_groups(order: npt.NDArray[np.int64], drop: int, shape: MoeShape) -> npt.
     return np.take_along_axis(order, np.argsort(turn, axis=1, kind="stable"), axis=1)
 
 
-def _require_room(shield: Protection, drop: int, experts: int, layer_ids: tuple[int, ...]) -> None:
+def _require_room(shield: Protection, drop: int, shape: MoeShape) -> None:
     for field, mask, room in (
-        ("force_keep", shield.force_keep, experts - drop),
+        ("force_keep", shield.force_keep, shape.experts - drop),
         ("force_drop", shield.force_drop, drop),
     ):
         counts = mask.sum(axis=1)
         if (row := int(counts.argmax())) >= 0 and counts[row] > room:
-            raise InputError(
-                f"{field} names {counts[row]} experts of layer {layer_ids[row]}, "
-                f"and the recipe {field.removeprefix('force_')}s {room}.",
-                "Name fewer, or change how many are dropped.",
+            raise ForcedError(
+                field,
+                shape.layer_ids[row],
+                named=int(counts[row]),
+                room=room,
+                experts=shape.experts,
+                top_k=shape.top_k,
             )
 
 
-def _after_minimums(cut: Mask, values: Scored, floors: FloorAnalysis, shield: Protection, recipe: Recipe) -> Mask:
+def after_minimums(cut: Mask, values: Scored, floors: FloorAnalysis, shield: Protection, recipe: Recipe) -> Mask:
+    """`cut` [R, E] after the swaps that the `class_minimums` of `recipe` need."""
     if not recipe.class_minimums:
         return cut
     require_known(recipe.class_minimums, floors.classes)

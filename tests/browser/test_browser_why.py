@@ -71,3 +71,15 @@ def test_a_chosen_cell_is_there_after_a_reload_and_follows(open_page: OpenPage) 
     page.locator("#drop input[type=number]").fill("0")
     page.locator("#drop input[type=number]").press("Enter")
     page.wait_for_function("document.querySelector('#cell').innerText.includes('nobody leaves by score')")
+
+
+def test_the_cut_of_any_layer_can_be_looked_at(open_page: OpenPage) -> None:
+    page = open_page()
+    page.locator("#why button", has_text="What the map does").click()
+    page.wait_for_selector("#why-curve h3:has-text('Layer 0:')")
+    page.click("#why-layer input")
+    page.locator("ul[role=listbox] li", has_text="4").click()
+    page.wait_for_selector("#why-curve h3:has-text('Layer 4:')")
+    page.locator("#drop input[type=number]").fill("0")
+    page.locator("#drop input[type=number]").press("Enter")
+    page.wait_for_selector("#why-curve h3:has-text('Layer 4: nobody leaves by score')")

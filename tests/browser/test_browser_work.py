@@ -111,7 +111,10 @@ def test_too_much_is_refused_in_words_and_changes_nothing(open_page: OpenPage) -
     page = open_page()
     mode(page, "Drop")
     click(page, 2, -1)
-    expect(page.locator("#map-problem")).to_contain_text("force_drop names 32 experts of layer 2")
+    expect(page.locator("#map-problem")).to_contain_text(
+        "By hand, 32 experts of layer 2 would leave, and 8 leave every layer. "
+        "At most 28 can leave a layer of this model: release 24 of them on the map."
+    )
     click(page, 2, 4)
     expect(page.locator(BY_HAND)).to_have_text("By hand: 1 dropped.")
     expect(page.locator("#map-problem")).to_be_hidden()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,3 +93,19 @@ def test_undo_gives_up_classes_that_another_analysis_lacks(library: Library, ope
     past = (*changed.history.past[:-1], replace(changed.history.past[-1], choice=alien))
     state = library.working(replace(changed, history=replace(changed.history, past=past)), ["undo"])
     assert state.recipe.class_weights == {}
+
+
+def test_a_link_opens_the_model_and_analysis_that_it_was_made_for(
+    library: Library, opened: Opened, make_model: Callable[..., Path]
+) -> None:
+    make_model(library.workspace.references / "quince", experts=4)
+    elsewhere = replace(library.with_reference(replace(opened.state, user="ann"), "quince"), target=Target("24", 4096))
+    assert elsewhere.user == "ann" and elsewhere.analysis is None
+    recipe = opened.state.recipe.but(drop=5)
+    for model, found in (("pear", "pear"), ("gone", ""), ("", "")):
+        link = Permalink(recipe, opened.state.analysis or "", model=model)
+        state = library.following(elsewhere, Permalink.from_text(link.to_text()))
+        assert (state.reference, state.analysis, state.recipe) == (found, opened.state.analysis, recipe)
+        assert state.user == "ann" and state.target == elsewhere.target
+    with pytest.raises(InputError, match="for an analysis of plum that is not in this workspace: 000000000000"):
+        library.following(elsewhere, Permalink(recipe, "0" * 64, model="plum"))
