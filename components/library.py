@@ -283,7 +283,7 @@ class Library:
 
         Raises `InputError` where there is none that fits `reference`.
         """
-        if key in self._analyses:
+        if key in self._analyses and (reference is None or self.analysis(key).shape.same_grid(reference.shape)):
             return key
         for path in sorted(self.analysis_paths(), key=lambda path: (str(path) != likely, key[:8] not in path.stem)):
             with suppress(InputError):  # of another model, or damaged

@@ -11,11 +11,11 @@ import pytest
 from components.library import Library, Opened
 from components.state import StudioState
 from components.why import (
+    cell,
     chosen_layer,
     curve_html,
-    layer_choices,
-    cell,
     expert_html,
+    layer_choices,
     layer_html,
     losses_html,
     map_html,
