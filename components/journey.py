@@ -28,7 +28,7 @@ from components.shown import map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
 from components.why import shown_cell, wire_why
-from components.work import wire_map, wire_shelf
+from components.work import wire_map, wire_shelf, wire_steps
 from studio.errors import EspalierError
 from studio.quantize.fit import this_gpu
 from studio.serve.conversation import Conversation
@@ -305,6 +305,16 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
     see.plot.click(on_cell, state, [state, see.cell, choose.problem], **many)
     after = {"outputs": [*stations.results, *choose.controls], **many}
     wire_map(library, see, state, asked, rendered, **after)
+    wire_steps(
+        library,
+        choose.steps,
+        state,
+        asked,
+        rendered,
+        changed=stations.chosen,
+        problem=choose.problem,
+        **after,
+    )
     wire_shelf(library, choose.shelf, state, asked, rendered, **after)
     slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
     choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)

@@ -12,6 +12,7 @@ from components.library import Opened
 from components.markup import station_head
 from components.shown import download_link
 from components.state import OWN, StudioState, weights_json
+from components.steps import StepsPart, steps_part
 from components.theme import panel, script
 from studio.recipes.permalink import PREFIX, Permalink
 from studio.recipes.presets import PRESETS
@@ -56,6 +57,7 @@ class ChooseStation:
     counts: CountsPart
     """What each number of experts keeps, and the number for a size."""
     compare: ComparePart
+    steps: StepsPart
 
     @property
     def controls(self) -> list[gr.components.Component]:
@@ -153,7 +155,7 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                     upload = gr.File(
                         label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
                     )
-        counts, compare = counts_part(), compare_part()
+        steps, counts, compare = steps_part(), counts_part(), compare_part()
     return ChooseStation(
-        preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, counts, compare
+        preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, counts, compare, steps
     )

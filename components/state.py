@@ -149,6 +149,10 @@ class StudioState:
         """One step forward in the history."""
         return self._travelled(*self.history.redo(self.choice))
 
+    def at_step(self, place: int) -> StudioState:
+        """After the first `place` steps of the history. Raises as `History.to` does."""
+        return self._travelled(*self.history.to(place, self.choice))
+
     def _travelled(self, history: History, choice: Choice) -> StudioState:
         return replace(self, preset=choice.preset, recipe=choice.recipe, imported=choice.imported, history=history)
 

@@ -111,10 +111,9 @@ def test_too_much_is_refused_in_words_and_changes_nothing(open_page: OpenPage) -
     page = open_page()
     mode(page, "Drop")
     click(page, 2, -1)
-    expect(page.locator("#map-problem")).to_contain_text(
-        "By hand, 32 experts of layer 2 would leave, and 8 leave every layer. "
-        "At most 28 can leave a layer of this model: release 24 of them on the map."
-    )
+    problem = page.locator("#map-problem")
+    expect(problem).to_contain_text("By hand, 32 experts of layer 2 would leave, and 8 leave every layer.")
+    expect(problem).to_contain_text("At most 28 can leave a layer of this model: release 24 of them on the map.")
     click(page, 2, 4)
     expect(page.locator(BY_HAND)).to_have_text("By hand: 1 dropped.")
     expect(page.locator("#map-problem")).to_be_hidden()
@@ -179,3 +178,27 @@ def test_a_recipe_is_kept_under_a_name_and_goes_into_a_link(open_page: OpenPage,
     expect(page.locator(BY_HAND)).to_have_text("By hand: 1 dropped.")
     page.click("#shelf-delete")
     expect(page.locator("#shelf-saved input")).to_have_value("")
+
+
+def test_the_history_lists_what_changed_and_a_click_goes_there(open_page: OpenPage) -> None:
+    page = open_page()
+    page.locator("#steps button", has_text="History of your choices").click()
+    current = page.locator("#steps-list [aria-current]")
+    expect(current).to_have_text("As the page was opened")
+    page.locator("#drop input[type=number]").fill("11")
+    page.locator("#drop input[type=number]").press("Enter")
+    expect(current).to_have_text("drop 8 → 11")
+    mode(page, "Keep")
+    click(page, 4, 7)
+    expect(current).to_have_text("kept by hand: layer 4, expert 7")
+    page.reload()
+    expect(page.locator("#drop input[type=number]")).to_have_value("11")
+    page.locator("#steps button", has_text="History of your choices").click()
+    expect(current).to_have_text("kept by hand: layer 4, expert 7")
+    page.locator("#steps-list button", has_text="As the page was opened").click()
+    expect(page.locator("#drop input[type=number]")).to_have_value("8")
+    expect(page.locator(BY_HAND)).to_have_text("")
+    expect(page.locator("#steps-list .undone")).to_have_count(2)
+    page.locator("#steps-list button", has_text="drop 8 → 11").click()
+    expect(page.locator("#drop input[type=number]")).to_have_value("11")
+    expect(current).to_have_text("drop 8 → 11")

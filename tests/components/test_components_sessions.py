@@ -39,7 +39,7 @@ def test_a_reload_finds_everything_with_its_history(library: Library, opened: Op
 
 
 @pytest.mark.parametrize("imported", [False, True])
-def test_a_restart_finds_everything_but_the_history(library: Library, opened: Opened, imported: bool) -> None:
+def test_a_restart_finds_everything_with_its_history(library: Library, opened: Opened, imported: bool) -> None:
     sessions = Sessions(library)
     state = worked(library, opened.state, "ann/../x")
     if imported:
@@ -49,7 +49,8 @@ def test_a_restart_finds_everything_but_the_history(library: Library, opened: Op
     again = Library(library.workspace)
     back, problem = Sessions(again).coming_back(StudioState.opening("pear", None, None), "ann/../x", "")
     assert problem is None
-    assert back == replace(state, history=back.history) and not back.history.past
+    assert back == replace(state, history=back.history) and back.history.steps == state.history.steps
+    assert back.undone().choice == state.undone().choice and back.undone().redone().choice == state.choice
     assert again.open(back).drop == library.open(state).drop
     assert sessions.path("ann/../x").parent == library.workspace.sessions
     fresh = Sessions(again, fresh=True).coming_back(opened.state, "ann/../x", "")
