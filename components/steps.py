@@ -38,7 +38,7 @@ def steps_html(history: History) -> str:
         return f"<li {undone}>{button}</li>"
 
     items = "".join(map(item, reversed(range(first, min(len(texts), first + _SHOWN)))))
-    return f"<ol class='steps' reversed tabindex='0' aria-label='Your choices, the latest first'>{items}</ol>"
+    return f"<ol class='history-list' reversed tabindex='0' aria-label='Your choices, the latest first'>{items}</ol>"
 
 
 def steps_part() -> StepsPart:
