@@ -114,7 +114,7 @@ def _forced(error: ForcedError) -> tuple[str, str]:
     """(what, remedy) of too many experts that are kept or dropped by hand, in the words of the page."""
     dropped = error.field == "force_drop"
     what = (
-        f"By hand, {error.named} experts of layer {error.layer} would {'leave' if dropped else 'stay'}, "
+        f"By hand, {error.named} experts of {error.part} would {'leave' if dropped else 'stay'}, "
         f"and {error.room} {'leave' if dropped else 'stay in'} every layer."
     )
     release = f"release {error.named - error.room} of them on the map"

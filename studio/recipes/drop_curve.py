@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from studio.contributions.model import Contributions
+from studio.families.base import MoeShape
 from studio.recipes.criteria import Measure, class_values, shown_criterion
 from studio.recipes.decision import Decision, after_minimums, decide
 from studio.recipes.protection import places
@@ -65,7 +66,7 @@ def drop_curve(contributions: Contributions, recipe: Recipe, second: Contributio
         counts = _some(most, shape.groups, max(LEAST_COUNTS, MOST_WORK // work), recipe.drop_of(shape.experts))
         kept[:] = np.nan
         for count in counts:
-            kept[:, count] = np.where(_dropped(decision, recipe, count), 0.0, values).sum(axis=(1, 2))
+            kept[:, count] = np.where(_dropped(decision, recipe, shape, count), 0.0, values).sum(axis=(1, 2))
     return DropCurve(
         criterion=criterion,
         classes=contributions.classes,
@@ -82,7 +83,6 @@ def _some(most: int, step: int, wanted: int, own: int) -> tuple[int, ...]:
     return tuple(sorted({*chosen.tolist(), own}))
 
 
-def _dropped(decision: Decision, recipe: Recipe, count: int) -> npt.NDArray[np.bool_]:
+def _dropped(decision: Decision, recipe: Recipe, shape: MoeShape, count: int) -> npt.NDArray[np.bool_]:
     """[R, E]: what the recipe would drop if it dropped `count`."""
-    cut = places(decision.order) < count
-    return after_minimums(cut, decision.scored, decision.floors, decision.protection, recipe)
+    return after_minimums(replace(decision, cut=places(decision.order) < count), recipe, shape)
