@@ -72,6 +72,10 @@ IMATRIX_VERBS: dict[str, Verb] = {
 RECIPE_VERBS: dict[str, Verb] = {
     "import": (recipes.import_, "recipe import drop_map.json.summary.json --out recipe.json"),
     "schema": (recipes.schema, "recipe schema"),
+    "list": (recipes.list_, "recipe list"),
+    "show": (recipes.show, "recipe show 'for code'"),
+    "save": (recipes.save, "recipe save 'for code' --recipe recipe.json"),
+    "delete": (recipes.delete, "recipe delete 'for code'"),
     "link": (recipes.link, "recipe link recipe.json --contributions v4.safetensors"),
 }
 TASK_VERBS: dict[str, Verb] = {
@@ -80,8 +84,11 @@ TASK_VERBS: dict[str, Verb] = {
 }
 GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
     "jobs": ("Look after long jobs, which go on when the page is closed.", JOB_VERBS),
-    "recipe": ("Read how published maps were made, and write down how one's own were.", RECIPE_VERBS),
     "tasks": ("Look into files of questions with known answers, and make them from benchmarks.", TASK_VERBS),
+    "recipe": (
+        "Read how published maps were made, write down how one's own were, and keep recipes by name.",
+        RECIPE_VERBS,
+    ),
     "imatrix": ("Look into importance matrices, combine them, and cut them to a pruned model.", IMATRIX_VERBS),
 }
 """Verbs about one thing: what they are for, and each of them."""
