@@ -34,6 +34,7 @@ VERBS: dict[str, Verb] = {
     "quantize": (models.quantize, "quantize my-model.gguf --tier Q4_K_M --tier Q6_K --map map.json --out tiers"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
     "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
+    "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),
     "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
 }
 JOB_VERBS: dict[str, Verb] = {
