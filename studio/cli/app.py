@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, evaluate, imatrix, insights, jobs, models, prompts, recipes
+from studio.cli import chat, contributions, diverge, evaluate, fits, imatrix, insights, jobs, models, prompts, recipes
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -32,6 +32,8 @@ VERBS: dict[str, Verb] = {
     "convert": (models.convert, "convert my-model --out my-model.gguf"),
     "plan": (models.plan, "plan my-model.gguf --tier Q4_K_M --json"),
     "quantize": (models.quantize, "quantize my-model.gguf --tier Q4_K_M --tier Q6_K --map map.json --out tiers"),
+    "diverge": (diverge.diverge, "diverge small-Q4_K_M.gguf --against my-model.gguf --text book.txt --context 512"),
+    "fits": (fits.fits, "fits small-Q4_K_M.gguf --gpu-gib 12 --context 8192 --with my-model.gguf"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
     "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
     "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),

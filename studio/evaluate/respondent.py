@@ -9,9 +9,10 @@ from pathlib import Path
 
 from studio.errors import Cancelled, ProcessError
 from studio.evaluate.configuration import Configuration
+from studio.machine import usable_cores
 from studio.serve.client import SILENCE_S, ChatStream, Message
 from studio.serve.pool import ServerPool
-from studio.serve.server import ModelServer, usable_cores
+from studio.serve.server import ModelServer
 
 RESTARTS = 3
 """How often a server that dies is started again; one that goes on dying has a reason that no restart removes."""

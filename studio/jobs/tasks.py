@@ -14,6 +14,7 @@ from studio.checkpoints.reference import open_reference
 from studio.checkpoints.similarity import in_words, similarity
 from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
+from studio.jobs.diverge import Diverge
 from studio.jobs.evaluate import Evaluate
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
 from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
@@ -102,6 +103,7 @@ TASKS: dict[str, type[Task]] = {
     "build": Build,
     "similarity": Similarity,
     "evaluate": Evaluate,
+    "diverge": Diverge,
 }
 
 

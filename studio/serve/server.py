@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import atexit
 import json
-import os
 import secrets
-import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from studio.child import ending, log_tail
 from studio.errors import ProcessError
+from studio.machine import usable_cores
+from studio.quantize.placement import Offload
 from studio.serve.client import LOOPBACK, SILENCE_S, ChatStream, Message, Sampler, request_body
 
 CONTEXT = 4096
@@ -27,16 +28,10 @@ CONTEXT = 4096
 SLOTS = 2
 """Conversations that one server answers at once; others queue."""
 LOAD_TIMEOUT_S = 600.0
-LOG_TAIL_LINES = 15
 
 # Linux kills a child when the *thread* that started it ends, and the threads of a web server come and go.
 # This one stays as long as the process.
 _SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-server-spawner")
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -70,12 +65,14 @@ class ModelServer:
         context: int = CONTEXT,
         slots: int = SLOTS,
         threads: int | None = None,
+        offload: Offload | None = None,
         timeout_s: float = LOAD_TIMEOUT_S,
     ) -> ModelServer:
         """Load `path` for `slots` conversations of `context` tokens each; returns when it can answer.
 
-        The child's output goes to `log`, which is written anew. Raises `ProcessError` with the log's last lines when
-        the model cannot be loaded, or is not within `timeout_s` seconds.
+        `offload` says what of it goes to the graphics card; by default llama.cpp decides. The child's output goes to
+        `log`, which is written anew. Raises `ProcessError` with the log's last lines when the model cannot be loaded,
+        or is not within `timeout_s` seconds.
         """
         api_key = secrets.token_urlsafe(32)
         settings = {
@@ -83,6 +80,7 @@ class ModelServer:
             "context": context,
             "slots": slots,
             "threads": threads or max(1, usable_cores() - 1),
+            "offload": None if offload is None else [offload.gpu_layers, offload.overrides],
             "api_key": api_key,  # through the pipe, where no list of processes shows it
         }
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +102,7 @@ class ModelServer:
         finally:
             alarm.cancel()
         if not answer:
-            reason = f"could not be loaded: {_ending(_ended(process))}"
+            reason = f"could not be loaded: {ending(_ended(process))}"
             if time.monotonic() >= late:
                 reason = f"was not loaded within {timeout_s:g} s"
             raise ProcessError(f"{path} {reason}.", "Its log says more.", log_tail(log))
@@ -154,18 +152,8 @@ class ModelServer:
     def _lost(self, how: str) -> ProcessError:
         """The error for an answer that broke off: `how` the connection ended, unless the process did."""
         with suppress(subprocess.TimeoutExpired):  # it may run, and not answer as it should
-            how = _ending(self._process.wait(timeout=1))
+            how = ending(self._process.wait(timeout=1))
         return ProcessError(f"The server of {self.path.name} failed: {how}.", "Restart it.", log_tail(self.log))
-
-
-def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """The last `lines` lines of a log file."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 400 * lines))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""
 
 
 def _spawn(log: Path) -> subprocess.Popen[str]:
@@ -188,15 +176,6 @@ def _ended(process: subprocess.Popen[str]) -> int:
     except subprocess.TimeoutExpired:
         process.kill()
         return process.wait()
-
-
-def _ending(code: int) -> str:
-    """An exit status in words."""
-    if code >= 0:
-        return f"its process ended with status {code}"
-    if code == -signal.SIGKILL:
-        return "its process was killed (SIGKILL), as the system does when memory runs out"
-    return f"its process crashed ({signal.Signals(-code).name})"
 
 
 _LIVING: weakref.WeakSet[ModelServer] = weakref.WeakSet()

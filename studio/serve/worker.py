@@ -10,30 +10,27 @@ wait, because loading holds Python's lock.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from studio.child import die_with_parent, own_stdout
 
 
 def main() -> None:
-    _die_with_parent()
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what C code prints belongs into the log
+    die_with_parent()
+    answer = own_stdout()
     settings = json.loads(sys.stdin.readline())
     threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
     try:
         server = _serve(settings)
     except RuntimeError as error:  # llama.cpp has said before what is wrong
         sys.exit(str(error))
-    answer.write(json.dumps({"port": urlsplit(server.listening_address).port}) + "\n")
+    answer.write(json.dumps({"port": urlsplit(server.listening_address).port}).encode() + b"\n")
     answer.flush()
     threading.Event().wait()
 
@@ -55,15 +52,14 @@ def _serve(settings: Mapping[str, Any]) -> Any:
     parameters.n_ctx_checkpoints = 1  # of sliding layers, 32 by default; one takes up a conversation where it stopped
     parameters.use_jinja = True
     parameters.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_DEEPSEEK
+    if settings["offload"] is not None:
+        parameters.fit_params = False  # what is decided is not for llama.cpp to fit anew
+        gpu_layers, overrides = settings["offload"]
+        if gpu_layers is not None:
+            parameters.n_gpu_layers = gpu_layers
+        if overrides:
+            parameters.tensor_buft_overrides = overrides
     return xllamacpp.Server(parameters)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
 
 
 def _exit_at_end_of_stdin() -> None:

@@ -36,6 +36,8 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "convert",
         "plan",
         "quantize",
+        "diverge",
+        "fits",
         "chat",
         "evaluate",
         "harness",
