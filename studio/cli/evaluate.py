@@ -197,6 +197,7 @@ def _tell(as_json: bool, measured: list[Result], lines: list[str]) -> None:
     """What a model scored, and where there is a reference, the first of `measured`, how they compare."""
     from dataclasses import asdict
 
+    from studio.evaluate.results import different_versions
     from studio.evaluate.results_table import compare_results
     from studio.evaluate.statistics import in_words
 
@@ -206,6 +207,8 @@ def _tell(as_json: bool, measured: list[Result], lines: list[str]) -> None:
         says = in_words(comparison)
         fields |= {"against": _fields(measured[0]), "comparison": asdict(comparison), "says": says}
         lines = [*lines, says]
+        if warning := different_versions(measured[0], measured[-1]):
+            note(warning)
     result(as_json, fields, "\n".join(lines))
 
 

@@ -22,16 +22,18 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from studio.child import log_tail
 from studio.errors import FormatError, InputError, ProcessError, UnsupportedError
 from studio.evaluate.configuration import Configuration
 from studio.evaluate.results import Answer, Result, Value, folder_of, model_record
 from studio.evaluate.statistics import wilson
+from studio.machine import usable_cores
 from studio.progress import Progress, silent
 from studio.publish.manifest import tool_versions
 from studio.serve import memory
 from studio.serve.client import SILENCE_S
 from studio.serve.pool import ServerPool
-from studio.serve.server import Endpoint, log_tail, usable_cores
+from studio.serve.server import Endpoint
 from studio.workspace import Workspace
 
 KIND = "harness"
