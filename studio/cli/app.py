@@ -55,6 +55,7 @@ VERBS: dict[str, Verb] = {
     "fits": (fits.fits, "fits small-Q4_K_M.gguf --gpu-gib 12 --context 8192 --with my-model.gguf"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
     "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
+    "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),
     "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
 }
 JOB_VERBS: dict[str, Verb] = {

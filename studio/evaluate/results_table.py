@@ -236,6 +236,11 @@ def _chosen(models: Sequence[ModelRecord], wanted: str) -> ModelRecord:
     return found[0]
 
 
+def _same_file(one: ModelRecord, other: ModelRecord) -> bool:
+    """Whatever it was called."""
+    return (one.path, one.sha256) == (other.path, other.sha256)
+
+
 def _number(row: Row, column: Column) -> float | None:
     return row.values.get(column, _NOTHING).value
 
