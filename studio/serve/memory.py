@@ -74,27 +74,26 @@ def _model_need(path: Path, _signature: tuple[int, int], context: int, slots: in
     return ModelNeed(context, need_of(header, context, slots))
 
 
-def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0, held_on_card: int = 0) -> Fit:
+def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0, card: int = 0) -> Fit:
     """Whether the models of `paths` can be in memory at the same time.
 
-    `held` is main memory, `held_on_card` that of the graphics card, which model servers of this process have now and
-    would give back. Raises as `model_need` does.
+    `held` is memory that model servers of this process have now and would give back, `card` what they may take of the
+    graphics card. Raises as `model_need` does.
     """
     needs = [model_need(path, context, slots).need for path in paths]
-    found = placements(needs, free_card_bytes(held_on_card) or 0, free_bytes(held))
+    found = placements(needs, card, free_bytes(held))
     return Fit(found.together, found.reason)
 
 
-def free_card_bytes(held: int = 0) -> int | None:
-    """Memory of the graphics card for models: what `CARD_VARIABLE` allows, else what is free, plus `held`.
+def free_card_bytes() -> int | None:
+    """Memory of the graphics card for models: what `CARD_VARIABLE` allows, else what is free now.
 
     None where there is no card that llama.cpp computes on here, or none that tells: then llama.cpp decides itself.
     """
     allowed = _allowed(CARD_VARIABLE)
     if allowed is not None or not computes_on_gpu():
         return allowed
-    free = free_gpu_bytes()
-    return None if free is None else free + held
+    return free_gpu_bytes()
 
 
 def free_bytes(held: int = 0) -> int:
