@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from studio.errors import Cancelled, ResourceError
+from studio.quantize.card import free_card_bytes
 from studio.quantize.placement import Offload, Placement, placed, placement
 from studio.serve import memory
 from studio.serve.memory import Fit, ModelNeed
@@ -217,7 +218,7 @@ class ServerPool:
     def _card(self) -> int:
         """Memory of the graphics card for all models together: what was free when none of them was loaded."""
         if not self._places:  # asking takes a moment, too long for every question
-            self._free_card = memory.free_card_bytes()
+            self._free_card = free_card_bytes()
         return self._free_card or 0
 
     def _held(self) -> int:

@@ -13,6 +13,7 @@ import pytest
 from studio import machine
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
+from studio.quantize import card as card_room
 from studio.quantize.fit import kv_bytes
 from studio.quantize.placement import Offload
 from studio.serve import memory
@@ -111,19 +112,19 @@ def test_the_person_may_say_how_much_memory_models_get(monkeypatch: pytest.Monke
 
 
 def test_the_person_may_say_how_much_of_the_card_models_get(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(memory.CARD_VARIABLE, "12345")
-    assert memory.free_card_bytes() == 12345
-    monkeypatch.setenv(memory.CARD_VARIABLE, "-1")
+    monkeypatch.setenv(card_room.CARD_VARIABLE, "12345")
+    assert card_room.free_card_bytes() == 12345
+    monkeypatch.setenv(card_room.CARD_VARIABLE, "-1")
     with pytest.raises(InputError, match="'-1'"):
-        memory.free_card_bytes()
+        card_room.free_card_bytes()
 
 
 def test_a_llama_cpp_without_a_card_is_told_nothing_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "computes_on_gpu", lambda: False)
-    monkeypatch.setattr(memory, "free_gpu_bytes", lambda: 24 << 30)
-    assert memory.free_card_bytes() is None
-    monkeypatch.setattr(memory, "computes_on_gpu", lambda: True)
-    assert memory.free_card_bytes() == 24 << 30
+    monkeypatch.setattr(card_room, "computes_on_gpu", lambda: False)
+    monkeypatch.setattr(card_room, "free_gpu_bytes", lambda: 24 << 30)
+    assert card_room.free_card_bytes() is None
+    monkeypatch.setattr(card_room, "computes_on_gpu", lambda: True)
+    assert card_room.free_card_bytes() == 24 << 30
 
 
 @pytest.mark.parametrize(("short", "kind"), [(0, "card"), (1, "experts in RAM"), (1 << 40, "RAM")])
@@ -132,7 +133,7 @@ def test_the_pool_starts_a_server_as_the_card_allows_and_llama_cpp_takes_it(
 ) -> None:
     """There is no card here: llama.cpp reads the settings, and computes without one."""
     card = max(0, memory.model_need(tiny_gguf, pool.context, pool.slots).need.on_card - short)
-    monkeypatch.setenv(memory.CARD_VARIABLE, str(card))
+    monkeypatch.setenv(card_room.CARD_VARIABLE, str(card))
     with pool.lease(tiny_gguf, 1) as server:
         (place,) = pool._places.values()
         assert place.placement.kind == kind and place.placement.card <= card
