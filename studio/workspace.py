@@ -19,6 +19,7 @@ ROOMS = (
     "measures",
     "jobs",
     "sessions",
+    "searches",
     "cache",
 )
 
@@ -77,6 +78,10 @@ class Workspace:
     @property
     def sessions(self) -> Path:
         return self.root / "sessions"
+
+    @property
+    def searches(self) -> Path:
+        return self.root / "searches"
 
     @property
     def cache(self) -> Path:

@@ -145,8 +145,12 @@ def file_name(kind: str, name: str, ground: str, model_sha256: str) -> str:
     return f"{kind}-{_slug(name)}-{short}.json"
 
 
-def model_record(path: Path, workspace: Workspace, progress: Progress = silent) -> ModelRecord:
+def model_record(
+    path: Path, workspace: Workspace, progress: Progress = silent, *, name: str | None = None
+) -> ModelRecord:
     """The record of the GGUF at `path`, all its parts hashed (remembered in the workspace's cache).
+
+    `name` is what people call it, where that is not the file's name: of a reference that was converted for this.
 
     Raises `InputError` when there is no such file, `FormatError` when it is no GGUF.
     """
@@ -164,14 +168,14 @@ def model_record(path: Path, workspace: Workspace, progress: Progress = silent) 
         done += count
         progress(done, header.file_bytes, "bytes", f"Reading {path.name} for its hash")
 
-    for name, file in files.items():
-        digests[name] = digest_file(file, workspace.cache / "digests", read)
-    listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+    for part, file in files.items():
+        digests[part] = digest_file(file, workspace.cache / "digests", read)
+    listing = "".join(f"{digest}  {part}\n" for part, digest in sorted(digests.items()))
     sha256 = next(iter(digests.values())) if len(digests) == 1 else hashlib.sha256(listing.encode()).hexdigest()
     resolved = path.resolve()
     inside = resolved.is_relative_to(workspace.root)
     shown = resolved.relative_to(workspace.root).as_posix() if inside else str(resolved)
-    return ModelRecord(name=path.name, path=shown, bytes=header.file_bytes, sha256=sha256)
+    return ModelRecord(name=name or path.name, path=shown, bytes=header.file_bytes, sha256=sha256)
 
 
 def folder_of(model: Path, workspace: Workspace) -> Path:

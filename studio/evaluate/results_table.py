@@ -178,6 +178,19 @@ def comparison_text(comparison: Comparison) -> str:
     )
 
 
+def in_words(result: Result) -> str:
+    """What a model scored, and all that is counted apart, in one sentence."""
+    first, *others = result.values
+    counted = [
+        f"{name}: {value.value:.0f}"
+        for name in others
+        if (value := result.values[name]).unit == "count" and value.value
+    ]
+    asked = f" of {len(result.answers)} questions" if result.answers else ""
+    apart = f"; {', '.join(counted)}" if counted else ""
+    return f"{result.model.name}: {first} {value_text(result.values[first])}{asked}{apart}."
+
+
 _NOTHING = Value(value=None)
 
 
@@ -190,24 +203,25 @@ def _columns(results: Sequence[Result]) -> list[Column]:
             seen.setdefault((result.ground, measure), (result, value))
             if value.unit != "count" or value.value:
                 telling.add((result.ground, measure))
-    titles = {key: f"{result.name} {key[1]}" for key, (result, _) in seen.items() if key in telling}
-    plain = list(titles.values())
+    kept = {key: result for key, (result, _) in seen.items() if key in telling}
+    plain = {key: f"{result.name} {key[1]}" for key, result in kept.items()}
+    named = {key: f"{plain[key]} [{result.configuration.get('name')}]" for key, result in kept.items()}
+    hashed = {key: f"{plain[key]} [{result.configuration.get('name')}, {key[0][:6]}]" for key, result in kept.items()}
     return [
         Column(
-            ground=ground,
-            measure=measure,
-            title=title if plain.count(title) == 1 else f"{title} [{_apart(seen[ground, measure][0])}]",
-            unit=seen[ground, measure][1].unit,
-            better=seen[ground, measure][1].better,
+            ground=key[0],
+            measure=key[1],
+            title=next(titles[key] for titles in (plain, named, hashed) if _alone(titles, key) or titles is hashed),
+            unit=seen[key][1].unit,
+            better=seen[key][1].better,
         )
-        for (ground, measure), title in titles.items()
+        for key in kept
     ]
 
 
-def _apart(result: Result) -> str:
-    """What tells results of one name apart: the configuration's name for a person, and the ground to be sure."""
-    name = result.configuration.get("name")
-    return f"{name}, {result.ground[:6]}" if name else result.ground[:6]
+def _alone(titles: Mapping[tuple[str, str], str], key: tuple[str, str]) -> bool:
+    """Whether no other column has that title."""
+    return list(titles.values()).count(titles[key]) == 1
 
 
 def _chosen(models: Sequence[ModelRecord], wanted: str) -> ModelRecord:

@@ -1,12 +1,4 @@
-"""The child process that holds one model: `python -m studio.serve.worker`.
-
-Its parent writes one JSON line of settings to its stdin and keeps that pipe open; the child answers with one JSON line
-on its stdout when the model is loaded. All that llama.cpp says goes to stderr, which the parent points at a log file.
-
-The child never outlives its parent. On Linux the kernel kills it when the thread that started it ends. Everywhere, a
-thread waits for the end of stdin, which comes when the parent is gone, however it went; while a model loads it has to
-wait, because loading holds Python's lock.
-"""
+"""The child process that holds one GGUF model: `python -m studio.serve.worker`. See `studio.child`."""
 
 from __future__ import annotations
 
@@ -18,19 +10,18 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from studio.child import die_with_parent, own_stdout
+from studio import child
 
 
 def main() -> None:
-    die_with_parent()
-    answer = own_stdout()
-    settings = json.loads(sys.stdin.readline())
+    settings, answer = child.begin()
+    # While a model loads this thread has to wait, because loading holds Python's lock.
     threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
     try:
         server = _serve(settings)
     except RuntimeError as error:  # llama.cpp has said before what is wrong
         sys.exit(str(error))
-    answer.write(json.dumps({"port": urlsplit(server.listening_address).port}).encode() + b"\n")
+    answer.write(json.dumps({"port": urlsplit(server.listening_address).port}) + "\n")
     answer.flush()
     threading.Event().wait()
 

@@ -1,4 +1,4 @@
-"""The demo model as files: in f32, and in Q4_K_M."""
+"""Small models and tasks for the tests of this room."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from studio.checkpoints.convert import convert_to_gguf
 from studio.quantize.custom import tier_of
 from studio.quantize.writer import quantize
+from studio.workspace import Workspace
+from tests.serve.serve_models import tiny_gguf_once
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -30,3 +32,20 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("demo-text") / "text.txt"
     path.write_text("\n".join(f"{one['prompt']} {one['answer']}" for one in map(json.loads, lines)), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_gguf() -> Path:
+    """A random Gemma 4 MoE: long answers without sense."""
+    return tiny_gguf_once()
+
+
+@pytest.fixture(scope="session")
+def demo_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained demo model."""
+    return convert_to_gguf(ASSETS / "demo-model", tmp_path_factory.mktemp("demo") / "demo.gguf")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace.open(tmp_path / "home")
