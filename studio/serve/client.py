@@ -13,12 +13,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studio.errors import EspalierError, InputError
+from studio.errors import EspalierError, InputError, TooLongError
 
 LOOPBACK = "127.0.0.1"
 SILENCE_S = 900.0
@@ -110,10 +110,17 @@ class Delta:
 
     text: str = ""
     reasoning: str = ""
-    tokens: tuple[Token, ...] = ()
     done: bool = False
     timing: Timing | None = None
     finish: str = ""
+    tokens: tuple[Token, ...] = field(default=(), kw_only=True)
+    """The tokens of the piece with what else was likely; empty unless that was asked for."""
+
+    @property
+    def pieces(self) -> tuple[Token, ...]:
+        """`tokens`, or what arrived in their place."""
+        arrived = ((self.reasoning, True), (self.text, False))
+        return self.tokens or tuple(Token(piece, thought) for piece, thought in arrived if piece)
 
 
 def request_body(
@@ -152,7 +159,7 @@ class ChatStream(Iterator[Delta]):
         lost: Callable[[str], EspalierError],
         silence_s: float = SILENCE_S,
     ) -> None:
-        """`lost` turns how the connection broke into the error to raise; it is broken after `silence_s` of silence."""
+        """`lost` turns how the connection broke into the error to raise; it does so after `silence_s` too."""
         self._body = json.dumps(body).encode()
         self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
         self._lost = lost
@@ -188,9 +195,9 @@ class ChatStream(Iterator[Delta]):
                 if "timings" in event:
                     timing = _timing(event["timings"], first_token_s or time.monotonic() - started)
                 finish = choice.get("finish_reason") or finish
-                tokens = _tokens(text, reasoning, choice.get("logprobs"))
-                if tokens:
-                    yield Delta(text, reasoning, tokens, timing=timing)
+                tokens = _tokens(bool(reasoning), choice.get("logprobs"))
+                if text or reasoning or tokens:
+                    yield Delta(text, reasoning, timing=timing, tokens=tokens)
         except TimeoutError as error:
             if not self._stopped:
                 raise self._lost(f"it has said nothing for {self._connection.timeout:g} seconds") from error
@@ -227,7 +234,7 @@ class ChatStream(Iterator[Delta]):
     def _refusal(self, answer: Mapping[str, Any]) -> EspalierError:
         error = answer.get("error", {})
         if error.get("type") == "exceed_context_size_error":
-            return InputError(
+            return TooLongError(
                 f"This conversation has {error.get('n_prompt_tokens')} tokens, and the model is open for "
                 f"{error.get('n_ctx')}.",
                 "Clear the chat, or ask something shorter.",
@@ -246,14 +253,11 @@ def _parsed(data: bytes) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
-def _tokens(text: str, reasoning: str, logprobs: Any) -> tuple[Token, ...]:
-    if logprobs:
-        return tuple(
-            Token(one["token"], bool(reasoning), one["id"], tuple(map(_likely, one["top_logprobs"])))
-            for one in logprobs["content"]
-        )
-    pieces = ((reasoning, True), (text, False))
-    return tuple(Token(piece, thought) for piece, thought in pieces if piece)
+def _tokens(thought: bool, logprobs: Any) -> tuple[Token, ...]:
+    return tuple(
+        Token(one["token"], thought, one["id"], tuple(map(_likely, one["top_logprobs"])))
+        for one in (logprobs or {}).get("content", ())
+    )
 
 
 def _likely(one: Mapping[str, Any]) -> Likely:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import EspalierError
+from studio.machine import threads_for
 from studio.serve.client import Delta
 from studio.serve.memory import Fit
 from studio.serve.pool import ServerPool
 from studio.serve.served import AnswerStream, Request, Served
-from studio.serve.server import usable_cores
 
 MOST_COLUMNS = 4
 
@@ -28,16 +28,6 @@ class Status:
 
 Event = Delta | Status | EspalierError
 """What happens in a column: a piece of its answer, what it waits for, or why it failed (then it is over)."""
-
-
-def threads_for(models: int) -> int:
-    """Threads of each of `models` that compute at the same time.
-
-    One alone leaves a core to the page: ggml's threads wait for each other in busy loops, and when one of two shares
-    its core with something else, both crawl (5 tokens/s instead of 600 were seen beside a training).
-    """
-    cores = usable_cores()
-    return max(1, cores // models if models > 1 else cores - 1)
 
 
 class Columns:

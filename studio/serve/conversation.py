@@ -81,7 +81,7 @@ class Answer:
             self,
             text=self.text + event.text,
             reasoning=self.reasoning + event.reasoning,
-            tokens=self.tokens + event.tokens,
+            tokens=self.tokens + event.pieces,
             thought_tokens=timing.tokens if event.reasoning and timing else self.thought_tokens,
             status="",
             timing=timing,

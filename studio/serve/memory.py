@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,12 +12,12 @@ import psutil
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
 from studio.machine import free_ram
-from studio.quantize.fit import GIB, context_length, kv_bytes, logit_bytes
+from studio.quantize.card import bytes_allowed
+from studio.quantize.fit import Need, context_length, need_of
+from studio.quantize.placement import placements
 
 MEMORY_VARIABLE = "ESPALIER_MODEL_MEMORY"
 """Environment variable: bytes that chat may use for models, instead of what the system has free."""
-
-PROCESS_BYTES = 128 << 20  # Python and llama.cpp with all that is neither weights, keys and values nor logits
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,13 @@ class ModelNeed:
 
     context: int
     """Tokens of one conversation: the model's own context, or less where less was asked for."""
-    memory: int
+    need: Need
     """Bytes, for all conversations together."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of main memory when all of it is there."""
+        return self.need.in_ram
 
 
 @dataclass(frozen=True)
@@ -64,42 +68,28 @@ def model_need(path: Path, context: int, slots: int) -> ModelNeed:
 def _model_need(path: Path, _signature: tuple[int, int], context: int, slots: int) -> ModelNeed:
     header = read_header(path)
     context = min(context, context_length(header) or context)
-    weights = sum(tensor.size for tensor in header.tensors)
-    conversations = slots * kv_bytes(header, context)
-    return ModelNeed(context, weights + conversations + logit_bytes(header) + PROCESS_BYTES)
+    return ModelNeed(context, need_of(header, context, slots))
 
 
-def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0) -> Fit:
+def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0, card: int = 0) -> Fit:
     """Whether the models of `paths` can be in memory at the same time.
 
-    `held` is memory that model servers of this process have now and would give back. Raises as `model_need` does.
+    `held` is memory that model servers of this process have now and would give back, `card` what they may take of the
+    graphics card. Raises as `model_need` does.
     """
-    return fit_of([model_need(path, context, slots).memory for path in paths], held)
+    return fit_of([model_need(path, context, slots).need for path in paths], held, card)
 
 
-def fit_of(needs: Sequence[int], held: int = 0) -> Fit:
-    """Whether models that need so many bytes each can be in memory at the same time."""
-    free = free_bytes(held)
-    if sum(needs) <= free:
-        share = f"{sum(needs) / GIB:.1f} of {free / GIB:.1f} GiB"
-        count = "Both" if len(needs) == 2 else f"All {len(needs)}"
-        return Fit(True, f"{count} fit in memory ({share}) and answer at the same time.")
-    parts = " and ".join(f"{need / GIB:.1f}" for need in needs)
-    return Fit(
-        False,
-        f"They need {parts} GiB of memory and {free / GIB:.1f} GiB is free: they answer in turn, and each is loaded "
-        "when its turn comes.",
-    )
+def fit_of(needs: Sequence[Need], held: int = 0, card: int = 0) -> Fit:
+    """Whether models that need so much each can be in memory at the same time."""
+    found = placements(needs, card, free_bytes(held))
+    return Fit(found.together, found.reason)
 
 
 def free_bytes(held: int = 0) -> int:
     """Memory for models: what `MEMORY_VARIABLE` allows, else what system and container have free, plus `held`."""
-    allowed = os.environ.get(MEMORY_VARIABLE)
-    if allowed:
-        if not allowed.isdigit():
-            raise InputError(f"{MEMORY_VARIABLE} is {allowed!r}, and has to be a number of bytes.")
-        return int(allowed)
-    return free_ram() + held
+    allowed = bytes_allowed(MEMORY_VARIABLE)
+    return free_ram() + held if allowed is None else allowed
 
 
 def private_bytes(pid: int) -> int:

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from studio.errors import Cancelled, ResourceError
-from studio.quantize.fit import GIB
+from studio.quantize.card import free_card_bytes
+from studio.quantize.placement import Offload, Placement, placed, placement
 from studio.serve import memory
 from studio.serve.memory import Fit, ModelNeed
 from studio.serve.served import Served, Server, served
@@ -34,6 +36,7 @@ class _Place:
     signature: Hashable
     threads: int
     need: ModelNeed
+    placement: Placement
     users: int = 0
     used_at: float = 0.0
     starting: threading.Lock = field(default_factory=threading.Lock)
@@ -48,26 +51,36 @@ class _Place:
 class ServerPool:
     """One server per model, shared by everyone who asks; safe to use from many threads.
 
-    `logs` is the folder for the servers' logs; `context` is the longest conversation, in tokens.
+    `logs` is the folder for the servers' logs; `context` is the longest conversation, in tokens. `offload` is what of
+    every model goes to the graphics card; by default that is chosen for each, by the memory that is free.
     """
 
     def __init__(
-        self, logs: Path, *, context: int = CONTEXT, slots: int = SLOTS, keep: int = KEEP, idle_s: float = IDLE_S
+        self,
+        logs: Path,
+        *,
+        context: int = CONTEXT,
+        slots: int = SLOTS,
+        keep: int = KEEP,
+        idle_s: float = IDLE_S,
+        offload: Offload | None = None,
     ) -> None:
         self.logs = logs
         self.context = context
         self.slots = slots
         self.keep = keep
         self.idle_s = idle_s
+        self.offload = offload
         self._places: dict[Path, _Place] = {}
+        self._free_card: int | None = None
         self._closed = False
         self._reaper: threading.Timer | None = None
         self._changed = threading.Condition()
         _sweep_logs(logs)
 
     @contextmanager
-    def lease(self, model: Served | Path, threads: int) -> Iterator[Server]:
-        """The server of `model` (a path is a GGUF), started if need be, for as long as the block lasts.
+    def lease(self, model: Served | Path, threads: int) -> Iterator[Any]:
+        """The server of `model` (of a path to a GGUF a `ModelServer`), started if need be, while the block lasts.
 
         Waits while other models that are answering fill the memory. A server that is in use keeps the number of threads
         it was started with. Raises `FormatError` or `UnsupportedError` for a file that holds no model, `ResourceError`
@@ -88,8 +101,8 @@ class ServerPool:
     def fit(self, models: Sequence[Served | Path]) -> Fit:
         """Whether `models` can answer at the same time."""
         with self._changed:
-            held = self._held()
-        return memory.fit_of([served(model).need(self.context, self.slots).memory for model in models], held)
+            held, card = self._held(), self._card()
+        return memory.fit_of([served(model).need(self.context, self.slots).need for model in models], held, card)
 
     def loaded(self, model: Served | Path) -> bool:
         """Whether `model` can answer at once."""
@@ -128,11 +141,17 @@ class ServerPool:
                 continue
             if place:
                 self._evict(place)
-            free = memory.free_bytes(self._held())
-            crowded = sum(other.need.memory for other in self._places.values()) + need.memory > free
+            free, card = memory.free_bytes(self._held()), self._card()
+            alone = self._placement(need, card, free)
+            used = sum(other.placement.ram for other in self._places.values())
+            found = self._placement(
+                need, card - sum(other.placement.card for other in self._places.values()), free - used
+            )
             idle = [other for other in self._places.values() if not other.users]
+            # Where others only keep their models warm, none has to do with less of the card than it could have.
+            crowded = found.kind == "no" or (bool(idle) and found.kind != alone.kind)
             if not crowded and (len(self._places) < self.keep or not idle):
-                self._places[model.key] = _Place(model, signature, threads, need)
+                self._places[model.key] = _Place(model, signature, threads, need, found)
                 return self._places[model.key]
             if idle:
                 self._evict(min(idle, key=lambda other: other.used_at))
@@ -140,9 +159,20 @@ class ServerPool:
                 self._changed.wait()
             else:
                 raise ResourceError(
-                    f"{model.name} needs {need.memory / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB is free.",
+                    alone.reason.replace("It", model.name, 1),
                     f"Choose a smaller tier, or set {memory.MEMORY_VARIABLE} to the bytes that models may use.",
                 )
+
+    def _placement(self, need: ModelNeed, card: int, ram: int) -> Placement:
+        """Where a model goes that has this much room: as was decided for all, or as the room decides."""
+        if self.offload is None:
+            return placement(need.need, card, ram)
+        return placed(need.need, self.offload, card, ram)
+
+    def _decided(self, place: _Place) -> Offload | None:
+        """What llama.cpp is told; nothing where no card says what it has free, so that it looks itself."""
+        unknown = self.offload is None and self._free_card is None
+        return None if unknown else place.placement.offload
 
     def _started(self, place: _Place) -> Server:
         with place.starting:  # whoever comes second waits for the first one's start
@@ -153,6 +183,7 @@ class ServerPool:
                     context=place.need.context,
                     slots=self.slots,
                     threads=place.threads,
+                    offload=self._decided(place),
                 )
                 with self._changed:
                     if self._closed:
@@ -184,8 +215,14 @@ class ServerPool:
         place.stop()
         del self._places[place.model.key]
 
+    def _card(self) -> int:
+        """Memory of the graphics card for all models together: what was free when none of them was loaded."""
+        if not self._places:  # asking takes a moment, too long for every question
+            self._free_card = free_card_bytes()
+        return self._free_card or 0
+
     def _held(self) -> int:
-        """Memory that comes back when all servers end."""
+        """Main memory that comes back when all servers end."""
         return sum(memory.private_bytes(place.server.pid) for place in self._places.values() if place.server)
 
 

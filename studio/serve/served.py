@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from studio.quantize.placement import Offload
 from studio.serve import memory
 from studio.serve.client import Delta, Message, Sampler
 from studio.serve.memory import ModelNeed
@@ -66,8 +67,11 @@ class Served(Protocol):
     def need(self, context: int, slots: int) -> ModelNeed:
         """What serving it takes; raises as `memory.model_need` does."""
 
-    def start(self, *, log: Path, context: int, slots: int, threads: int) -> Server:
-        """Load it; returns when it can answer. Raises `ProcessError` when it cannot be loaded."""
+    def start(self, *, log: Path, context: int, slots: int, threads: int, offload: Offload | None) -> Server:
+        """Load it, with what `offload` says on the graphics card; returns when it can answer.
+
+        Raises `ProcessError` when it cannot be loaded.
+        """
 
     def ask(self, server: Any, request: Request) -> AnswerStream:
         """Have `server`, which `start` returned, answer; raises nothing before the first iteration."""
@@ -93,8 +97,8 @@ class GgufModel:
     def need(self, context: int, slots: int) -> ModelNeed:
         return memory.model_need(self.key, context, slots)
 
-    def start(self, *, log: Path, context: int, slots: int, threads: int) -> ModelServer:
-        return ModelServer.start(self.key, log=log, context=context, slots=slots, threads=threads)
+    def start(self, *, log: Path, context: int, slots: int, threads: int, offload: Offload | None) -> ModelServer:
+        return ModelServer.start(self.key, log=log, context=context, slots=slots, threads=threads, offload=offload)
 
     def ask(self, server: ModelServer, request: Request) -> AnswerStream:
         return server.stream(

@@ -146,7 +146,7 @@ def test_four_columns_of_two_files_share_two_servers(pool: ServerPool, tiny_gguf
     events = list(columns.stream(hello(SHORT, *files)))
     answers = {column: "".join(e.text for c, e in events if c == column and isinstance(e, Delta)) for column in files}
     assert len(set(answers.values())) == 1 and answers["A"]
-    assert len(children()) == 2 and "Both fit" in columns.fit().reason
+    assert len(children()) == 2 and columns.fit().together
 
 
 def test_another_kind_of_model_is_served_like_a_file(pool: ServerPool, tiny_gguf: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.errors import InputError, ProcessError
-from studio.serve.client import Delta, Timing
+from studio.serve.client import Delta, Timing, Token
 from studio.serve.columns import Event, Status
 from studio.serve.conversation import Answer, Conversation
 
@@ -27,7 +27,8 @@ def test_pieces_become_one_answer() -> None:
     conversation = answered(
         Conversation(), "Hi", Status("Loading"), Delta(reasoning="hm"), Delta("Hel", timing=TIMING), Delta("lo"), DONE
     )
-    assert conversation.answer("reference") == Answer("Hello", "hm", timing=TIMING, finish="stop")
+    tokens = (Token("hm", thought=True), Token("Hel"), Token("lo"))
+    assert conversation.answer("reference") == Answer("Hello", "hm", tokens, timing=TIMING, finish="stop")
 
 
 def test_a_status_is_shown_until_the_first_piece() -> None:

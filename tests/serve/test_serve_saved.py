@@ -22,7 +22,9 @@ TOKENS = (Token("hm", thought=True), Token("¹ ", id=7, top=(Likely(7, "¹ ", -0
 def conversation() -> Conversation:
     columns = (Column("A", "@reference"), Column("B", "pruned-Q4", "Be brief."))
     said = Conversation(columns=columns).asked("One?\nTwo?", "AB").told("B", ORIGIN)
-    said = said.heard("B", Delta("¹ ", "hm", TOKENS, timing=TIMING)).heard("B", Delta(done=True, finish="length"))
+    said = said.heard("B", Delta("¹ ", "hm", timing=TIMING, tokens=TOKENS)).heard(
+        "B", Delta(done=True, finish="length")
+    )
     return said.heard("A", ProcessError("It died.", "Restart it.", "last line"))
 
 
@@ -87,5 +89,5 @@ def test_markdown_has_questions_answers_and_how_they_came() -> None:
 def test_any_text_survives(turns: list[tuple[str, str, str]]) -> None:
     said = Conversation(columns=(Column("A"),))
     for prompt, text, thought in turns:
-        said = said.asked(prompt, "A").heard("A", Delta(text, thought, (Token(text),))).cut_off()
+        said = said.asked(prompt, "A").heard("A", Delta(text, thought, tokens=(Token(text),))).cut_off()
     assert conversation_from_json(conversation_json(said), "file") == said

@@ -129,7 +129,7 @@ def test_each_token_comes_with_what_else_was_likely_before_sampling_where_that_i
     server: ModelServer,
 ) -> None:
     sampler = Sampler(max_tokens=20, temperature=1, top_k=1, seed=4)
-    plain = [token for delta in server.stream(HELLO, sampler) for token in delta.tokens]
+    plain = [token for delta in server.stream(HELLO, sampler) for token in delta.pieces]
     assert len(plain) == 20 and all(token.id is None and token.top == () for token in plain)
     tokens = [token for delta in server.stream(HELLO, sampler, probabilities=True) for token in delta.tokens]
     assert [token.text for token in tokens] == [token.text for token in plain]
@@ -141,7 +141,7 @@ def test_each_token_comes_with_what_else_was_likely_before_sampling_where_that_i
 
 def test_tokens_of_a_thought_are_told_from_those_of_the_answer(server: ModelServer) -> None:
     sampler = Sampler(max_tokens=30, reasoning_budget=8, seed=1)
-    tokens = [token for delta in server.stream(HELLO, sampler, thinking=True) for token in delta.tokens]
+    tokens = [token for delta in server.stream(HELLO, sampler, thinking=True) for token in delta.pieces]
     kinds = [token.thought for token in tokens]
     assert kinds == sorted(kinds, reverse=True) and True in kinds and False in kinds
 
