@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from studio.errors import Cancelled, ResourceError
+from studio.quantize.card import free_card_bytes
 from studio.quantize.placement import Offload, Placement, placed, placement
 from studio.serve import memory
 from studio.serve.memory import Fit, ModelNeed
@@ -69,6 +70,7 @@ class ServerPool:
         self.idle_s = idle_s
         self.offload = offload
         self._places: dict[Path, _Place] = {}
+        self._free_card: int | None = None
         self._closed = False
         self._reaper: threading.Timer | None = None
         self._changed = threading.Condition()
@@ -98,8 +100,8 @@ class ServerPool:
     def fit(self, paths: Sequence[Path]) -> Fit:
         """Whether the models of `paths` can answer at the same time."""
         with self._changed:
-            held, on_card = self._held(), self._on_card(started=True)
-        return memory.can_run_together([path.resolve() for path in paths], self.context, self.slots, held, on_card)
+            held, card = self._held(), self._card()
+        return memory.can_run_together([path.resolve() for path in paths], self.context, self.slots, held, card)
 
     def loaded(self, path: Path) -> bool:
         """Whether the model of `path` can answer at once."""
@@ -138,10 +140,12 @@ class ServerPool:
                 continue
             if place:
                 self._evict(place)
-            free, card = memory.free_bytes(self._held()), memory.free_card_bytes(self._on_card(started=True)) or 0
+            free, card = memory.free_bytes(self._held()), self._card()
             alone = self._placement(need, card, free)
             used = sum(other.placement.ram for other in self._places.values())
-            found = self._placement(need, card - self._on_card(), free - used)
+            found = self._placement(
+                need, card - sum(other.placement.card for other in self._places.values()), free - used
+            )
             idle = [other for other in self._places.values() if not other.users]
             # Where others only keep their models warm, none has to do with less of the card than it could have.
             crowded = found.kind == "no" or (bool(idle) and found.kind != alone.kind)
@@ -166,7 +170,7 @@ class ServerPool:
 
     def _decided(self, place: _Place) -> Offload | None:
         """What llama.cpp is told; nothing where no card says what it has free, so that it looks itself."""
-        unknown = self.offload is None and memory.free_card_bytes() is None
+        unknown = self.offload is None and self._free_card is None
         return None if unknown else place.placement.offload
 
     def _started(self, place: _Place) -> ModelServer:
@@ -211,9 +215,11 @@ class ServerPool:
         place.stop()
         del self._places[place.path]
 
-    def _on_card(self, *, started: bool = False) -> int:
-        """Memory of the graphics card that the models here take, or only those that are loaded already."""
-        return sum(place.placement.card for place in self._places.values() if place.server or not started)
+    def _card(self) -> int:
+        """Memory of the graphics card for all models together: what was free when none of them was loaded."""
+        if not self._places:  # asking takes a moment, too long for every question
+            self._free_card = free_card_bytes()
+        return self._free_card or 0
 
     def _held(self) -> int:
         """Main memory that comes back when all servers end."""

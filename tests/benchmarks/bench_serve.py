@@ -1,4 +1,4 @@
-"""Chat through our client and both sides of a pair, against bare HTTP requests to the same two servers.
+"""Chat in one column and in two at once through our pool, against bare HTTP requests to as many servers.
 
 The model is tiny and random: it gives more tokens per second than any that people talk to, so that whatever we add to a
 token weighs most here. Answers are long and of one length; the two ways take turns, and the medians are compared.
@@ -13,13 +13,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from studio.machine import threads_for
 from studio.serve.client import Delta, Sampler
-from studio.serve.pair import SIDES, Pair, Side, threads_for
+from studio.serve.pair import Pair, Side
 from studio.serve.pool import ServerPool
 from studio.serve.server import ModelServer
 from tests.serve.serve_models import tiny_gguf_once
@@ -31,15 +33,25 @@ QUESTION = [{"role": "user", "content": "Tell me about pear trees."}]
 
 
 def benchmarks() -> dict[str, Callable[[], dict[str, Any]]]:
-    return {"chat_vs_bare": chat_vs_bare}
+    return {"chat_vs_bare": chat_vs_bare, "chat_two_columns_vs_bare": chat_two_columns_vs_bare}
 
 
 def chat_vs_bare() -> dict[str, Any]:
-    """Tokens per second of both sides together: ours over bare."""
+    """Tokens per second of one column: ours over bare."""
+    return _compared(1)
+
+
+def chat_two_columns_vs_bare() -> dict[str, Any]:
+    """Tokens per second of two columns that answer at the same time, together: ours over bare."""
+    return _compared(2)
+
+
+def _compared(columns: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        reference = tiny_gguf_once()
+        candidate = tiny_gguf_once()
+        reference = Path(shutil.copy(candidate, Path(folder) / "reference.gguf")) if columns == 2 else None
         pool = ServerPool(Path(folder) / "logs")
-        pair = Pair(pool, reference, Path(shutil.copy(reference, Path(folder) / "candidate.gguf")))
+        pair = Pair(pool, reference, candidate)
         try:
             _ours(pair)  # loads both
             rates = [(_ours(pair), _bare(pair)) for _ in range(ROUNDS)]
@@ -51,7 +63,7 @@ def chat_vs_bare() -> dict[str, Any]:
         "budget": BUDGET,
         "met": ours / bare >= BUDGET,
         "sizes": {
-            "sides": 2,
+            "columns": columns,
             "tokens": TOKENS,
             "rounds": ROUNDS,
             "ours_tokens_per_s": round(ours),
@@ -64,7 +76,7 @@ def _ours(pair: Pair) -> float:
     """Tokens per second through `Pair`."""
     started = time.monotonic()
     last: dict[Side, Delta] = {}
-    for side, event in pair.stream(dict.fromkeys(SIDES, QUESTION), Sampler(max_tokens=TOKENS, temperature=0)):
+    for side, event in pair.stream(dict.fromkeys(pair.paths, QUESTION), Sampler(max_tokens=TOKENS, temperature=0)):
         if isinstance(event, Exception):
             raise event
         if isinstance(event, Delta) and event.done:
@@ -88,11 +100,10 @@ def _bare(pair: Pair) -> float:
         events = [line for line in end.split(b"\n\n") if line.startswith(b"data: {")]
         counts.append(json.loads(events[-1][len(b"data: ") :])["timings"]["predicted_n"])
 
-    with (
-        pair.pool.lease(pair.paths["reference"], threads_for(2)) as left,
-        pair.pool.lease(pair.paths["candidate"], threads_for(2)) as right,
-    ):
-        threads = [threading.Thread(target=ask, args=(server,)) for server in (left, right)]
+    with ExitStack() as leases:
+        each = threads_for(len(pair.paths))
+        servers = [leases.enter_context(pair.pool.lease(path, each)) for path in pair.paths.values()]
+        threads = [threading.Thread(target=ask, args=(server,)) for server in servers]
         started = time.monotonic()
         for thread in threads:
             thread.start()
