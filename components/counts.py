@@ -267,7 +267,7 @@ def rendered(library: Library, part: CountsPart, opened: Opened, *asked: Any) ->
     figures, fit, answer = [], None, ""
     imported = opened.state.imported is not None
     try:
-        curve = drop_curve(opened.contributions, opened.state.recipe) if opened.contributions else None
+        curve = drop_curve(opened.contributions, opened.state.recipe, opened.second) if opened.contributions else None
         if curve:
             figures.append(kept_html(curve, chosen, counts, imported=imported))
     except EspalierError as error:

@@ -11,8 +11,11 @@ KEPT_STEPS = 500
 """Of one tab; a step has a few kilobytes."""
 ONE_MOVE_S = 0.7
 """Changes of the same control that follow each other faster are one step: a slider on its way."""
-_GRADUAL = ("drop", "class_weights")
-"""Fields of a recipe that sliders change."""
+_GRADUAL = (
+    *("drop", "class_weights", "alpha", "outlier_threshold", "protect_top_per_question", "breadth_bonus"),
+    *("protect_top", "protect_class_weights", "protect_top_per_class", "floor", "floor_clamp", "class_minimums"),
+)
+"""Fields of a recipe that sliders, or digits one after the other, change."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Choice:
     preset: str
     recipe: Recipe
     imported: DropMap | None = None
+    second: str | None = None
+    """Content hash of the second analysis, which floors go by."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +82,10 @@ def _difference(before: Choice, after: Choice) -> tuple[str, str]:
     old, new = before.recipe, after.recipe
     fields = [name for name in Recipe.model_fields if name != "version" and getattr(old, name) != getattr(new, name)]
     gradual = fields[0] if len(fields) == 1 and fields[0] in _GRADUAL else ""
-    if gradual == "drop":
+    if fields == ["drop"]:
         return f"drop {new.drop} in place of {old.drop}", gradual
-    if gradual:
-        return "change class weights", gradual
     if fields and set(fields) <= {"force_keep", "force_drop"}:
         return "overrule experts", ""
-    return "rank experts in another way", ""
+    if len(fields) == 1:
+        return f"change {fields[0].replace('_', ' ')}", gradual
+    return "rank experts in another way" if fields else "take floors from another analysis", ""

@@ -21,6 +21,7 @@ from components.library import Library, Opened, Studio
 from components.markup import failure
 from components.masthead import masthead
 from components.measure import wire_measure
+from components.options import form_json, wire_options
 from components.recipe import ChooseStation, choose_station
 from components.reference import LoadStation, load_station
 from components.sessions import LOCAL
@@ -75,6 +76,7 @@ class Stations:
             choose.meaning,
             choose.saves,
             choose.when,
+            choose.options.form,
             build.sizes,
             build.tiers.table,
             build.command,
@@ -185,6 +187,7 @@ def _results(
         choose.meaning: meaning_text(library, opened),
         choose.saves: recipe.saves_html(opened),
         choose.when: recipe.when_html(opened.state),
+        **({choose.options.form: form_json(library, opened)} if opened.state.tuning else {}),
         building.sizes: outputs.sizes_html(library, opened, ticked),
         building.tiers.table: sizes.table_html(library, opened),
         building.command: outputs.command_html(library, opened, name, ticked),
@@ -205,7 +208,7 @@ def _everything(studio: Studio, stations: Stations, opened: Opened) -> Updates:
         see.scale: state.view.scale,
         choose.preset: gr.Radio(recipe.preset_choices(state), value=state.preset),
         choose.drop: gr.Slider(maximum=opened.most, step=opened.step, value=min(state.recipe.drop, opened.most)),
-        choose.weights: weights_json(classes, state.recipe.class_weights),
+        choose.weights: weights_json(opened.taking_part, state.recipe.class_weights),
         load.reference: gr.Dropdown(reference.reference_choices(library), value=state.reference or None),
         load.reference_facts: reference.reference_html(opened.reference),
         load.analysis: gr.Dropdown(reference.analysis_choices(library), value=opened.analysis_path),
@@ -238,9 +241,10 @@ def _wire(studio: Studio, stations: Stations) -> None:
         preset, drop, weights, name, chosen_outputs, more = values
         sent = weights_from_json(weights, library.classes(now))
         chosen = library.choosing(now, preset, int(drop), sent)
-        results = _results(studio, stations, library.open(chosen), name, outputs.ticked(chosen_outputs, more))
-        if chosen.recipe.class_weights != sent:  # the preset brought its own
-            results[choose.weights] = weights_json(library.classes(now), chosen.recipe.class_weights)
+        opened = library.open(chosen)
+        results = _results(studio, stations, opened, name, outputs.ticked(chosen_outputs, more))
+        if chosen.recipe.class_weights != sent or chosen.recipe.classes != now.recipe.classes:  # the preset has its own
+            results[choose.weights] = weights_json(opened.taking_part, chosen.recipe.class_weights)
         return results
 
     @_told(choose.problem)
@@ -260,7 +264,7 @@ def _wire(studio: Studio, stations: Stations) -> None:
             **_results(studio, stations, opened, name, outputs.ticked(chosen, more)),
             choose.preset: gr.Radio(recipe.preset_choices(now), value=now.preset),
             choose.drop: min(now.recipe.drop or 0, opened.most),
-            choose.weights: weights_json(opened.classes, now.recipe.class_weights),
+            choose.weights: weights_json(opened.taking_part, now.recipe.class_weights),
         }
 
     @_told(choose.problem)
@@ -303,6 +307,7 @@ def _wire(studio: Studio, stations: Stations) -> None:
     after = {"outputs": [*stations.results, *choose.controls], **many}
     wire_map(library, see, state, asked, rendered, **after)
     wire_shelf(library, choose.shelf, state, asked, rendered, **after)
+    wire_options(library, choose.options, state, asked, rendered, **after)
     slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
     choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)
     load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)

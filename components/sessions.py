@@ -27,13 +27,15 @@ LOCAL = "local"
 """The one person of a page without a login."""
 
 
-def session_json(state: StudioState, analysis_path: str) -> str:
-    """What a tab shows, without its history."""
+def session_json(state: StudioState, analysis_path: str, second_path: str = "") -> str:
+    """What a tab shows, without its history; the paths are where its analyses lie."""
     content = {
         "version": VERSION,
         "reference": state.reference,
         "analysis": state.analysis,
         "analysis_path": analysis_path,
+        "second": state.second,
+        "second_path": second_path,
         "preset": state.preset,
         "recipe": json.loads(state.recipe.to_json()),
         "imported": state.imported.to_metadata() if state.imported else None,
@@ -62,6 +64,9 @@ def _state(library: Library, content: Any) -> StudioState:
     key = content["analysis"]
     if key is not None:
         key = library.find_analysis(key, reference, str(content["analysis_path"]))
+    second = content.get("second")  # sessions of earlier versions have none
+    if second is not None:
+        second = library.find_analysis(second, reference, str(content["second_path"]))
     imported = content["imported"]
     if imported is not None:
         model = reference or library.analysis(key or "")
@@ -76,6 +81,7 @@ def _state(library: Library, content: Any) -> StudioState:
         preset=content["preset"] if content["preset"] in PRESETS else OWN,
         view=View(**content["view"]),
         imported=imported,
+        second=second,
         target=Target(**content["target"]),
         imatrix=imatrix,
     )
@@ -111,9 +117,9 @@ class Sessions:
             state = self._unwritten.get(user)
         if state is None:  # a later one went to disk already
             return
-        path = str(self.library.analysis_path(state.analysis)) if state.analysis else ""
+        paths = (str(self.library.analysis_path(key)) if key else "" for key in (state.analysis, state.second))
         with staged(self.path(user), overwrite=True) as partial:
-            partial.write_text(session_json(state, path), encoding="utf-8")
+            partial.write_text(session_json(state, *paths), encoding="utf-8")
         with self._lock:
             if self._unwritten.get(user) is state:
                 del self._unwritten[user]
@@ -145,6 +151,7 @@ class Sessions:
         try:
             state = self.last(user) or opening
             state = state.targeting(replace(state.target, shown=False))  # a new tab has the table of tiers folded
+            state = replace(state, tuning=False)  # and the options of the recipe
             self.library.open(state)
         except EspalierError as problem:
             return opening, problem

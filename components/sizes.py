@@ -16,8 +16,9 @@ from components.outputs import MORE, OFFERED, command_html, sizes_html, ticked
 from components.state import HERE, StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError
-from studio.quantize.fit import CARDS, GIB, Placement, card_bytes, context_length, this_gpu
+from studio.quantize.fit import CARDS, GIB, card_bytes, context_length, this_gpu
 from studio.quantize.imatrix import Coverage
+from studio.quantize.placement import Kind
 from studio.quantize.table import Cell, Row, counts_around, rows
 from studio.quantize.tiers import TIERS
 from studio.serve.memory import free_bytes
@@ -31,9 +32,11 @@ GROUPS = (
 )
 """Tiers as the table shows them."""
 
-_MARKS: Mapping[Placement, tuple[str, str, str]] = {
+_MARKS: Mapping[Kind, tuple[str, str, str]] = {
     "card": ("card", "●", "fits"),
     "experts in RAM": ("ram", "◐", "experts in RAM"),
+    "layers in RAM": ("ram", "◔", "layers in RAM"),
+    "RAM": ("ram", "○", "in RAM alone"),
     "no": ("no", "✕", "does not fit"),
 }
 """Placement → CSS class, mark, words."""

@@ -252,8 +252,8 @@ def cell(opened: Opened) -> str:
         return f"{cell_html(contributions, drop, row, expert)}<p class='quiet'>{_IMPORTED}</p>"
     if not 0 <= row < contributions.shape.layers:
         raise InputError(f"The map has no row {row}, expert {expert}.", "Click a cell.")
-    told = explain(contributions, opened.state.recipe, contributions.shape.layer_ids[row], expert)
-    found = score_curves(contributions, opened.state.recipe)
+    told = explain(contributions, opened.state.recipe, contributions.shape.layer_ids[row], expert, opened.second)
+    found = score_curves(contributions, opened.state.recipe, opened.second)
     parts = expert_html(contributions, told, drop.dropped_count) + layer_html(found, row, expert)
     return f"<div class='insights'>{parts}</div>"
 
@@ -265,7 +265,7 @@ def map_html(opened: Opened) -> str:
     """What the whole map does to classes and layers, and where its cut is close."""
     if opened.contributions is None or opened.preview is None:
         return notice("No analysis is open.", "Open one in the first station.")
-    found = None if opened.state.imported else score_curves(opened.contributions, opened.state.recipe)
+    found = None if opened.state.imported else score_curves(opened.contributions, opened.state.recipe, opened.second)
     ties = f"<p class='quiet'>{_IMPORTED}</p>" if found is None else ties_html(found)
     return f"<div class='insights'>{losses_html(opened.preview)}{ties}</div>{layer_table(opened.preview, found)}"
 

@@ -16,6 +16,7 @@ ROOMS = (
     "maps",
     "imatrix",
     "artifacts",
+    "measures",
     "jobs",
     "sessions",
     "searches",
@@ -64,6 +65,11 @@ class Workspace:
     @property
     def artifacts(self) -> Path:
         return self.root / "artifacts"
+
+    @property
+    def measures(self) -> Path:
+        """Results about models that are no artifact; those of an artifact lie with it."""
+        return self.root / "measures"
 
     @property
     def jobs(self) -> Path:

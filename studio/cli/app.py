@@ -13,7 +13,21 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, imatrix, insights, jobs, measure, models, prompts, recipes, search
+from studio.cli import (
+    chat,
+    contributions,
+    diverge,
+    evaluate,
+    fits,
+    imatrix,
+    insights,
+    jobs,
+    measure,
+    models,
+    prompts,
+    recipes,
+    search,
+)
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -37,7 +51,11 @@ VERBS: dict[str, Verb] = {
     "convert": (models.convert, "convert my-model --out my-model.gguf"),
     "plan": (models.plan, "plan my-model.gguf --tier Q4_K_M --json"),
     "quantize": (models.quantize, "quantize my-model.gguf --tier Q4_K_M --tier Q6_K --map map.json --out tiers"),
+    "diverge": (diverge.diverge, "diverge small-Q4_K_M.gguf --against my-model.gguf --text book.txt --context 512"),
+    "fits": (fits.fits, "fits small-Q4_K_M.gguf --gpu-gib 12 --context 8192 --with my-model.gguf"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
+    "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
+    "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
 }
 JOB_VERBS: dict[str, Verb] = {
     "list": (jobs.list_, "jobs list"),
@@ -56,9 +74,14 @@ RECIPE_VERBS: dict[str, Verb] = {
     "schema": (recipes.schema, "recipe schema"),
     "link": (recipes.link, "recipe link recipe.json --contributions v4.safetensors"),
 }
+TASK_VERBS: dict[str, Verb] = {
+    "show": (evaluate.show_task, "tasks show mmlu-pro.jsonl"),
+    "convert": (evaluate.convert_task, "tasks convert mmlu-pro test.parquet --out mmlu-pro.jsonl"),
+}
 GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
     "jobs": ("Look after long jobs, which go on when the page is closed.", JOB_VERBS),
     "recipe": ("Read how published maps were made, and write down how one's own were.", RECIPE_VERBS),
+    "tasks": ("Look into files of questions with known answers, and make them from benchmarks.", TASK_VERBS),
     "imatrix": ("Look into importance matrices, combine them, and cut them to a pruned model.", IMATRIX_VERBS),
 }
 """Verbs about one thing: what they are for, and each of them."""

@@ -20,7 +20,7 @@ from studio.evaluate.search_tuner import Tuner
 from studio.evaluate.virtual import Measurement, Ruler
 from studio.progress import Progress, silent
 from studio.recipes.apply import make_map
-from studio.recipes.dropmap import DropMap, check_top_k
+from studio.recipes.dropmap import DropMap, check_router
 from studio.recipes.recipe import Recipe
 
 TURN = 4
@@ -102,12 +102,7 @@ def check_drops(contributions: Contributions, drops: Sequence[int]) -> None:
     for drop in drops:
         if drop < 1:
             raise InputError(f"{drop} experts cannot be searched for.", "Drop at least one.")
-        if drop % shape.groups:
-            raise InputError(
-                f"{drop} experts cannot be dropped evenly from {shape.groups} groups.",
-                f"Drop a multiple of {shape.groups}.",
-            )
-        check_top_k(shape.experts, drop, shape.top_k)
+        check_router(shape, drop)
 
 
 def proposals(contributions: Contributions, drops: Sequence[int], seed: int) -> Dialogue:

@@ -14,6 +14,8 @@ from studio.checkpoints.reference import open_reference
 from studio.checkpoints.similarity import in_words, similarity
 from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
+from studio.jobs.diverge import Diverge
+from studio.jobs.evaluate import Evaluate
 from studio.jobs.measure import Measure
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
 from studio.jobs.search import Search
@@ -102,6 +104,8 @@ TASKS: dict[str, type[Task]] = {
     "prune": Prune,
     "build": Build,
     "similarity": Similarity,
+    "evaluate": Evaluate,
+    "diverge": Diverge,
     "measure": Measure,
     "search": Search,
 }

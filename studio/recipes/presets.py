@@ -8,6 +8,8 @@ from types import MappingProxyType
 
 from studio.errors import InputError
 from studio.families.base import MoeShape
+from studio.recipes.dropmap import most_droppable
+from studio.recipes.idle import without_idle
 from studio.recipes.recipe import Recipe
 
 PUBLISHED_EXPERTS = 128
@@ -25,9 +27,9 @@ class Preset:
     recipe: Recipe
 
     def drop_for(self, shape: MoeShape) -> int:
-        """The same share of `shape`'s experts, as far as the router's top-k allows."""
-        share = round(self.recipe.drop_of(PUBLISHED_EXPERTS) * shape.experts / PUBLISHED_EXPERTS)
-        return max(0, min(share, shape.experts - shape.top_k))
+        """The same share of `shape`'s experts, as far as the router allows: its top-k, and equally many per group."""
+        share = self.recipe.drop_of(PUBLISHED_EXPERTS) * shape.experts / PUBLISHED_EXPERTS
+        return min(round(share / shape.groups) * shape.groups, most_droppable(shape))
 
 
 # 98e-v3 and 98e-v4 were published with their 16 best experts protected. They have no `protect_top` here, as it changes
@@ -126,3 +128,14 @@ def preset(name: str, drop: int | None = None, class_weights: Mapping[str, float
     if class_weights is not None:
         changes["class_weights"] = dict(class_weights)
     return recipe.but(**changes)
+
+
+def preset_named(recipe: Recipe, experts: int) -> str | None:
+    """The preset that `recipe` is on layers of `experts`; None where it is none of them.
+
+    Its drop count, its class weights and what it says by hand do not matter."""
+    said = without_idle(recipe.but(force_keep={}, force_drop={}))
+    for name in PRESETS:
+        if without_idle(scaled(preset(name, recipe.drop, recipe.class_weights), experts)) == said:
+            return name
+    return None

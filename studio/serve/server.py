@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import atexit
-import os
 import secrets
 import subprocess
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from studio import child
 from studio.errors import ProcessError
-from studio.serve import child
-from studio.serve.client import ChatStream, Message, Sampler, request_body
+from studio.machine import usable_cores
+from studio.quantize.placement import Offload
+from studio.serve.client import LOOPBACK, SILENCE_S, ChatStream, Message, Sampler, request_body
 
 CONTEXT = 4096
 """Tokens of a conversation, prompt and answers, unless someone asks for more."""
@@ -22,9 +25,12 @@ SLOTS = 2
 LOAD_TIMEOUT_S = 600.0
 
 
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible API; the key belongs into no log and no list of processes."""
+
+    url: str
+    api_key: str = field(repr=False)
 
 
 class ModelServer:
@@ -50,12 +56,14 @@ class ModelServer:
         context: int = CONTEXT,
         slots: int = SLOTS,
         threads: int | None = None,
+        offload: Offload | None = None,
         timeout_s: float = LOAD_TIMEOUT_S,
     ) -> ModelServer:
         """Load `path` for `slots` conversations of `context` tokens each; returns when it can answer.
 
-        The child's output goes to `log`, which is written anew. Raises `ProcessError` with the log's last lines when
-        the model cannot be loaded, or is not within `timeout_s` seconds.
+        `offload` says what of it goes to the graphics card; by default llama.cpp decides. The child's output goes to
+        `log`, which is written anew. Raises `ProcessError` with the log's last lines when the model cannot be loaded,
+        or is not within `timeout_s` seconds.
         """
         api_key = secrets.token_urlsafe(32)
         settings = {
@@ -63,6 +71,7 @@ class ModelServer:
             "context": context,
             "slots": slots,
             "threads": threads or max(1, usable_cores() - 1),
+            "offload": None if offload is None else [offload.gpu_layers, offload.overrides],
             "api_key": api_key,  # through the pipe, where no list of processes shows it
         }
         process, answer = child.start("studio.serve.worker", settings, name=str(path), log=log, timeout_s=timeout_s)
@@ -78,13 +87,28 @@ class ModelServer:
         """Whether the child runs."""
         return self._process.poll() is None
 
-    def stream(self, messages: Sequence[Message], sampler: Sampler, *, thinking: bool = False) -> ChatStream:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        sampler: Sampler,
+        *,
+        thinking: bool = False,
+        also: Mapping[str, Any] | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> ChatStream:
         """Ask; the answer comes as an iterator of `Delta`, whose `stop` ends it.
 
-        Iterating raises `InputError` for a conversation that does not fit, `ProcessError` with the log's last lines
-        when the server dies.
+        A last message of the assistant is continued. `also` are fields of the request that no sampler has. Iterating
+        raises `TooLongError` for a conversation that does not fit, `ProcessError` with the log's last lines when the
+        server dies, or says nothing for `silence_s` seconds.
         """
-        return ChatStream(self.port, self._api_key, request_body(messages, sampler, thinking), self._lost)
+        body = {**request_body(messages, sampler, thinking), **(also or {})}
+        return ChatStream(self.port, self._api_key, body, self._lost, silence_s)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where other programs of this machine can ask as they ask OpenAI."""
+        return Endpoint(f"http://{LOOPBACK}:{self.port}/v1", self._api_key)
 
     def stop(self) -> None:
         """Kill the child; its memory is free when this returns."""

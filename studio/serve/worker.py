@@ -1,4 +1,4 @@
-"""The child process that holds one GGUF model: `python -m studio.serve.worker`. See `studio.serve.child`."""
+"""The child process that holds one GGUF model: `python -m studio.serve.worker`. See `studio.child`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from studio.serve import child
+from studio import child
 
 
 def main() -> None:
@@ -43,6 +43,13 @@ def _serve(settings: Mapping[str, Any]) -> Any:
     parameters.n_ctx_checkpoints = 1  # of sliding layers, 32 by default; one takes up a conversation where it stopped
     parameters.use_jinja = True
     parameters.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_DEEPSEEK
+    if settings["offload"] is not None:
+        parameters.fit_params = False  # what is decided is not for llama.cpp to fit anew
+        gpu_layers, overrides = settings["offload"]
+        if gpu_layers is not None:
+            parameters.n_gpu_layers = gpu_layers
+        if overrides:
+            parameters.tensor_buft_overrides = overrides
     return xllamacpp.Server(parameters)
 
 

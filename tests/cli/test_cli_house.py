@@ -38,9 +38,14 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "convert",
         "plan",
         "quantize",
+        "diverge",
+        "fits",
         "chat",
+        "evaluate",
+        "results",
     }
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}
+    assert set(app.TASK_VERBS) == {"show", "convert"}
     assert set(app.IMATRIX_VERBS) == {"show", "merge", "convert", "slice"}
 
 

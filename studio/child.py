@@ -18,8 +18,9 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from studio.errors import ProcessError
 
@@ -101,7 +102,7 @@ def _spawn(module: str, log: Path) -> subprocess.Popen[str]:
             stdout=subprocess.PIPE,
             stderr=output,
             text=True,
-            cwd=Path(__file__).parents[2],  # where `studio` is found
+            cwd=Path(__file__).parents[1],  # where `studio` is found
             start_new_session=True,  # Ctrl-C in the terminal is for the app, which then ends its children
         )
 
@@ -117,11 +118,22 @@ def _ended(process: subprocess.Popen[str]) -> int:
 
 def begin() -> tuple[dict[str, Any], TextIO]:
     """In the child: its settings, and where its answers go."""
+    die_with_parent()
+    answers = TextIOWrapper(own_stdout())
+    return json.loads(sys.stdin.readline()), answers
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the thread that started it ends, where there is such a kernel."""
     if sys.platform == "linux":
         parent = os.getppid()
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before we asked
             os._exit(1)
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what C code prints belongs into the log
-    return json.loads(sys.stdin.readline()), answers
+
+
+def own_stdout() -> BinaryIO:
+    """The pipe to the parent, for this process alone: what C code prints goes to stderr from now on."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers

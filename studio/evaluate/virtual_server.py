@@ -15,17 +15,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from studio import errors
+from studio import child, errors
 from studio.errors import EspalierError, ProcessError
 from studio.evaluate.held_out import PER_CLASS, own_prompts
 from studio.evaluate.routing import Routing
 from studio.evaluate.virtual import Measurement
+from studio.evaluate.virtual_answer import VirtualDelta
+from studio.machine import usable_cores
 from studio.progress import Progress, silent
 from studio.recipes.dropmap import DropMap
-from studio.serve import child
 from studio.serve.client import Message, Sampler, Timing
-from studio.serve.server import CONTEXT, LOAD_TIMEOUT_S, usable_cores
-from studio.serve.virtual_answer import VirtualDelta
+from studio.serve.server import CONTEXT, LOAD_TIMEOUT_S
 
 _GONE = object()
 
@@ -89,7 +89,7 @@ class VirtualServer:
             "threads": threads or usable_cores(),
         }
         process, answer = child.start(
-            "studio.serve.virtual_worker", settings, name=str(model_dir), log=log, timeout_s=timeout_s
+            "studio.evaluate.virtual_worker", settings, name=str(model_dir), log=log, timeout_s=timeout_s
         )
         if problem := answer.get("error"):
             child.kill(process)

@@ -1,8 +1,8 @@
-"""The child process that holds a reference in torch: `python -m studio.serve.virtual_worker`.
+"""The child process that holds a reference in torch: `python -m studio.evaluate.virtual_worker`.
 
 After its settings it reads one JSON line per request from stdin: `{"id", "verb": "answer" | "measure", …}`, or
 `{"id", "verb": "stop"}` for one that is to end. Requests are worked on one after the other. Every line that it answers
-has the request's `id`, and the last one `result` or `error`. See `studio.serve.child` for how it begins and ends.
+has the request's `id`, and the last one `result` or `error`. See `studio.child` for how it begins and ends.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
 
+from studio import child
 from studio.contributions.calibration import Calibration
 from studio.contributions.sources import prompts_of
 from studio.errors import Cancelled, EspalierError
 from studio.evaluate.held_out import held_out
 from studio.evaluate.virtual import Ruler, VirtualModel
+from studio.evaluate.virtual_answer import VirtualDelta, answer
 from studio.recipes.dropmap import DropMap
-from studio.serve import child
 from studio.serve.client import Sampler
-from studio.serve.virtual_answer import VirtualDelta, answer
 
 KEPT_RULERS = 2
 """Sets of prompts whose reference logits are kept at hand."""
