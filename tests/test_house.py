@@ -18,7 +18,7 @@ LIGHT_ROOMS = [
     "studio.quantize.plan",
     "studio.jobs.store",
     "studio.jobs.runner",
-    "studio.serve.virtual_server",
+    "studio.evaluate.virtual_server",
     "studio.evaluate.search_run",
 ]
 

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from studio.serve.virtual_answer import VirtualDelta
-from studio.serve.virtual_server import Prompts, VirtualServer, VirtualStream
 
 from studio.checkpoints.prune_safetensors import prune_safetensors
 from studio.contributions.file import load
 from studio.errors import Cancelled, InputError, MismatchError, ProcessError
+from studio.evaluate.virtual_answer import VirtualDelta
+from studio.evaluate.virtual_server import Prompts, VirtualServer, VirtualStream
 from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.presets import preset
@@ -208,7 +208,7 @@ def test_a_killed_child_fails_what_is_at_hand_and_says_so(tmp_path: Path) -> Non
 
 def test_the_child_goes_with_its_parent(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from studio.serve.virtual_server import VirtualServer\n"
+        "import sys, time; from pathlib import Path; from studio.evaluate.virtual_server import VirtualServer\n"
         "server = VirtualServer.start(Path(sys.argv[1]), log=Path(sys.argv[2]), threads=1)\n"
         "assert not {'torch', 'transformers'} & set(sys.modules)\n"
         "print(server.pid, flush=True); time.sleep(600)"
