@@ -107,7 +107,7 @@ def table(examiner: Examiner, finalists: Sequence[Finalist]) -> str:
 
 
 def main(
-    budget: Annotated[float, typer.Option(min=1, help="seconds for the search")] = 900.0,
+    budget: Annotated[float, typer.Option(min=1, help="seconds for the search")] = 600.0,
     contributions_path: Annotated[Path, typer.Option("--contributions")] = ASSETS / "demo-contributions.safetensors",
     per_class: Annotated[int, typer.Option(min=1, help="exercises of each class to answer at the end")] = 60,
 ) -> None:
