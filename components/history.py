@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from components.change import change_text, changed_fields
+from studio.errors import InputError
 from studio.recipes.dropmap import DropMap
 from studio.recipes.recipe import Recipe
 
@@ -55,7 +57,8 @@ class History:
         what, gradual = _difference(before, after)
         past = (*self.past, Step(what, before, gradual))
         if gradual and self.past and self.past[-1].gradual == gradual and now - self.changed < ONE_MOVE_S:
-            past = (*self.past[:-1], Step(what, self.past[-1].choice, gradual))
+            first = self.past[-1].choice
+            past = (*self.past[:-1], Step(_difference(first, after)[0] or "back again", first, gradual))
         return History(past[-KEPT_STEPS:], (), now)
 
     def undo(self, current: Choice) -> tuple[History, Choice]:
@@ -72,20 +75,34 @@ class History:
         step = self.future[-1]
         return History((*self.past, Step(step.what, current)), self.future[:-1]), step.choice
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Every change in words, the first first: those that count, then those that were taken back."""
+        return tuple(step.what for step in (*self.past, *reversed(self.future)))
+
+    def to(self, place: int, current: Choice) -> tuple[History, Choice]:
+        """The choice after the first `place` of `steps`, and the history there. `InputError` where there are fewer."""
+        if type(place) is not int or not 0 <= place <= len(self.steps):
+            raise InputError(f"The history has no step {place!r}.", "Choose one of the list.")
+        history, choice = self, current
+        while len(history.past) > place:
+            history, choice = history.undo(choice)
+        while len(history.past) < place:
+            history, choice = history.redo(choice)
+        return history, choice
+
 
 def _difference(before: Choice, after: Choice) -> tuple[str, str]:
     """(what changed in words, the field where a slider did it)."""
     if after.imported is not None:
-        return "use an imported map", ""
+        return "an imported map", ""
     if before.imported is not None:
-        return "go back to a recipe", ""
+        return "back to a recipe", ""
     old, new = before.recipe, after.recipe
-    fields = [name for name in Recipe.model_fields if name != "version" and getattr(old, name) != getattr(new, name)]
+    fields = changed_fields(old, new)
     gradual = fields[0] if len(fields) == 1 and fields[0] in _GRADUAL else ""
-    if fields == ["drop"]:
-        return f"drop {new.drop} in place of {old.drop}", gradual
-    if fields and set(fields) <= {"force_keep", "force_drop"}:
-        return "overrule experts", ""
-    if len(fields) == 1:
-        return f"change {fields[0].replace('_', ' ')}", gradual
-    return "rank experts in another way" if fields else "take floors from another analysis", ""
+    if before.preset != after.preset:
+        return f"ranked by {after.preset}, not {before.preset}", gradual
+    if before.second != after.second and not fields:
+        return "floors from another analysis", ""
+    return change_text(old, new), gradual

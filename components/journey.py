@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from components import heatmap, outputs, recipe, reference, sizes
+from components import heatmap, outputs, recipe, reference, sizes, why
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.compare import wire_compare
@@ -29,9 +29,9 @@ from components.shown import map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
 from components.why import shown_cell, wire_why
-from components.work import wire_map, wire_shelf
+from components.work import wire_map, wire_shelf, wire_steps
 from studio.errors import EspalierError
-from studio.serve.conversation import Conversation
+from studio.quantize.fit import this_gpu
 from studio.shelf import Shelf
 
 Updates = dict[Any, Any]
@@ -101,7 +101,7 @@ class Stations:
             tiers.coverage,
             tiers.problem,
         ]
-        controls = [*self.see.controls, *self.choose.controls, *building]
+        controls = [*self.see.controls, *self.choose.controls, *building, self.see.cell]
         return [*self.results, *controls, *self.load.changing]
 
 
@@ -118,30 +118,21 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
         ),
         build=build_station(studio.library, opened),
     )
-    _wire(studio, stations)
-    _wire_opening(studio, stations, page)
+    aimed = wire_build(page, studio, stations.state, stations.build)
+    _wire(studio, stations, aimed)
+    opened_page = _wire_opening(studio, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
-    wire_build(page, studio, stations.state, stations.build)
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
     opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
     wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
-    _keep_talk_fresh(page, talk, stations)
+    _keep_talk_fresh(opened_page, talk, stations)
 
 
-def _keep_talk_fresh(page: gr.Blocks, talk: ChatStation, stations: Stations) -> None:
-    """The chat knows its models when the page opens, after a job, and when another reference is opened.
-
-    What was just built is chosen to talk to, unless a conversation is under way.
-    """
+def _keep_talk_fresh(opened_page: Any, talk: ChatStation, stations: Stations) -> None:
+    """The chat knows its models once the page has opened for its user, after a job, and for another reference."""
     settings: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    opened = [page.load, stations.load.reference.change]
-    gr.on(opened, talk.refresh, talk.refresh_inputs, talk.refresh_outputs, **settings)
-
-    def on_finished(conversation: Conversation, candidate: str | None, *others: Any) -> Updates:
-        return talk.refresh(candidate if conversation.turns else None, *others)
-
-    inputs = [talk.conversation, *talk.refresh_inputs]
-    stations.build.finished.change(on_finished, inputs, talk.refresh_outputs, **settings)
+    for event in (opened_page.then, stations.load.reference.change, stations.build.finished.change):
+        event(talk.refresh, talk.inputs, talk.changing, **settings)
 
 
 def map_text(opened: Opened) -> str:
@@ -206,6 +197,7 @@ def _everything(studio: Studio, stations: Stations, opened: Opened) -> Updates:
         see.klass: gr.Dropdown(heatmap.class_choices(classes), value=state.view.klass),
         see.minus: gr.Dropdown(heatmap.minus_choices(classes), value=state.view.minus or heatmap.NOBODY),
         see.scale: state.view.scale,
+        see.cell: shown_cell(opened),
         choose.preset: gr.Radio(recipe.preset_choices(state), value=state.preset),
         choose.drop: gr.Slider(maximum=opened.most, step=opened.step, value=min(state.recipe.drop, opened.most)),
         choose.weights: weights_json(opened.taking_part, state.recipe.class_weights),
@@ -233,7 +225,7 @@ def _told(problem: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., 
     return decorate
 
 
-def _wire(studio: Studio, stations: Stations) -> None:
+def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]]) -> None:
     library, state, load, see, choose = studio.library, stations.state, stations.load, stations.see, stations.choose
 
     @_told(choose.problem)
@@ -254,8 +246,9 @@ def _wire(studio: Studio, stations: Stations) -> None:
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
         opened = library.open(now.pointing(event.row, event.expert))
+        html = why.cell(opened)
         studio.sessions.keep(opened.state)
-        return {state: opened.state, see.cell: shown_cell(opened)}
+        return {state: opened.state, see.cell: gr.HTML(html, visible=True)}
 
     def rendered(opened: Opened, name: str, chosen: Any, more: Any) -> Updates:
         """The page after a choice that was not made with the controls of the third station, which follow."""
@@ -298,7 +291,7 @@ def _wire(studio: Studio, stations: Stations) -> None:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
     wire_compare(library, state, choose.compare, stations.chosen)
     wire_why(library, state, see.why, see.cell, stations.chosen)
-    then = wire_counts(library, state, choose.counts, stations.chosen, choose.drop)
+    then = wire_counts(library, state, choose.counts, changed=stations.chosen, aimed=aimed, drop=choose.drop)
     then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
     for control in see.controls:
         control.input(on_look, [state, *see.controls], stations.looks, **_LIVE)
@@ -306,6 +299,16 @@ def _wire(studio: Studio, stations: Stations) -> None:
     see.plot.click(on_cell, state, [state, see.cell, choose.problem], **many)
     after = {"outputs": [*stations.results, *choose.controls], **many}
     wire_map(library, see, state, asked, rendered, **after)
+    wire_steps(
+        library,
+        choose.steps,
+        state,
+        asked,
+        rendered,
+        changed=stations.chosen,
+        problem=choose.problem,
+        **after,
+    )
     wire_shelf(library, choose.shelf, state, asked, rendered, **after)
     wire_options(library, choose.options, state, asked, rendered, **after)
     slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
@@ -315,8 +318,11 @@ def _wire(studio: Studio, stations: Stations) -> None:
     load.upload.upload(on_upload, [state, load.upload, load.add], stations.everything, **slow)
 
 
-def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
-    """What happens when a browser opens the page, and when a job has put something into the workspace."""
+def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> Any:
+    """What happens when a browser opens the page, and when a job has put something into the workspace.
+
+    Returns the event after which the state is that of the browser's user.
+    """
     library, state, load, choose = studio.library, stations.state, stations.load, stations.choose
 
     def on_open(now: StudioState, request: gr.Request) -> Updates:
@@ -327,6 +333,7 @@ def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
         if back == replace(now, user=user) and problem is None:  # what the page shows anyway
             return {state: back, **listed}
         updates = {**_everything(studio, stations, library.open(back)), **listed}
+        updates[choose.counts.room] = sizes.chosen_card(back.target.card, this_gpu())[0]
         if problem:
             updates[load.problem] = gr.HTML(failure(problem), visible=True)
         return updates
@@ -342,6 +349,7 @@ def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
         }
 
     lists = [load.reference, load.analysis]
-    opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved], **_LIVE)
+    opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved, choose.counts.room], **_LIVE)
     opened.then(on_page, state, lists, **_LIVE).then(None, js=_WITHOUT_LINK)
     stations.build.finished.change(on_page, state, lists, **_LIVE)
+    return opened

@@ -291,7 +291,7 @@ class Library:
 
         Raises `InputError` where there is none that fits `reference`.
         """
-        if key in self._analyses:
+        if key in self._analyses and (reference is None or self.analysis(key).shape.same_grid(reference.shape)):
             return key
         for path in sorted(self.analysis_paths(), key=lambda path: (str(path) != likely, key[:8] not in path.stem)):
             with suppress(InputError):  # of another model, or damaged
@@ -306,14 +306,28 @@ class Library:
     def following(self, state: StudioState, link: Permalink) -> StudioState:
         """`state` with the recipe of a permalink, on the analysis that it names.
 
-        Raises as `find_analysis`, `by_name` and `open` do.
+        The model is the one that is open where the analysis fits it, else the one that the link names, else none.
+
+        Raises `InputError` where the analysis is not here, and as `by_name` and `open` do.
         """
-        key = self.find_analysis(link.contributions, self._reference_of(state))
-        state = self._showing(state, key)
+        state = self._showing_linked(state, link)
         second = link.floor_contributions and self.find_analysis(link.floor_contributions, self._reference_of(state))
         state = self.cooking_with(second or state.second, state, link.recipe)
         self.open(state)
         return state
+
+    def _showing_linked(self, state: StudioState, link: Permalink) -> StudioState:
+        named = [link.model] if link.model != state.reference and link.model in self.reference_names() else []
+        for name in (state.reference, *named, ""):
+            with suppress(InputError):  # not of this model
+                key = self.find_analysis(link.contributions, self.reference(name) if name else None)
+                at = state if name == state.reference else replace(state, reference=name, imatrix=None)
+                return self._showing(at, key)
+        of_model = f" of {link.model}" if link.model else ""
+        raise InputError(
+            f"The link is for an analysis{of_model} that is not in this workspace: {link.contributions[:12]}.",
+            "Open the model and add the analysis in the first station, and follow the link again.",
+        )
 
     def cooking(self, state: StudioState, recipe: Recipe) -> StudioState:
         """`state` with a recipe from elsewhere, in the terms of the page. Raises as `by_name` does."""

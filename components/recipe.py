@@ -13,6 +13,7 @@ from components.markup import station_head
 from components.options import OptionsPart, options_part
 from components.shown import download_link
 from components.state import OWN, StudioState, weights_json
+from components.steps import StepsPart, steps_part
 from components.theme import panel, script
 from studio.recipes.permalink import PREFIX, Permalink
 from studio.recipes.presets import PRESETS
@@ -59,6 +60,7 @@ class ChooseStation:
     counts: CountsPart
     """What each number of experts keeps, and the number for a size."""
     compare: ComparePart
+    steps: StepsPart
 
     @property
     def controls(self) -> list[gr.components.Component]:
@@ -98,7 +100,7 @@ def permalink_html(state: StudioState) -> str:
     if state.analysis is None:
         return ""
     second = state.second if state.recipe.needs_second_analysis else None
-    text = Permalink(state.recipe, state.analysis, second).to_text().removeprefix(PREFIX)
+    text = Permalink(state.recipe, state.analysis, second, model=state.reference).to_text().removeprefix(PREFIX)
     if len(text) > LONGEST_LINK:
         return "<span class='quiet'>Too much is said by hand for a link: save the recipe.</span>"
     return f'<a class="permalink" href="?recipe={text}" target="_blank">Link to this recipe</a>'
@@ -157,7 +159,7 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                     upload = gr.File(
                         label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
                     )
-        options, counts, compare = options_part(), counts_part(), compare_part()
+        options, steps, counts, compare = options_part(), steps_part(), counts_part(), compare_part()
     return ChooseStation(
-        preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, options, counts, compare
+        preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, options, counts, compare, steps
     )

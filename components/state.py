@@ -156,6 +156,10 @@ class StudioState:
         """One step forward in the history."""
         return self._at(*self.history.redo(self.choice))
 
+    def at_step(self, place: int) -> StudioState:
+        """After the first `place` steps of the history. Raises as `History.to` does."""
+        return self._at(*self.history.to(place, self.choice))
+
     def looking(self, view: View) -> StudioState:
         """Another view of the same choice."""
         return replace(self, view=view)

@@ -55,6 +55,7 @@ VERBS: dict[str, Verb] = {
     "fits": (fits.fits, "fits small-Q4_K_M.gguf --gpu-gib 12 --context 8192 --with my-model.gguf"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
     "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
+    "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),
     "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
 }
 JOB_VERBS: dict[str, Verb] = {
@@ -72,6 +73,10 @@ IMATRIX_VERBS: dict[str, Verb] = {
 RECIPE_VERBS: dict[str, Verb] = {
     "import": (recipes.import_, "recipe import drop_map.json.summary.json --out recipe.json"),
     "schema": (recipes.schema, "recipe schema"),
+    "list": (recipes.list_, "recipe list"),
+    "show": (recipes.show, "recipe show 'for code'"),
+    "save": (recipes.save, "recipe save 'for code' --recipe recipe.json"),
+    "delete": (recipes.delete, "recipe delete 'for code'"),
     "link": (recipes.link, "recipe link recipe.json --contributions v4.safetensors"),
 }
 TASK_VERBS: dict[str, Verb] = {
@@ -80,8 +85,11 @@ TASK_VERBS: dict[str, Verb] = {
 }
 GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
     "jobs": ("Look after long jobs, which go on when the page is closed.", JOB_VERBS),
-    "recipe": ("Read how published maps were made, and write down how one's own were.", RECIPE_VERBS),
     "tasks": ("Look into files of questions with known answers, and make them from benchmarks.", TASK_VERBS),
+    "recipe": (
+        "Read how published maps were made, write down how one's own were, and keep recipes by name.",
+        RECIPE_VERBS,
+    ),
     "imatrix": ("Look into importance matrices, combine them, and cut them to a pruned model.", IMATRIX_VERBS),
 }
 """Verbs about one thing: what they are for, and each of them."""

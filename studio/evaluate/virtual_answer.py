@@ -23,7 +23,7 @@ ROUTING_EVERY_S = 0.25
 
 @dataclass(frozen=True)
 class VirtualDelta(Delta):
-    """A piece of a virtual model's answer; now and then, and at the end, with the routing of the answer so far."""
+    """A piece of a virtual model's answer; now and then, and at its end, with the routing of all of it so far."""
 
     routing: Routing | None = None
 
