@@ -13,7 +13,7 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, imatrix, insights, jobs, models, prompts, recipes
+from studio.cli import chat, contributions, imatrix, insights, jobs, models, prompts, publish, recipes
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -33,6 +33,8 @@ VERBS: dict[str, Verb] = {
     "plan": (models.plan, "plan my-model.gguf --tier Q4_K_M --json"),
     "quantize": (models.quantize, "quantize my-model.gguf --tier Q4_K_M --tier Q6_K --map map.json --out tiers"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
+    "verify": (publish.verify, "verify ~/.espalier/artifacts/my-model-98e"),
+    "replay": (publish.replay, "replay ~/.espalier/artifacts/my-model-98e/espalier-manifest.json"),
 }
 JOB_VERBS: dict[str, Verb] = {
     "list": (jobs.list_, "jobs list"),

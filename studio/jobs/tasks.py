@@ -15,6 +15,7 @@ from studio.checkpoints.similarity import in_words, similarity
 from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
+from studio.jobs.replay import Replay
 from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
 from studio.progress import Progress
 from studio.staging import require_disk
@@ -99,6 +100,7 @@ TASKS: dict[str, type[Task]] = {
     "convert": Convert,
     "prune": Prune,
     "build": Build,
+    "replay": Replay,
     "similarity": Similarity,
 }
 

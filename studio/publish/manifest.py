@@ -61,6 +61,8 @@ class MapRecord(_Record):
     kept: int
     dropped: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     """The map as it is published: layer → dropped experts."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """What the map itself told of how it was made."""
     parameters: int | None = Field(default=None, ge=0)
     """What the model has left."""
 
@@ -169,8 +171,13 @@ def describe(
 
 def map_record(drop: DropMap) -> MapRecord:
     """What a manifest says of `drop`."""
-    dropped = json.loads(drop.to_json())
-    return MapRecord(sha256=drop.content_hash, experts=drop.experts, kept=drop.kept_count, dropped=dropped)
+    return MapRecord(
+        sha256=drop.content_hash,
+        experts=drop.experts,
+        kept=drop.kept_count,
+        dropped=json.loads(drop.to_json()),
+        provenance=dict(drop.provenance),
+    )
 
 
 def versions_of(*packages: str) -> dict[str, str]:

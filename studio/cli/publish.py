@@ -1,0 +1,93 @@
+"""The verbs for what leaves the machine: verify, replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from studio.cli.terminal import Json, model_path, progress_bar, result, size
+from studio.errors import MismatchError
+from studio.workspace import Workspace
+
+Artifact = Annotated[Path, typer.Argument(help="Folder of an artifact, or its manifest.", metavar="ARTIFACT")]
+
+
+def verify(artifact: Artifact, json: Json = False) -> None:
+    """Read every file that a manifest names, and say which is not what it was.
+
+    The exit code is 2 when one is not.
+    """
+    from studio.publish.verify import verify as read
+
+    with progress_bar() as progress:
+        found = read(artifact, progress)
+    if found.problems and not json:
+        raise MismatchError(f"{found.manifest}: {' '.join(found.problems)}", "Build it again, or fetch it again.")
+    lines = [f"{found.manifest}: all {found.files} files are what they were, {size(found.bytes)}."]
+    lines += [f"  {name} is not in the manifest: nothing is known of it." for name in found.strangers]
+    fields = {
+        "manifest": str(found.manifest),
+        "files": found.files,
+        "bytes": found.bytes,
+        "problems": list(found.problems),
+        "strangers": list(found.strangers),
+    }
+    result(json, fields, "\n".join(lines))
+    if found.problems:
+        raise typer.Exit(2)
+
+
+def replay(
+    manifest: Annotated[Path, typer.Argument(help="A manifest, or the folder that has it.", metavar="MANIFEST")],
+    *,
+    reference: Annotated[
+        Path | None, typer.Option(help="The reference; by default as it is called in the workspace, or demo.")
+    ] = None,
+    imatrix: Annotated[
+        Path | None, typer.Option(help="The importance matrix; by default looked for in the workspace.")
+    ] = None,
+    contributions: Annotated[
+        Path | None, typer.Option(help="The analysis: then the recipe makes the map again too.")
+    ] = None,
+    floor_contributions: Annotated[
+        Path | None, typer.Option(help="The second analysis, where the recipe's floors go by one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep what was made in this folder.")] = None,
+    afresh: Annotated[
+        bool, typer.Option("--afresh", help="Convert the reference to GGUF again, even where that was done before.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Build again what a manifest tells of, and compare the bytes.
+
+    The first difference of each file is named. The exit code is 2 when there is one.
+    """
+    from studio.errors import OutputExistsError
+    from studio.jobs.replay import found_sources
+    from studio.jobs.replay import replay as build_again
+    from studio.publish.manifest import Manifest
+    from studio.publish.verify import manifest_path
+
+    if out is not None and out.exists():
+        raise OutputExistsError(out)
+    workspace, path = Workspace.open(), manifest_path(manifest)
+    given = {"imatrix": imatrix, "contributions": contributions, "floor_contributions": floor_contributions}
+    known = {name: one for name, one in given.items() if one is not None}
+    model = None if reference is None else model_path(reference)
+    sources = found_sources(Manifest.read(path), workspace, model, **known)
+    with progress_bar() as progress:
+        found = build_again(path, sources, workspace.cache, out=out, afresh=afresh, progress=progress)
+    fields = {
+        "equal": found.equal,
+        "same": found.same,
+        "differences": list(found.differences),
+        "remarks": list(found.remarks),
+    }
+    says = f"All {found.same} files are the same, byte for byte."
+    if not found.equal:
+        says = "\n".join([f"{found.same} files are the same, and these are not:", *found.differences])
+    result(json, fields, "\n".join([says, *found.remarks]))
+    if not found.equal:
+        raise typer.Exit(2)
