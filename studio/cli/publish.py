@@ -1,4 +1,4 @@
-"""The verbs for what leaves the machine: verify, replay."""
+"""The verbs for what leaves the machine: verify, replay, ollama."""
 
 from __future__ import annotations
 
@@ -91,3 +91,40 @@ def replay(
     result(json, fields, "\n".join([says, *found.remarks]))
     if not found.equal:
         raise typer.Exit(2)
+
+
+def ollama(
+    artifact: Artifact,
+    *,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for the Modelfiles; by default `ollama` in the artifact.")
+    ] = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="Run `ollama create` for every file, where that program is installed.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Write a Modelfile for every GGUF file, and say what to type.
+
+    Beside them lie `template` and `params`, which Ollama reads on the Hub.
+    """
+    from studio.publish.artifact import open_artifact
+    from studio.publish.ollama import commands, write_files
+    from studio.publish.ollama_create import create as run
+
+    opened = open_artifact(artifact)
+    folder = out or opened.folder / "ollama"
+    written = write_files(opened, folder)
+    tiers = {f"{file.path.stem}.Modelfile": file.tier or "latest" for file in opened.ggufs}
+    typed = {name: commands(opened.name, tiers[name], folder / name) for name in written}
+    if create:
+        with progress_bar() as progress:
+            for name, model in written.items():
+                run(model, typed[name][1].removeprefix("ollama run "), progress)
+    files = [
+        {"modelfile": str(folder / name), "gguf": str(model.gguf), "says": model.remark, "commands": list(typed[name])}
+        for name, model in written.items()
+    ]
+    lines = [line for name in written for line in (f"{folder / name}:", *(f"  {one}" for one in typed[name]))]
+    remarks = dict.fromkeys(model.remark for model in written.values())
+    result(json, {"folder": str(folder), "files": files}, "\n".join([*lines, *remarks]) or "There is no GGUF file.")

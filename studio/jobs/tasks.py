@@ -15,6 +15,7 @@ from studio.checkpoints.similarity import in_words, similarity
 from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
+from studio.jobs.ollama import OllamaCreate
 from studio.jobs.replay import Replay
 from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
 from studio.progress import Progress
@@ -101,6 +102,7 @@ TASKS: dict[str, type[Task]] = {
     "prune": Prune,
     "build": Build,
     "replay": Replay,
+    "ollama": OllamaCreate,
     "similarity": Similarity,
 }
 
