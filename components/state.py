@@ -13,7 +13,7 @@ from components.history import Choice, History
 from components.markup import class_label
 from studio.errors import InputError
 from studio.families import MoeShape
-from studio.recipes.dropmap import DropMap
+from studio.recipes.dropmap import DropMap, most_droppable
 from studio.recipes.presets import PRESETS, preset
 from studio.recipes.recipe import Recipe
 
@@ -49,12 +49,8 @@ class View:
 
 def most_dropped(shape: MoeShape, wanted: int | None = None) -> int:
     """The most experts that a layer of `shape` can lose, but not more than `wanted`: equally many of each group."""
-    left = shape.experts - shape.top_k
-    if shape.groups > 1:  # what is left of the groups that a token uses has to be enough
-        least = -(-shape.top_k // shape.groups_per_token) * shape.groups
-        left = shape.experts - least
-    most = left if wanted is None else min(wanted, left)
-    return most - most % shape.groups
+    most = most_droppable(shape)
+    return most if wanted is None else min(wanted, most) // shape.groups * shape.groups
 
 
 HERE = "here"

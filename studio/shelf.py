@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import InputError
+from studio.recipes.json_object import shown
 from studio.recipes.recipe import Recipe
 from studio.staging import staged
 
 SUFFIX = ".recipe.json"
 LONGEST_NAME = 60
-"""Letters; of four bytes each, and with the suffix, they are still a file name."""
-_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
+"""Letters."""
+_MOST_BYTES = 200
+"""Of a name: with the suffix, and with what `staged` writes beside, it is still a file name (of 255 at most)."""
+_FORBIDDEN = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f\ud800-\udfff]')
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,8 @@ class Shelf:
 
     def names(self) -> list[str]:
         """In alphabetical order."""
-        files = (path.name for path in self.folder.glob(f"*{SUFFIX}") if not path.name.startswith("."))
-        return sorted((name.removesuffix(SUFFIX) for name in files), key=str.casefold)
+        names = (path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
+        return sorted(filter(_is_name, names), key=lambda name: (name.casefold(), name))
 
     def save(self, name: str, recipe: Recipe) -> str:
         """Keep `recipe` under `name`: the name as it is listed.
@@ -54,9 +57,17 @@ class Shelf:
     def _path(self, name: str) -> Path:
         if not name.strip():
             raise InputError("The recipe has no name yet.", "Type one.")
-        if _FORBIDDEN.search(name) or name.startswith(".") or len(name) > LONGEST_NAME:
+        if not _is_name(name):
             raise InputError(
-                f"{name!r} cannot be the name of a recipe.",
-                f'Use at most {LONGEST_NAME} letters, no dot in front, and none of / \\ : * ? " < > |.',
+                f"{shown(name)} cannot be the name of a recipe.",
+                f"Use at most {LONGEST_NAME} letters (emoji count as several), no dot in front, and none of "
+                '/ \\ : * ? " < > |.',
             )
         return self.folder / f"{name}{SUFFIX}"
+
+
+def _is_name(name: str) -> bool:
+    """Whether a recipe can have it; no other file of the folder is one."""
+    if not name.strip() or name.startswith(".") or _FORBIDDEN.search(name):
+        return False
+    return len(name) <= LONGEST_NAME and len(name.encode()) <= _MOST_BYTES

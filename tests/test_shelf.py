@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,10 @@ def test_another_recipe_does_not_take_a_name_that_is_taken(shelf: Shelf) -> None
     assert shelf.read("mine") == RECIPE
 
 
-@pytest.mark.parametrize("name", ["", " ", "../up", "/etc/passwd", ".hidden", "a\x00b", "x" * (LONGEST_NAME + 1)])
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "../up", "/etc/passwd", ".hidden", "a\x00b", "x" * (LONGEST_NAME + 1), "🌳" * LONGEST_NAME, "\ud800"],
+)
 def test_what_cannot_be_a_name_is_refused(shelf: Shelf, name: str) -> None:
     for act in (lambda: shelf.save(name, RECIPE), lambda: shelf.read(name), lambda: shelf.delete(name)):
         with pytest.raises(InputError):
@@ -51,12 +55,26 @@ def test_what_cannot_be_a_name_is_refused(shelf: Shelf, name: str) -> None:
 
 @given(name=st.text(max_size=LONGEST_NAME))
 def test_every_name_that_is_taken_lies_in_the_folder(name: str) -> None:
-    try:
-        path = Shelf(Path("/nowhere/recipes"))._path(name)
-    except InputError:
-        return
-    assert path.resolve().parent == Path("/nowhere/recipes")
-    assert len(path.name.encode("utf-8", "surrogatepass")) <= 255
+    with TemporaryDirectory() as folder:
+        shelf = Shelf(Path(folder))
+        try:
+            saved = shelf.save(name, RECIPE)
+        except InputError:
+            return
+        assert shelf.names() == [saved] and shelf.read(saved) == RECIPE
+        assert [path.name for path in Path(folder).iterdir()] == [f"{saved}.recipe.json"]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "木", "🌳"])
+def test_the_longest_names_can_be_saved(shelf: Shelf, letter: str) -> None:
+    longest = letter * min(LONGEST_NAME, 200 // len(letter.encode()))
+    assert shelf.read(shelf.save(longest, RECIPE)) == RECIPE
+
+
+def test_only_what_can_be_read_is_listed(shelf: Shelf) -> None:
+    for name in ("a:b", ".hidden", " ", "fine"):
+        (shelf.folder / f"{name}.recipe.json").write_text(RECIPE.to_json())
+    assert shelf.names() == ["fine"]
 
 
 def test_a_damaged_file_is_named(shelf: Shelf) -> None:

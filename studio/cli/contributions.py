@@ -21,7 +21,8 @@ from studio.cli.prompts import (
     Thinking,
     calibration_of,
 )
-from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_bytes, result, story_path
+from studio.cli.recipes import require_used
+from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, read_bytes, require_apart, result, story_path
 from studio.errors import InputError
 
 if TYPE_CHECKING:
@@ -207,9 +208,11 @@ def map_(
     from studio.recipes.preview import preview
     from studio.staging import staged
 
+    require_apart((out, story_path(out)), (contributions, recipe, floor_contributions, layer_floor))
     chosen = _recipe(preset, recipe, drop, _weights(class_weight or []))
     if layer_floor is not None:
         chosen = with_layer_floors(chosen, read_bytes(layer_floor, "file of floors"), str(layer_floor))
+    require_used(floor_contributions, chosen)
     with progress_bar() as progress:
         analysis = import_analysis(contributions, progress)
         second = None if floor_contributions is None else import_analysis(floor_contributions, progress)
@@ -237,9 +240,10 @@ def map_(
     shares = "".join(f"\n  {klass:<12} {share:6.1%}" for klass, share in meaning.share_kept_per_class.items())
     text = (
         f"{out}: keeps {meaning.kept_experts} of {drop_map.experts} experts in each of {drop_map.layers} layers, "
-        f"and of each class's contribution{shares}\n"
-        f"Most is lost in layer {meaning.worst_layer}, which keeps {meaning.worst_layer_share:.1%}."
+        f"and of each class's contribution{shares}"
     )
+    if meaning.dropped_experts:
+        text += f"\nMost is lost in layer {meaning.worst_layer}, which keeps {meaning.worst_layer_share:.1%}."
     result(json, fields, text)
 
 

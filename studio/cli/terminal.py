@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -67,6 +67,14 @@ def read_bytes(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"The {what} {path} cannot be read: {error.strerror}.") from None
+
+
+def require_apart(results: Iterable[Path], sources: Iterable[Path | None]) -> None:
+    """Raise `InputError` when a result would overwrite one of the files that it is made from."""
+    written = {path.resolve() for path in results}
+    for source in sources:
+        if source is not None and source.resolve() in written:
+            raise InputError(f"{source} is what this is made from, and would be overwritten.", "Choose another --out.")
 
 
 def size(count: int) -> str:

@@ -42,6 +42,11 @@ class MoeShape:
             del said["groups"], said["groups_per_token"]
         return said
 
+    @property
+    def group_size(self) -> int:
+        """Experts of each group: expert e belongs to group e // group_size."""
+        return self.experts // self.groups
+
     def same_grid(self, other: MoeShape) -> bool:
         """Whether maps and contributions of one fit the other."""
         return self.layer_ids == other.layer_ids and self.experts == other.experts

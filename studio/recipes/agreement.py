@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
+from studio.recipes.json_object import shown
+
 if TYPE_CHECKING:
     from studio.recipes.recipe import Recipe
 
-_MEANS_OVER_TOKENS = ("coverage", "reap", "ean_mean")
+_NO_SUMS_OVER_TOKENS = ("coverage", "reap", "ean_mean")
 
 
 def disagreement(recipe: Recipe) -> str:
@@ -27,17 +30,20 @@ def _counts(recipe: Recipe) -> str:
 
 
 def _tokens(recipe: Recipe) -> str:
-    if recipe.add_tokens and recipe.criterion in _MEANS_OVER_TOKENS:
-        return f"tokens cannot be added to {recipe.criterion}, which is no sum over tokens"
+    if recipe.add_tokens and recipe.criterion in _NO_SUMS_OVER_TOKENS:
+        return (
+            f"tokens cannot be added to {recipe.criterion}, which is no sum over tokens; "
+            "Leave add_tokens out, or choose another criterion."
+        )
     return ""
 
 
 def _classes(recipe: Recipe) -> str:
     named = [klass for klass, _ in recipe.class_minimums]
-    if twice := _twice(recipe.classes or ()):
-        return f"The recipe's classes name {twice!r} twice"
-    if twice := _twice(named):
-        return f"The recipe's class_minimums name {twice!r} twice"
+    if (twice := _twice(recipe.classes or ())) is not None:
+        return f"The recipe's classes name {shown(twice)} twice; Name it once."
+    if (twice := _twice(named)) is not None:
+        return f"The recipe's class_minimums name {shown(twice)} twice; Name it once."
     return ""
 
 
@@ -48,8 +54,13 @@ def _pooled(recipe: Recipe) -> str:
 
 
 def _zscores(recipe: Recipe) -> str:
-    if recipe.normalise == "zscore" and "geomean" in (recipe.aggregate, recipe.protect_aggregate):
-        return "geomean needs positive values, and a zscore is negative below the mean; Choose another of the two."
+    """To `lp4`, all experts that are below the mean everywhere would be equal: those that are to be told apart."""
+    for aggregate in (recipe.aggregate, recipe.protect_aggregate):
+        if recipe.normalise == "zscore" and aggregate in ("geomean", "lp4"):
+            return (
+                f"{aggregate} needs positive values, and a zscore is negative below the mean; "
+                "Choose another of the two."
+            )
     return ""
 
 
@@ -70,7 +81,9 @@ def _layers(recipe: Recipe) -> str:
     if recipe.layer_floors or recipe.floor_layers_from != "recipe":
         return "Where all layers drop the same ids they have the same floor; Give floor, and no floors per layer."
     if {*recipe.force_keep, *recipe.force_drop} - {"all"}:
-        return "Where all layers drop the same ids, the layer of force_keep and force_drop can only be 'all'"
+        return (
+            "Where all layers drop the same ids, the layer of force_keep and force_drop can only be 'all'; Write 'all'."
+        )
     return ""
 
 
@@ -80,10 +93,11 @@ def _overruled(recipe: Recipe) -> str:
         if one != other and "all" not in (one, other):
             continue
         if both := sorted({*kept} & {*dropped}):
-            where = other if one == "all" else one
-            return f"Expert {both[0]} of layer {where} is in force_keep and in force_drop; Take it out of one of them."
+            where = f"layer {other if one == 'all' else one}" if {one, other} != {"all"} else "every layer"
+            return f"Expert {both[0]} of {where} is in force_keep and in force_drop; Take it out of one of them."
     return ""
 
 
-def _twice(names: Sequence[str]) -> str:
-    return next((name for name in names if list(names).count(name) > 1), "")
+def _twice(names: Sequence[str]) -> str | None:
+    """A name that comes twice, which may be the empty one."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)

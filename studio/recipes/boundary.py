@@ -12,6 +12,7 @@ from studio.recipes.decision import Decision, decide
 from studio.recipes.recipe import Recipe
 
 Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 NEAR = 0.01
 """Kept experts within this share of the boundary are near ties: `boundary_ties_within_1pct` of published summaries."""
@@ -51,14 +52,16 @@ def score_curves(contributions: Contributions, recipe: Recipe, second: Contribut
     )
 
 
-def boundaries(decision: Decision) -> Array:
+def boundaries(decision: Decision, among: Mask | None = None) -> Array:
     """[R]: halfway between the highest score that was cut and the lowest that nothing but its score kept.
 
-    Where only protected experts are kept, the highest that was cut; NaN where nothing is cut by its score.
+    Where only protected experts are kept, the highest that was cut; NaN where nothing is cut by its score. Where groups
+    of experts lose equally many, each has its own cut: `among` [E] are the experts to look at.
     """
     shield, score = decision.protection, decision.scored.score
-    cut = _highest_cut(decision)
-    free = ~decision.cut & ~shield.asked
+    looked_at = np.True_ if among is None else among
+    cut = _highest_cut(decision, looked_at)
+    free = ~decision.cut & ~shield.asked & looked_at
     kept = np.where(free & ~np.isnan(score), score, np.inf).min(axis=1)
     with np.errstate(invalid="ignore"):
         halfway = (cut + kept) / 2
@@ -68,16 +71,16 @@ def boundaries(decision: Decision) -> Array:
 
 def near_ties(decision: Decision, within: float = NEAR) -> npt.NDArray[np.int64]:
     """[R]: kept experts, protected or not, whose score is below the highest that was cut and `within` of its size."""
-    highest = _highest_cut(decision)
+    highest = _highest_cut(decision, np.True_)
     limit = (highest + within * np.abs(highest))[:, None]
     result: npt.NDArray[np.int64] = (~decision.cut & (decision.scored.score < limit)).sum(axis=1)
     return result
 
 
-def _highest_cut(decision: Decision) -> Array:
+def _highest_cut(decision: Decision, among: Mask | np.bool_) -> Array:
     """[R]: among those that were dropped by score (not by a person, not released); NaN where there are none."""
     shield, score = decision.protection, decision.scored.score
-    by_score = decision.cut & ~shield.force_drop & ~shield.asked & ~np.isnan(score)
+    by_score = decision.cut & ~shield.force_drop & ~shield.asked & ~np.isnan(score) & among
     highest = np.where(by_score, score, -np.inf).max(axis=1)
     result: Array = np.where(by_score.any(axis=1), highest, np.nan)
     return result

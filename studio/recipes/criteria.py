@@ -88,7 +88,8 @@ def class_values(contributions: Contributions, measure: Measure) -> ClassValues:
         if measure in known:
             known.move_to_end(measure)
             return known[measure]
-    result = _compute(contributions, measure)
+    with np.errstate(over="ignore", invalid="ignore"):  # huge factors and sums: `scored` says so
+        result = _compute(contributions, measure)
     result.values.flags.writeable = False
     with _lock:
         known[measure] = result

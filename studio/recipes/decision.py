@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from studio.contributions.model import Contributions
 from studio.errors import InputError
 from studio.families.base import MoeShape
-from studio.recipes.dropmap import check_top_k
+from studio.recipes.dropmap import check_router
 from studio.recipes.floors import FloorAnalysis, floor_analysis
 from studio.recipes.minimums import require_known, with_minimums
 from studio.recipes.protection import Protection, places, protection
@@ -37,19 +37,20 @@ class Decision:
 def decide(contributions: Contributions, recipe: Recipe, second: Contributions | None = None) -> Decision:
     """What `recipe` does with every expert; `second` is the analysis that floors go by, where the recipe has some.
 
-    Raises as `scored`, `floor_analysis` and `protection` do, and `InputError` when fewer experts would be kept than the
-    router uses, or more are to be kept (or dropped) by `force_keep` (`force_drop`) than the count allows.
+    Raises as `scored`, `floor_analysis`, `protection` and `check_router` do, and `InputError` when more are to be kept
+    (or dropped) by `force_keep` (`force_drop`) than the count allows.
     """
     shape = contributions.shape
     drop = recipe.drop_of(shape.experts)
-    check_top_k(shape.experts, drop, shape.top_k)
+    check_router(shape, drop)
     values = scored(contributions, recipe)
     floors = floor_analysis(contributions, recipe, second)
     shield = protection(values, floors, recipe, shape)
-    _require_room(shield, drop, shape.experts, shape.layer_ids)
-    order = _by_groups(_drop_order(values, shield), drop, shape)
+    _require_room(shield, drop, recipe, shape)
+    order = by_groups(_drop_order(values, shield), shape)
     cut = places(order) < drop
-    return Decision(values, floors, shield, order, cut, _after_minimums(cut, values, floors, shield, recipe))
+    decision = Decision(values, floors, shield, order, cut, dropped=cut)
+    return replace(decision, dropped=_after_minimums(decision, recipe, shape))
 
 
 def _drop_order(values: Scored, shield: Protection) -> npt.NDArray[np.int64]:
@@ -62,55 +63,53 @@ def _drop_order(values: Scored, shield: Protection) -> npt.NDArray[np.int64]:
     return np.lexsort((key, state), axis=-1)
 
 
-def _by_groups(order: npt.NDArray[np.int64], drop: int, shape: MoeShape) -> npt.NDArray[np.int64]:
-    """`order` with the groups of experts that a router chooses among by turns, so that all lose equally many.
-
-    Raises `InputError` when `drop` cannot be shared out.
-    """
+def by_groups(order: npt.NDArray[np.int64], shape: MoeShape) -> npt.NDArray[np.int64]:
+    """`order` [R, E] with the groups of experts that a router chooses among by turns, so that all lose equally many."""
     if shape.groups == 1:
         return order
-    if drop % shape.groups:
-        lower = drop - drop % shape.groups
-        raise InputError(
-            f"This model routes by {shape.groups} groups of experts, and {drop} cannot be dropped equally from each.",
-            f"Drop {lower} or {lower + shape.groups}.",
-        )
-    group = order // (shape.experts // shape.groups)
+    group = order // shape.group_size
     turn = np.zeros_like(order)
     for number in range(shape.groups):
         turn += np.where(group == number, np.cumsum(group == number, axis=1), 0)
     return np.take_along_axis(order, np.argsort(turn, axis=1, kind="stable"), axis=1)
 
 
-def _require_room(shield: Protection, drop: int, experts: int, layer_ids: tuple[int, ...]) -> None:
+def _require_room(shield: Protection, drop: int, recipe: Recipe, shape: MoeShape) -> None:
+    """Raise `InputError` where a person keeps or drops more of a layer, or of a group, than there is room for."""
     for field, mask, room in (
-        ("force_keep", shield.force_keep, experts - drop),
+        ("force_keep", shield.force_keep, shape.experts - drop),
         ("force_drop", shield.force_drop, drop),
     ):
-        counts = mask.sum(axis=1)
-        if (row := int(counts.argmax())) >= 0 and counts[row] > room:
+        counts = mask.reshape(len(mask), shape.groups, -1).sum(axis=2)  # [R, G]
+        row, group = np.unravel_index(int(counts.argmax()), counts.shape)
+        if counts[row, group] > room // shape.groups:
+            layer = f"layer {shape.layer_ids[row]}" if recipe.scope == "layer" else "every layer"
+            part = f"group {group} of {layer}" if shape.groups > 1 else layer
             raise InputError(
-                f"{field} names {counts[row]} experts of layer {layer_ids[row]}, "
-                f"and the recipe {field.removeprefix('force_')}s {room}.",
+                f"{field} names {counts[row, group]} experts of {part}, "
+                f"and the recipe {field.removeprefix('force_')}s {room // shape.groups}.",
                 "Name fewer, or change how many are dropped.",
             )
 
 
-def _after_minimums(cut: Mask, values: Scored, floors: FloorAnalysis, shield: Protection, recipe: Recipe) -> Mask:
+def _after_minimums(decision: Decision, recipe: Recipe, shape: MoeShape) -> Mask:
+    """`decision.cut` after as many swaps as `class_minimums` need."""
     if not recipe.class_minimums:
-        return cut
+        return decision.cut
+    floors, shield = decision.floors, decision.protection
     require_known(recipe.class_minimums, floors.classes)
     minimums = {floors.classes.index(klass): count for klass, count in recipe.class_minimums}
     pinned = shield.top | shield.floor | shield.force_keep
     kept = [
         with_minimums(
-            ~cut[row],
-            values.score[row],
+            ~decision.cut[row],
+            decision.scored.score[row],
             floors.best_class[row],
             minimums,
             pinned=pinned[row],
             barred=shield.force_drop[row],
+            group=np.arange(shape.experts) // shape.group_size,
         )
-        for row in range(len(cut))
+        for row in range(len(decision.cut))
     ]
     return ~np.array(kept)

@@ -106,28 +106,20 @@ class DropMap:
         self.check_grid(shape, "the model")
         if unknown := [name for name, _ in self.extra if name not in extra]:
             raise MismatchError(f"The drop map also prunes {_listed(unknown)}, and the model has no such block.")
-        check_top_k(self.experts, self.dropped_count, shape.top_k)
         self._check_groups(shape)
+        check_router(shape, self.dropped_count)
 
     def _check_groups(self, shape: MoeShape) -> None:
-        """Raise `InputError` unless all groups that the router chooses among keep equally many experts, and enough."""
-        if shape.groups == 1:
-            return
-        size, left = self.experts // shape.groups, self.kept_count / shape.groups
+        """Raise `InputError` unless all groups that the router chooses among keep equally many experts."""
         for name, ids in self._blocks():
-            gone = np.bincount(np.array(ids, dtype=np.int64) // size, minlength=shape.groups)
+            gone = np.bincount(np.array(ids, dtype=np.int64) // shape.group_size, minlength=shape.groups)
             if len(set(gone.tolist())) > 1:
                 raise InputError(
-                    f"{name} drops {', '.join(map(str, gone))} of the {size} experts in each of its groups. The router "
-                    "chooses groups first, and finds their borders by counting: all have to keep equally many.",
+                    f"{name} drops {', '.join(map(str, gone))} of the {shape.group_size} experts in each of its "
+                    "groups. The router chooses groups first, and finds their borders by counting: all have to keep "
+                    "equally many.",
                     "Make the map with a recipe, which cuts group by group for this model.",
                 )
-        if left * shape.groups_per_token < shape.top_k:
-            raise InputError(
-                f"Each group of experts would keep {left:.0f}, and a token uses {shape.top_k} from "
-                f"{shape.groups_per_token} groups.",
-                "Drop fewer experts.",
-            )
 
     def check_grid(self, shape: MoeShape, other: str) -> None:
         """Raise `MismatchError` unless `shape`, that of `other`, has the same experts and layers."""
@@ -220,13 +212,39 @@ class DropMap:
         return result
 
 
-def check_top_k(experts: int, drop: int, top_k: int) -> None:
-    """Raise `InputError` when dropping `drop` of `experts` leaves fewer than the router's `top_k`."""
-    if experts - drop < top_k:
+def most_droppable(shape: MoeShape) -> int:
+    """The most experts that every layer can lose: a router needs as many as it uses per token.
+
+    Where it first chooses groups, those that it chooses have to hold them, and all groups lose equally many.
+    """
+    needed_per_group = -(-shape.top_k // shape.groups_per_token)
+    return shape.groups * max(shape.group_size - needed_per_group, 0)
+
+
+def check_router(shape: MoeShape, drop: int) -> None:
+    """Raise `InputError` when the router of `shape` cannot work with `drop` experts less in every layer."""
+    most, left = most_droppable(shape), shape.experts - drop
+    if drop % shape.groups and drop < most:
+        lower = drop - drop % shape.groups
         raise InputError(
-            f"Dropping {drop} of {experts} experts keeps {experts - drop}, and the router uses {top_k} per token.",
-            f"Drop at most {experts - top_k}.",
+            f"This model routes by {shape.groups} groups of experts, and {drop} cannot be dropped equally from each.",
+            f"Drop {lower} or {lower + shape.groups}.",
         )
+    if drop <= most:
+        return
+    remedy = f"Drop at most {most}, which keeps {shape.experts - most}."
+    if left < 0:
+        raise InputError(f"{drop} experts cannot be dropped where every layer has {shape.experts}.", remedy)
+    if left < shape.top_k:
+        raise InputError(
+            f"Dropping {drop} of {shape.experts} experts keeps {left}, and the router uses {shape.top_k} per token.",
+            remedy,
+        )
+    raise InputError(
+        f"Each group of experts would keep {left // shape.groups}, and a token uses {shape.top_k} from "
+        f"{shape.groups_per_token} groups.",
+        remedy,
+    )
 
 
 def _agreed_experts(published: Published, experts: int | None, shape: MoeShape | None, name: str) -> int:

@@ -12,14 +12,14 @@ import numpy.typing as npt
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError
 from studio.recipes.boundary import boundaries
-from studio.recipes.decision import Decision, decide
+from studio.recipes.decision import Decision, by_groups, decide
 from studio.recipes.protection import places
 from studio.recipes.recipe import Recipe
 
 Rule = Literal["score", "protected", "spared", "displaced", "released", "class_minimum", "force_keep", "force_drop"]
 """What decided:
 
-score          the score alone
+score          the score alone (in its group, where the router chooses groups first)
 protected      it stays although its score alone would drop it
 spared         it stays although its score alone would drop it: a person chose others to leave in its place
 displaced      it leaves although its score alone would keep it: others are protected in its place
@@ -57,7 +57,8 @@ class Explanation:
     """1 is the highest score of the layer; among equals the higher id, as the lower is dropped first."""
     experts: int
     boundary: float | None
-    """The score between what is dropped and kept, see `boundaries`; None where nothing is dropped by score."""
+    """The score between what is dropped and kept of the layer, or of its group: see `boundaries`. None where nothing
+    is dropped by score."""
     distance: float | None
     """Score less boundary, None where one of them is missing or no number."""
     classes: tuple[ClassStanding, ...]
@@ -79,14 +80,16 @@ def explain(
     position = shape.layer_ids.index(layer)
     row = position if recipe.scope == "layer" else 0
     score = decision.scored.score[row]
-    boundary = float(boundaries(decision)[row])
+    group = np.arange(shape.experts) // shape.group_size
+    boundary = float(boundaries(decision, group == group[expert])[row])
     distance = float(score[expert]) - boundary
-    ascending = places(np.argsort(score, kind="stable"))
+    lowest_first = np.argsort(score, kind="stable")
+    ascending, taking_turns = places(lowest_first), places(by_groups(lowest_first[None], shape)[0])
     return Explanation(
         layer=layer,
         expert=expert,
         kept=not decision.dropped[row, expert],
-        rule=_rule(decision, row, expert, by_score=bool(ascending[expert] >= decision.cut[row].sum())),
+        rule=_rule(decision, row, expert, by_score=bool(taking_turns[expert] >= decision.cut[row].sum())),
         protected_by=_protected_by(decision, row, expert),
         score=float(score[expert]),
         place=shape.experts - int(ascending[expert]),

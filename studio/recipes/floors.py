@@ -12,7 +12,7 @@ import numpy.typing as npt
 from studio.contributions.model import Contributions
 from studio.errors import FormatError, InputError, MismatchError
 from studio.recipes.criteria import Measure, class_values
-from studio.recipes.json_object import parse_object
+from studio.recipes.json_object import parse_object, shown
 from studio.recipes.recipe import Recipe
 from studio.recipes.scores import one_row_if_model_wide
 
@@ -83,7 +83,7 @@ def _counts(recipe: Recipe, layer_ids: tuple[int, ...], pooled: Array) -> Array:
     if surplus := [layer for layer in floors if int(layer) not in layer_ids]:
         raise MismatchError(
             f"There is a floor for layer {surplus[0]}, which the analysis does not have.",
-            "Choose the floors of this model.",
+            f"It has {layer_ids[0]} to {layer_ids[-1]}: choose the floors of this model.",
         )
     if recipe.floor_clamp is not None and floors:
         floors = _stretched(floors, *recipe.floor_clamp)
@@ -125,10 +125,8 @@ def with_layer_floors(recipe: Recipe, source: str | bytes | Mapping[str, Any], n
         raise FormatError(name, place, "it is not an object with one floor per layer")
     for layer, floor in floors.items():
         if type(floor) not in (int, float):
-            raise FormatError(name, place, f"the floor of layer {layer} is {repr(floor)[:40]}, and not a number")
+            raise FormatError(name, place, f"the floor of layer {layer[:20]} is {shown(floor)}, and not a number")
     try:
-        return recipe.but(
-            layer_floors={layer: float(floor) for layer, floor in floors.items()}, floor_layers_from="recipe"
-        )
+        return recipe.but(layer_floors=dict(floors), floor_layers_from="recipe")
     except InputError as error:
         raise FormatError(name, place, error.what.removesuffix("."), error.remedy) from error

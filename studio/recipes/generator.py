@@ -6,15 +6,14 @@ says where files lie has no place in a recipe: analyses are given when a map is 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeGuard, TypeVar, get_args
 
 from studio.errors import FormatError, InputError
-from studio.recipes.json_object import parse_object
+from studio.recipes.json_object import parse_json, shown
 from studio.recipes.recipe import POSITION, Aggregate, Outliers, Recipe
 
 Number = TypeVar("Number", int, float)
@@ -29,6 +28,8 @@ DEFAULT_WEIGHTS: Mapping[str, float] = {
 """Without weights, three classes count three times, where the analysis has them: only patterns may be of none."""
 
 _FILES = ("data", "output", "summary_output", "baseline_drop_map", "v4_floor_data")
+_LONGEST_OPTION = 30
+"""The generator's own are shorter."""
 _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 """What argparse takes for a negative number, and not for an option."""
 
@@ -50,15 +51,12 @@ def recipe_of_arguments(source: str | bytes, name: str = "arguments") -> Recipe:
 
 def _arguments(source: str | bytes, name: str) -> tuple[list[str] | Mapping[str, Any], Sequence[str] | None]:
     """The arguments, and the names of the classes that were used where the file tells."""
-    try:
-        content = json.loads(source)
-    except (ValueError, RecursionError):
-        content = None
-    if not isinstance(content, list):
-        content = parse_object(source, name)
+    content = parse_json(source, name)
     used = content.get("classes_used") if isinstance(content, Mapping) else None
     arguments = content.get("args") if isinstance(content, Mapping) else content
-    if isinstance(arguments, list) and all(isinstance(argument, str) for argument in arguments):
+    if used is not None and not _are_texts(used):
+        raise FormatError(name, "classes_used", f"{shown(used)} is not a list of the names of classes")
+    if _are_texts(arguments):
         return arguments, used
     if isinstance(arguments, Mapping):
         return arguments, used
@@ -68,6 +66,10 @@ def _arguments(source: str | bytes, name: str) -> tuple[list[str] | Mapping[str,
         "it is neither a list of the generator's arguments nor its summary",
         'Give a JSON list of strings, ["--target", "98", …], or the *.summary.json beside a published map.',
     )
+
+
+def _are_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _by_name(arguments: list[str], name: str) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def _by_name(arguments: list[str], name: str) -> dict[str, Any]:
             option = long.replace("-", "_")
             found[option] = [value] if equals else []
         elif not option or (argument.startswith("-") and not _NUMBER.fullmatch(argument)):
-            raise FormatError(name, "", f"{argument[:40]!r} belongs to no option of the generator")
+            raise FormatError(name, "", f"{shown(argument)} belongs to no option of the generator")
         else:
             found[option].append(argument)
     return found
@@ -95,7 +97,7 @@ class _Arguments:
         self.given = frozenset(self._given)
 
     def error(self, key: str, problem: str) -> FormatError:
-        return FormatError(self._name, f"--{key.replace('_', '-')}", problem)
+        return FormatError(self._name, f"--{key[:_LONGEST_OPTION].replace('_', '-')}", problem)
 
     def values(self, key: str) -> list[str] | None:
         """All values of `key` as text, at least one; None when it is not given."""
@@ -117,7 +119,7 @@ class _Arguments:
         """One of `choices`; the first when it is not given."""
         value = self.one(key) or choices[0]
         if value not in choices:
-            raise self.error(key, f"it is {value[:40]!r}, and has to be one of {', '.join(choices)}")
+            raise self.error(key, f"it is {shown(value)}, and has to be one of {', '.join(choices)}")
         return value
 
     def number(self, key: str, default: float) -> float:
@@ -130,7 +132,7 @@ class _Arguments:
         try:
             return default if text is None else read(text)
         except ValueError:
-            raise self.error(key, f"{text!r:.40} is not {'a whole number' if read is int else 'a number'}") from None
+            raise self.error(key, f"{shown(text)} is not {'a whole number' if read is int else 'a number'}") from None
 
     def require_nothing_left(self) -> None:
         if left := sorted(self._given):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from studio.recipes.protection import sorted_by
 
 Array = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Integers = npt.NDArray[np.int64]
 
 
 def require_known(minimums: Sequence[tuple[str, int]], classes: Sequence[str]) -> None:
@@ -24,13 +26,21 @@ def require_known(minimums: Sequence[tuple[str, int]], classes: Sequence[str]) -
 
 
 def with_minimums(
-    kept: Mask, scores: Array, best: npt.NDArray[np.int64], minimums: Mapping[int, int], *, pinned: Mask, barred: Mask
+    kept: Mask,
+    scores: Array,
+    best: Integers,
+    minimums: Mapping[int, int],
+    *,
+    pinned: Mask,
+    barred: Mask,
+    group: Integers,
 ) -> Mask:
     """`kept` of one layer, [E], after as many swaps as its `minimums` (class index → count, in this order) need.
 
     The best dropped experts of a class come back, for the weakest kept ones of other classes that are not `pinned`: at
-    first of classes that have more than their own minimum, then of any. Who is `barred` never comes back. Where there
-    is nobody to bring back, or nobody to give way, the minimum is not reached. Among equal scores, lower ids first.
+    first of classes that have more than their own minimum, then of any. Both are of one `group` [E]: each keeps its
+    number. Who is `barred` never comes back. Where there is nobody to bring back, or nobody to give way, the minimum is
+    not reached. Among equal scores, lower ids first.
     """
     kept = kept.copy()
     for klass, minimum in minimums.items():
@@ -38,12 +48,13 @@ def with_minimums(
         missing = minimum - int(counts[klass]) if klass < len(counts) else 0
         if missing <= 0:
             continue
-        returning = sorted_by(np.flatnonzero(~kept & ~barred & (best == klass)), -scores)[:missing]
+        returning = sorted_by(np.flatnonzero(~kept & ~barred & (best == klass)), -scores)
         spare = counts > np.array([minimums.get(index, 0) for index in range(len(counts))])
         leaving = np.flatnonzero(kept & ~pinned & (best != klass))
         willing = spare[best[leaving]]
         leaving = np.concatenate([sorted_by(leaving[willing], scores), sorted_by(leaving[~willing], scores)])
-        swaps = min(len(returning), len(leaving))
-        kept[returning[:swaps]] = True
-        kept[leaving[:swaps]] = False
+        weakest = {number: iter(leaving[group[leaving] == number]) for number in np.unique(group)}
+        swaps = ((back, next(weakest[group[back]], None)) for back in returning)
+        for back, away in islice(((back, away) for back, away in swaps if away is not None), missing):
+            kept[back], kept[away] = True, False
     return kept

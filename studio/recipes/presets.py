@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from studio.errors import InputError
 from studio.families.base import MoeShape
+from studio.recipes.dropmap import most_droppable
 from studio.recipes.recipe import Recipe
 
 PUBLISHED_EXPERTS = 128
@@ -25,9 +26,9 @@ class Preset:
     recipe: Recipe
 
     def drop_for(self, shape: MoeShape) -> int:
-        """The same share of `shape`'s experts, as far as the router's top-k allows."""
-        share = round(self.recipe.drop_of(PUBLISHED_EXPERTS) * shape.experts / PUBLISHED_EXPERTS)
-        return max(0, min(share, shape.experts - shape.top_k))
+        """The same share of `shape`'s experts, as far as the router allows: its top-k, and equally many per group."""
+        share = self.recipe.drop_of(PUBLISHED_EXPERTS) * shape.experts / PUBLISHED_EXPERTS
+        return min(round(share / shape.groups) * shape.groups, most_droppable(shape))
 
 
 # 98e-v3 and 98e-v4 were published with their 16 best experts protected. They have no `protect_top` here, as it changes

@@ -94,13 +94,18 @@ def forced_mask(field: str, forced: Mapping[str, Sequence[int]], rows: int, shap
     mask = np.zeros((rows, shape.experts), dtype=np.bool_)
     for layer, ids in forced.items():
         if beyond := [expert for expert in ids if expert >= shape.experts]:
+            where = "every layer" if layer == ALL_LAYERS else f"layer {layer}"
             raise InputError(
-                f"{field} names expert {beyond[0]} of layer {layer}, and the ids go from 0 to {shape.experts - 1}."
+                f"{field} names expert {beyond[0]} of {where}, and the ids go from 0 to {shape.experts - 1}.",
+                "Take it out.",
             )
         if layer == ALL_LAYERS:
             mask[:, ids] = True
         elif int(layer) in shape.layer_ids:
             mask[shape.layer_ids.index(int(layer)), ids] = True
         else:
-            raise MismatchError(f"{field} names layer {layer}, which the analysis does not have.")
+            raise MismatchError(
+                f"{field} names layer {layer}, which the analysis does not have.",
+                f"It has {shape.layer_ids[0]} to {shape.layer_ids[-1]}: choose the recipe of this model.",
+            )
     return mask

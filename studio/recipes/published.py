@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import FormatError, InputError
-from studio.recipes.json_object import parse_object
+from studio.recipes.json_object import parse_object, shown
 
 EXTRA_BLOCKS = ("mtp",)
 """Blocks with experts beside the numbered layers: the multi-token prediction block of Qwen3.6."""
@@ -121,7 +121,9 @@ def _blocks(content: object, name: str, key: str) -> tuple[dict[int, tuple[int, 
             layers[int(block)] = _ids(ids, name, place)
         else:
             known = ", ".join(EXTRA_BLOCKS)
-            raise FormatError(name, key, f"the key {block!r} is neither a layer number nor a known block ({known})")
+            raise FormatError(
+                name, key, f"the key {shown(block)} is neither a layer number nor a known block ({known})"
+            )
     return layers, extra
 
 
@@ -132,14 +134,14 @@ def _ids(ids: object, name: str, place: str) -> tuple[int, ...]:
         raise FormatError(name, place, f"it is a {type(ids).__name__}, not a list of expert ids")
     for expert in ids:
         if type(expert) is not int:
-            raise FormatError(name, place, f"{_short(expert)} is not an expert id; ids are whole numbers")
+            raise FormatError(name, place, f"{shown(expert)} is not an expert id; ids are whole numbers")
     return tuple(sorted(ids))
 
 
 def _count(content: Mapping[str, Any], key: str, name: str) -> int | None:
     value = content.get(key)
     if value is not None and (type(value) is not int or value < 1):
-        raise FormatError(name, key, f"{_short(value)} is not a number of experts")
+        raise FormatError(name, key, f"{shown(value)} is not a number of experts")
     return value
 
 
@@ -160,7 +162,3 @@ def _is_object(text: object) -> bool:
         return isinstance(text, str) and isinstance(json.loads(text), dict)
     except ValueError:
         return False
-
-
-def _short(value: object) -> str:
-    return repr(value)[:40]

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, Valid
 
 from studio.errors import FormatError, InputError, UnsupportedError
 from studio.recipes.agreement import disagreement
-from studio.recipes.json_object import parse_object
+from studio.recipes.json_object import as_object, parse_json, shown
 
 VERSION: Final = 2
 _VERSION_1_FIELDS: Final = (
@@ -37,8 +37,18 @@ ALL_LAYERS: Final = "all"
 """The layer of `force_keep` and `force_drop` that means every layer."""
 WILDCARDS: Final = "*?["
 """A key of class weights with one of these is a pattern."""
+_LONGEST_PLACE: Final = 80
+"""Letters of the place in a recipe that a message names."""
 POSITION: Final = "#"
 """A key of class weights that begins with this counts the classes of the analysis: #1 is the first."""
+
+_OTHER_FILES: Final = {
+    "args": ("it is a generator's summary, and not a recipe", "`recipe import` makes one of it."),
+    "recipe_hash": ("it is the story of a map, and not a recipe", "What its field 'recipe' holds is one."),
+    "per_layer_drop": ("it is a drop map, and not a recipe", "A map of Espalier's has its recipe in the story beside."),
+    "0": ("it is a drop map, and not a recipe", "A map of Espalier's has its recipe in the story beside."),
+}
+"""Key that gives another kind of file away, what it is, what to do."""
 
 Criterion = Literal["weighted_norm", "norm", "contribution", "frequency", "gate", "reap", "ean", "ean_mean", "coverage"]
 """What is measured, per class and expert; f is an expert's output for a token, g its weight, N the routed tokens:
@@ -59,15 +69,17 @@ Aggregate = Literal["sum", "mean", "max", "geomean", "lp4", "softmax_t4", "secon
 Arithmetic = Literal["espalier", "published"]
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-LayerFloor = Annotated[float, Field(ge=-1e100, le=1e100)]
-Count = Annotated[int, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False), AfterValidator(abs)]  # −0 would have other bytes than 0
+LayerFloor = Annotated[float, Field(ge=-1e100, le=1e100), AfterValidator(lambda floor: floor + 0.0)]
+MOST = 1 << 20
+"""No count and no id of an expert is higher, by far."""
+Count = Annotated[int, Field(ge=0, le=MOST)]
+AtLeastOne = Annotated[int, Field(ge=1, le=MOST)]
 Layer = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,5})$")]
 LayerOrAll = Annotated[str, Field(pattern=r"^(all|0|[1-9][0-9]{0,5})$")]
 Ids = Annotated[list[Count], AfterValidator(lambda ids: sorted(set(ids)))]
-Bound = Annotated[int, Field(ge=0, le=1 << 20)]
-Clamp = Annotated[tuple[Bound, Bound], Strict(False)]
-ClassMinimum = Annotated[tuple[str, Annotated[int, Field(ge=1)]], Strict(False)]
+Clamp = Annotated[tuple[Count, Count], Strict(False)]
+ClassMinimum = Annotated[tuple[str, AtLeastOne], Strict(False)]
 
 
 class Recipe(BaseModel):
@@ -84,7 +96,7 @@ class Recipe(BaseModel):
     """The criterion is multiplied with this before tokens are added."""
     add_tokens: bool = False
     """Whether the number of routed tokens is added: with `alpha` 2 the published score, 2·wnorm + tc."""
-    protect_top_per_question: Annotated[int, Field(ge=1)] = 16
+    protect_top_per_question: AtLeastOne = 16
     """How many experts of each layer a question vouches for; read by the criterion `coverage` only."""
     outliers: Outliers = "median"
     """What becomes of an entry (question, layer, expert) that is not finite or beyond `outlier_threshold`.
@@ -135,7 +147,7 @@ class Recipe(BaseModel):
     """The experts of each layer with the highest values in each class, which are not dropped."""
     floor_analysis: Literal["second", "same"] = "second"
     """Whose classes floors and `class_minimums` go by: a second analysis (the generic one), or the one at hand."""
-    floor: Bound = 0
+    floor: Count = 0
     """How many experts of each layer are protected for their highest value in any class of the floor analysis."""
     layer_floors: dict[Layer, LayerFloor] = Field(default_factory=dict)
     """The same for single layers, in place of `floor`: whole numbers (or what `floor_clamp` makes into such)."""
@@ -153,7 +165,7 @@ class Recipe(BaseModel):
     """Experts per layer (or in `all`) that leave, protected or not."""
     drop: Count | None = None
     """Experts dropped in every layer: those with the lowest scores; among equal scores the lower id goes first."""
-    keep: Annotated[int, Field(ge=1)] | None = None
+    keep: AtLeastOne | None = None
     """In place of `drop`: experts kept in every layer."""
 
     def __init__(self, **fields: Any) -> None:
@@ -189,7 +201,9 @@ class Recipe(BaseModel):
             return self.drop
         assert self.keep is not None, "a recipe has one of both"
         if self.keep > experts:
-            raise InputError(f"The recipe keeps {self.keep} experts in every layer, and there are {experts}.")
+            raise InputError(
+                f"The recipe keeps {self.keep} experts in every layer, and there are {experts}.", "Keep fewer."
+            )
         return experts - self.keep
 
     @property
@@ -214,11 +228,19 @@ class Recipe(BaseModel):
 
         Raises `FormatError` naming an unknown field or a wrong value, `UnsupportedError` for a newer version.
         """
-        content = source if isinstance(source, Mapping) else parse_object(source, name)
+        content = source if isinstance(source, Mapping) else parse_json(source, name)
+        if isinstance(content, list):
+            raise FormatError(
+                name, "", "it is a list, and not a recipe", "`recipe import` makes one of a generator's arguments."
+            )
+        content = as_object(content, name)
+        for key, (what, remedy) in _OTHER_FILES.items():
+            if key in content:
+                raise FormatError(name, "", what, remedy)
         version = content.get("version", VERSION)
         if type(version) is int and version > VERSION:
             raise UnsupportedError(
-                f"{name} is a recipe of version {version}, and this Espalier reads version {VERSION}.",
+                f"{name} is a recipe of version {shown(version)}, and this Espalier reads version {VERSION}.",
                 "Update Espalier.",
             )
         later = [field for field in content if field in cls.model_fields and field not in _VERSION_1_FIELDS]
@@ -242,8 +264,14 @@ def _explained(error: ValidationError) -> tuple[str, str]:
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
-        return f"A recipe has no field {field!r}.", f"It has {', '.join(Recipe.model_fields)}."
+        return f"A recipe has no field {shown(field)}.", f"It has {', '.join(Recipe.model_fields)}."
     if not field:
         what, _, remedy = first["msg"].removeprefix("Value error, ").partition("; ")
         return f"{what}.", remedy
-    return f"The recipe's {field} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}.", ""
+    field = field if len(field) <= _LONGEST_PLACE else f"{field[:_LONGEST_PLACE]}…"
+    if first["type"] == "string_pattern_mismatch":
+        return (
+            f"The recipe's {field} is {shown(first['input'])}, which is no layer.",
+            "Write a layer's number; to keep or drop, also 'all'.",
+        )
+    return f"The recipe's {field} is {shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}.", ""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from studio.contributions.model import Contributions
+from studio.errors import InputError
 from studio.recipes.criteria import PER_TOKEN, Measure, class_values
 from studio.recipes.recipe import Recipe
 from studio.recipes.scoring import TINY, combine, normalise
@@ -43,8 +44,8 @@ class Scored:
 def scored(contributions: Contributions, recipe: Recipe) -> Scored:
     """What `recipe` makes of `contributions` before anything is protected or dropped.
 
-    Raises `InputError` for a class that the analysis does not have, weights that are all 0, and a criterion whose sums
-    the analysis lacks.
+    Raises `InputError` for a class that the analysis does not have, weights that are all 0, a criterion whose sums the
+    analysis lacks, and scores beyond what a float holds.
     """
     classes = chosen_classes(recipe, contributions.classes)
     weights = weights_of(classes, recipe.class_weights)
@@ -55,25 +56,48 @@ def scored(contributions: Contributions, recipe: Recipe) -> Scored:
     values = measured.values
     if classes != contributions.classes:
         values = values[[contributions.classes.index(klass) for klass in classes]]
-    if recipe.pool_classes:
-        values = _pooled(contributions, recipe, values, weights)
-        weights = {POOLED: 1.0}
-    normalised = one_row_if_model_wide(normalise(values, recipe.normalise, recipe.arithmetic), recipe)
-    score = combine(normalised, as_array(weights), recipe.aggregate, recipe.arithmetic)
-    if recipe.breadth_bonus > 0:
-        score = score + recipe.breadth_bonus * normalised.mean(axis=0)
+    with np.errstate(over="ignore", invalid="ignore"):  # see `_require_finite`
+        if recipe.pool_classes:
+            values = _pooled(contributions, recipe, values, weights)
+            weights = {POOLED: 1.0}
+        normalised = one_row_if_model_wide(normalise(values, recipe.normalise, recipe.arithmetic), recipe)
+        score = combine(normalised, as_array(weights), recipe.aggregate, recipe.arithmetic)
+        if recipe.breadth_bonus > 0:
+            score = score + recipe.breadth_bonus * normalised.mean(axis=0)
+        protecting = _protecting(contributions, recipe, classes, normalised, score)
+    if recipe.outliers != "keep":
+        _require_finite(values, score, protecting)
     return Scored(
         weights=weights,
         values=values,
         normalised=normalised,
         score=score,
-        protecting=_protecting(contributions, recipe, classes, normalised, score),
+        protecting=protecting,
         outliers=measured.outliers,
     )
 
 
+def _require_finite(values: Array, *scores: Array) -> None:
+    """Raise `InputError` where numbers grew beyond what a float holds: experts would all be equal there.
+
+    Outliers that are dropped are at −∞, and what that does to scores is no mistake.
+    """
+    finite = np.isfinite(values)
+    grown = not finite.all() and not np.isneginf(values[~finite]).all()
+    if grown or (finite.all() and not all(np.isfinite(score).all() for score in scores)):
+        raise InputError(
+            "The scores are too large for a computer's numbers.",
+            "Choose a smaller alpha, smaller class weights, or a smaller breadth_bonus.",
+        )
+
+
 def _pooled(contributions: Contributions, recipe: Recipe, values: Array, weights: dict[str, float]) -> Array:
-    """All classes as one, [1, L, E]: the weighted sum of `values` [C, L, E], or their mean over all tokens."""
+    """All classes as one, [1, L, E]: the weighted sum of `values` [C, L, E], or their mean over all tokens.
+
+    The published arithmetic keeps classes of weight 0; here they would bring −∞ times 0, and means of no tokens.
+    """
+    values = values[as_array(weights) > 0]
+    weights = {klass: weight for klass, weight in weights.items() if weight > 0}
     factors = as_array(weights)[:, None, None]
     if recipe.criterion not in PER_TOKEN:
         total: Array = (values * factors).sum(axis=0, keepdims=True)
@@ -98,6 +122,11 @@ def _protecting(
     every = chosen_classes(recipe, contributions.classes)
     weights = weights_of(every, recipe.protect_class_weights)
     used = as_array({klass: weights[klass] for klass in classes})
+    if not used.any():
+        raise InputError(
+            "Every class that counts in the recipe has the weight 0 in protect_class_weights.",
+            "Give at least one of them a weight above 0.",
+        )
     if recipe.arithmetic == "espalier":
         normalised, used = normalised[used > 0], used[used > 0]
     return combine(normalised, used, recipe.protect_aggregate, recipe.arithmetic)

@@ -161,6 +161,48 @@ def test_a_recipe_is_linked_with_its_analysis_and_has_a_schema(verb: Run, contri
     assert set(properties) == set(link.recipe.model_dump())
 
 
+@pytest.mark.parametrize(
+    ("recipe", "options", "words"),
+    [
+        ('{"drop": 3, "floor": 2}', [], "Give it as well (--floor-contributions)"),
+        ('{"drop": 3, "floor_layers_from": "file", "floor_analysis": "same"}', [], "Give --layer-floor"),
+        ('{"drop": 3}', ["--floor-contributions"], "Leave --floor-contributions out"),
+        ('{"drop": 3, "floor": 2, "floor_analysis": "same"}', ["--floor-contributions"], "Leave --floor-contributions"),
+        ('{"drop": 3, "classes": ["cooking"]}', [], "no class 'cooking'"),
+        ('{"drop": 7}', [], "Drop at most 6"),
+    ],
+)
+def test_a_recipe_that_makes_no_map_as_it_stands_is_neither_mapped_nor_linked(
+    recipe: str, options: list[str], words: str, *, verb: Run, contributions: Path, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "recipe.json", tmp_path / "map.json"
+    file.write_text(recipe)
+    given = [part for option in options for part in (option, contributions)]
+    assert words in verb("map", contributions, "--recipe", file, "--out", out, *given).mistake
+    assert words in verb("recipe", "link", file, "--contributions", contributions, *given).mistake
+    assert not out.exists()
+
+
+def test_a_result_does_not_overwrite_what_it_is_made_from(verb: Run, contributions: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "mine.story.json"  # where the story of mine.json would lie
+    recipe.write_text('{"drop": 3}')
+    before = contributions.read_bytes()
+    for out in (contributions, recipe, tmp_path / "mine.json"):
+        given = ("map", contributions, "--recipe", recipe, "--out", out, "--overwrite")
+        assert "would be overwritten" in verb(*given).mistake
+    assert "would be overwritten" in verb("recipe", "import", recipe, "--out", recipe, "--overwrite").mistake
+    assert recipe.read_text() == '{"drop": 3}' and contributions.read_bytes() == before
+
+
+def test_a_link_holds_the_floors_of_a_file(verb: Run, contributions: Path, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text('{"drop": 3, "floor_layers_from": "file"}')
+    (tmp_path / "floors.json").write_text('{"floor_per_layer": {"0": 2, "3": 1}}')
+    given = ("--layer-floor", tmp_path / "floors.json", "--floor-contributions", contributions)
+    arguments = ("recipe", "link", tmp_path / "recipe.json", "--contributions", contributions, *given)
+    link = Permalink.from_text(verb(*arguments, "--json").json["permalink"])
+    assert link.recipe.layer_floors == {"0": 2, "3": 1} and link.floor_contributions == link.contributions
+
+
 @pytest.mark.parametrize("preset", ["98e-v5-coder", "REAP"])
 def test_every_preset_makes_a_map_of_a_small_model(verb: Run, contributions: Path, preset: str, tmp_path: Path) -> None:
     arguments = ("--preset", preset, "--drop", 3, "--class-weight", "math=2")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 from studio.contributions.model import Contributions, Question
 from studio.families.base import MoeShape
+from studio.recipes.recipe import Recipe
 
 
 def make_analysis(
@@ -20,6 +23,8 @@ def make_analysis(
     klasses: Sequence[str] = ("math", "code", "math", "creative"),
     seed: int = 0,
     family: str = "gemma4",
+    groups: int = 1,
+    groups_per_token: int = 1,
 ) -> Contributions:
     """One question per entry of `klasses`, with norms as spread out as real ones and some experts never routed to."""
     random = np.random.default_rng(seed)
@@ -37,11 +42,30 @@ def make_analysis(
         "weighted_norm_squared": weighted**2 / np.maximum(tokens, 1) * spread,
     }
     return Contributions(
-        shape=MoeShape(family, tuple(range(layers)), experts, top_k, hidden_size=16, expert_size=8),
+        shape=MoeShape(
+            family,
+            tuple(range(layers)),
+            experts,
+            top_k,
+            hidden_size=16,
+            expert_size=8,
+            groups=groups,
+            groups_per_token=groups_per_token,
+        ),
         model="tiny",
         questions=tuple(Question(id=f"q{index}", klass=klass) for index, klass in enumerate(klasses)),
         sums=sums,
     )
+
+
+def recipes_of(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Recipe]:
+    """Recipes of these fields, but for the two aggregates that a zscore is refused with."""
+
+    def agrees(chosen: dict[str, Any]) -> bool:
+        aggregates = {chosen.get("aggregate"), chosen.get("protect_aggregate")}
+        return chosen.get("normalise") != "zscore" or aggregates.isdisjoint({"geomean", "lp4"})
+
+    return st.fixed_dictionaries(fields).filter(agrees).map(lambda chosen: Recipe(**chosen))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +22,13 @@ from studio.recipes.apply import make_map, scores
 from studio.recipes.criteria import Measure, class_values
 from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.recipe import Aggregate, Criterion, Normalise, Recipe
+from tests.recipes.conftest import recipes_of
 
 Analysis = Callable[..., Contributions]
 Array = npt.NDArray[np.float64]
 
 seeds = st.integers(0, 10_000)
-recipes = st.builds(
-    Recipe,
+recipes = recipes_of(
     criterion=st.sampled_from(get_args(Criterion)),
     protect_top_per_question=st.integers(1, 8),
     normalise=st.sampled_from(get_args(Normalise)),
@@ -282,6 +282,30 @@ def test_too_high_a_count_unknown_classes_and_no_class_at_all_are_refused(analys
         make_map(contributions, preset("98e-v3", drop=1, class_weights={"cooking": 1.0}))
     with pytest.raises(InputError, match="every class the weight 0"):
         make_map(contributions, preset("98e-v3", drop=1, class_weights=dict.fromkeys(contributions.classes, 0.0)))
+    nobody = {"class_weights": {"code": 0.0}, "protect_class_weights": {"math": 0.0, "creative": 0.0}}
+    with pytest.raises(InputError, match="Every class that counts"):
+        make_map(contributions, Recipe(drop=1, protect_top=2, protect_aggregate="max", **nobody))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"alpha": 1e308},
+        {"alpha": 1e100, "aggregate": "lp4"},
+        {"class_weights": {"math": 1e308, "code": 1e308}},
+        {"breadth_bonus": 1e308},
+        {"protect_top": 2, "protect_aggregate": "sum", "protect_class_weights": {"*": 1e308}},
+        {"alpha": 1e308, "criterion": "reap"},
+        {"pool_classes": True, "class_weights": {"*": 1e308}},
+        {"outliers": "drop", "alpha": 1e308},
+    ],
+    ids=str,
+)
+def test_scores_that_outgrow_a_float_are_refused_and_not_ranked_by_id(
+    analysis: Analysis, fields: dict[str, Any]
+) -> None:
+    with pytest.raises(InputError, match="too large"):
+        make_map(analysis(), Recipe(drop=3, **fields))
 
 
 def test_a_criterion_that_the_analysis_cannot_give_is_refused_by_the_missing_sum(analysis: Analysis) -> None:

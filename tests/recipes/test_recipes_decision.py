@@ -20,6 +20,7 @@ from studio.recipes.minimums import with_minimums
 from studio.recipes.presets import PRESETS, preset
 from studio.recipes.recipe import Aggregate, Recipe
 from studio.recipes.scoring import normalise
+from tests.recipes.conftest import recipes_of
 
 Analysis = Callable[..., Contributions]
 
@@ -40,7 +41,7 @@ protecting: dict[str, st.SearchStrategy[Any]] = {
     "floor_clamp": st.sampled_from([None, (1, 4)]),
     "drop": st.integers(0, 10),
 }
-recipes = st.builds(Recipe, **protecting)
+recipes = recipes_of(**protecting)
 
 
 @given(seed=seeds, recipe=recipes)
@@ -69,10 +70,12 @@ def test_without_minimums_dropping_more_drops_the_same_and_more(
 
 def test_with_minimums_dropping_more_may_bring_an_expert_back() -> None:
     """Why the claim above leaves them out: expert 3 gives way for class 1 at 2, and is the last of class 2 at 3."""
-    best, nobody = np.array([1, 1, 2, 2, 0, 0]), np.zeros(6, dtype=np.bool_)
+    best, nobody, group = np.array([1, 1, 2, 2, 0, 0]), np.zeros(6, dtype=np.bool_), np.zeros(6, dtype=np.int64)
 
     def dropped(count: int) -> set[int]:
-        kept = with_minimums(np.arange(6) >= count, np.arange(6.0), best, {2: 1, 1: 2}, pinned=nobody, barred=nobody)
+        kept = with_minimums(
+            np.arange(6) >= count, np.arange(6.0), best, {2: 1, 1: 2}, pinned=nobody, barred=nobody, group=group
+        )
         return set(np.flatnonzero(~kept).tolist())
 
     assert dropped(2) == {2, 3}
@@ -179,7 +182,7 @@ def test_floors_by_importance_are_higher_where_a_layer_matters_more(analysis: An
 
 
 def slow_minimums(
-    kept: set[int], agg: list[float], best: list[int], minimums: dict[int, int], pinned: set[int]
+    kept: set[int], agg: list[float], best: list[int], minimums: dict[int, int], *, pinned: set[int], group_size: int
 ) -> set[int]:
     """One swap at a time, looking everything up anew, but for who is at a minimum when a class has its turn."""
     for klass, minimum in minimums.items():
@@ -187,10 +190,13 @@ def slow_minimums(
         for _ in range(minimum - counts.get(klass, 0)):
             back = [e for e in range(len(agg)) if e not in kept and best[e] == klass]
             away = [e for e in kept if e not in pinned and best[e] != klass]
-            away = [e for e in away if counts[best[e]] > minimums.get(best[e], 0)] or away
-            if not back or not away:
+            back = [e for e in back if any(e // group_size == other // group_size for other in away)]
+            if not back:
                 break
-            kept = kept - {min(away, key=lambda e: (agg[e], e))} | {max(back, key=lambda e: (agg[e], -e))}
+            comes = max(back, key=lambda e: (agg[e], -e))
+            away = [e for e in away if e // group_size == comes // group_size]
+            away = [e for e in away if counts[best[e]] > minimums.get(best[e], 0)] or away
+            kept = kept - {min(away, key=lambda e: (agg[e], e))} | {comes}
     return kept
 
 
@@ -201,14 +207,23 @@ def test_minimums_equal_one_swap_at_a_time(data: st.DataObject) -> None:
     kept = set(data.draw(st.sets(st.integers(0, EXPERTS - 1), min_size=1)))
     pinned = set(data.draw(st.sets(st.integers(0, EXPERTS - 1), max_size=5)))
     wanted = data.draw(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), max_size=3, unique_by=lambda p: p[0]))
+    size = data.draw(st.sampled_from([EXPERTS, 4, 3]))
 
     def mask(ids: set[int]) -> npt.NDArray[np.bool_]:
         return np.isin(np.arange(EXPERTS), list(ids))
 
     scores_ = np.array(agg, dtype=np.float64)
-    nobody = mask(set())
-    found = with_minimums(mask(kept), scores_, np.array(best), dict(wanted), pinned=mask(pinned), barred=nobody)
-    assert set(np.flatnonzero(found).tolist()) == slow_minimums(kept, scores_.tolist(), best, dict(wanted), pinned)
+    found = with_minimums(
+        mask(kept),
+        scores_,
+        np.array(best),
+        dict(wanted),
+        pinned=mask(pinned),
+        barred=mask(set()),
+        group=np.arange(EXPERTS) // size,
+    )
+    expected = slow_minimums(kept, scores_.tolist(), best, dict(wanted), pinned=pinned, group_size=size)
+    assert set(np.flatnonzero(found).tolist()) == expected
 
 
 def test_minimums_are_those_of_the_floor_analysis_and_unknown_classes_are_refused(analysis: Analysis) -> None:

@@ -98,6 +98,17 @@ def test_what_is_no_list_of_arguments_is_refused(text: str) -> None:
         recipe_of_arguments(text, "file.json")
 
 
+@pytest.mark.parametrize("used", ["3", "[[1]]", '"math"', "[null]", "{}"])
+def test_names_of_classes_that_are_none_are_refused(used: str) -> None:
+    with pytest.raises(FormatError, match=r"classes_used: .* is not a list of the names of classes"):
+        recipe_of_arguments(f'{{"args": {{"target": 9, "class_weights": ["1"]}}, "classes_used": {used}}}')
+
+
+def test_letters_that_cannot_be_written_are_refused() -> None:
+    with pytest.raises(FormatError, match="surrogate"):
+        recipe_of_arguments('["--target", "9", "--classes", "\\ud800"]')
+
+
 @given(st.lists(st.sampled_from(["--target", "--classes", "--v4-floor-clamp", "-1", "98", "a", "", "--=", "=", "nan"])))
 def test_any_list_at_all_gives_a_recipe_or_an_error_for_people(arguments: list[str]) -> None:
     try:
@@ -141,6 +152,7 @@ def test_a_summary_without_classes_tells_them_by_those_it_used() -> None:
         ('{"0": true}', "floor of layer 0 is True"),
         ('{"zero": 3}', "layer_floors.zero"),
         ('{"0": 1e999}', "layer_floors.0 is inf"),
+        ('{"0": 1' + "0" * 400 + "}", "layer_floors.0 is 1000"),
         ('{"0": NaN}', "layer_floors.0 is nan"),
     ],
 )

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from studio.errors import FormatError, InputError, UnsupportedError
 from studio.recipes.presets import PRESETS, preset
-from studio.recipes.recipe import VERSION, Aggregate, Arithmetic, Criterion, Normalise, Outliers, Recipe
+from studio.recipes.recipe import MOST, VERSION, Aggregate, Arithmetic, Criterion, Normalise, Outliers, Recipe
+from tests.recipes.conftest import recipes_of
 
-recipes = st.builds(
-    Recipe,
+recipes = recipes_of(
     criterion=st.sampled_from(get_args(Criterion)),
     alpha=st.floats(1e-6, 1e6),
     protect_top_per_question=st.integers(1, 500),
@@ -27,8 +27,7 @@ recipes = st.builds(
     aggregate=st.sampled_from(get_args(Aggregate)),
     drop=st.integers(0, 500),
 )
-extended = st.builds(
-    Recipe,
+extended = recipes_of(
     classes=st.none() | st.lists(st.text(max_size=3), min_size=1, max_size=3, unique=True),
     pool_classes=st.booleans(),
     normalise=st.sampled_from(get_args(Normalise)),
@@ -86,6 +85,9 @@ def test_the_order_of_fields_and_of_class_weights_does_not_count() -> None:
         ({"drop": 1, "protect_top_per_question": 0}, "protect_top_per_question is 0"),
         ({"drop": 1, "weights": {}}, "no field 'weights'.*class_weights"),
         ({"drop": 1, "version": 0}, "version is 0"),
+        ({"drop": MOST + 1}, "drop is 1048577"),
+        ({"drop": 1, "protect_top": 10**400}, "protect_top is 1000"),
+        ({"drop": 1, "force_keep": {"all": [10**400]}}, "force_keep.all.0 is 1000"),
         ({"drop": 1, "criterion": "reap", "add_tokens": True}, "tokens cannot be added to reap"),
     ],
 )
@@ -103,6 +105,9 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(fields: dict[str, Any
         ({"keep": 0}, "keep is 0"),
         ({"drop": 1, "normalise": "zscore", "aggregate": "geomean"}, "geomean needs positive values"),
         ({"drop": 1, "normalise": "zscore", "protect_aggregate": "geomean"}, "geomean needs positive values"),
+        ({"drop": 1, "normalise": "zscore", "aggregate": "lp4"}, "lp4 needs positive values"),
+        ({"drop": 1, "normalise": "zscore", "protect_aggregate": "lp4"}, "lp4 needs positive values"),
+        ({"drop": 1, "classes": ["a", "", ""]}, "classes name '' twice"),
         ({"drop": 1, "pool_classes": True, "protect_aggregate": "max"}, "pooled"),
         ({"drop": 1, "classes": []}, "classes is"),
         ({"drop": 1, "classes": ["a", "a"]}, "classes name 'a' twice"),
@@ -117,7 +122,10 @@ def test_a_wrong_value_is_refused_by_the_name_of_its_field(fields: dict[str, Any
         ({"drop": 1, "class_minimums": [["a", 0]]}, r"class_minimums\.0\.1 is 0"),
         ({"drop": 1, "class_minimums": [["a", "1"]]}, r"class_minimums\.0\.1 is '1'"),
         ({"drop": 1, "force_keep": {"3": [1]}, "force_drop": {"all": [1]}}, "Expert 1 of layer 3 is in force_keep and"),
-        ({"drop": 1, "force_keep": {"some": [1]}}, "force_keep.some is 'some'"),
+        (
+            {"drop": 1, "force_keep": {"some": [1]}},
+            "force_keep.some is 'some', which is no layer. Write a layer's number",
+        ),
         ({"drop": 1, "force_keep": {"0": [-1]}}, "force_keep.0.0 is -1"),
         ({"drop": 1, "scope": "model", "force_keep": {"3": [1]}}, "can only be 'all'"),
         ({"drop": 1, "scope": "model", "layer_floors": {"3": 1}}, "they have the same floor"),
@@ -192,3 +200,63 @@ def test_presets_are_named_and_take_drop_and_weights() -> None:
     assert preset("98e-v4", drop=0).drop == 0
     with pytest.raises(InputError, match=r"'98e-v5'.*98e-v3, 98e-v4, 109e-v3"):
         preset("98e-v5")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('["--target", "98"]', "a list, and not a recipe.*`recipe import` makes one"),
+        ('{"args": {"target": 98}}', "a generator's summary.*`recipe import` makes one of it"),
+        ('{"recipe": {"drop": 1}, "recipe_hash": "00"}', "the story of a map.*field 'recipe' holds is one"),
+        ('{"0": [1, 2]}', "a drop map.*story beside"),
+        ('{"original_experts": 8, "per_layer_drop": {"0": [1]}}', "a drop map"),
+    ],
+)
+def test_another_kind_of_file_is_called_by_its_name(text: str, reason: str) -> None:
+    with pytest.raises(FormatError, match=reason):
+        Recipe.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"drop": "' + "x" * 10_000 + '"}',
+        '{"' + "x" * 10_000 + '": 1}',
+        '{"drop": 1, "class_weights": {"' + "x" * 10_000 + '": -1}}',
+        '{"drop": 1, "drop' + "x" * 10_000 + '": 1, "drop' + "x" * 10_000 + '": 2}',
+        '{"drop": ' + "[" * 900 + "]" * 900 + "}",
+        '{"drop": 1' + "0" * 4000 + "}",
+        '{"version": 1' + "0" * 4000 + "}",
+    ],
+    ids=range(7),
+)
+def test_whatever_a_file_says_the_message_is_one_that_a_person_reads(text: str) -> None:
+    with pytest.raises(InputError) as refused:
+        Recipe.from_json(text)
+    assert len(str(refused.value)) < 700
+
+
+@given(st.integers(850, 1100))
+def test_a_file_of_any_depth_is_refused(depth: int) -> None:
+    with pytest.raises(FormatError):
+        Recipe.from_json('{"drop": ' + "[" * depth + "]" * depth + "}")
+
+
+def test_many_keys_of_which_the_last_comes_twice_are_refused_at_once() -> None:
+    keys = [f'"{number}": 1' for number in range(200_000)]
+    with pytest.raises(FormatError, match="the key '199999' appears twice"):
+        Recipe.from_json("{" + ", ".join([*keys, keys[-1]]) + "}")
+
+
+def test_half_a_surrogate_pair_is_refused_before_anything_is_written() -> None:
+    for text in ('{"drop": 1, "class_weights": {"\\ud800*": 2}}', '{"drop": 1, "classes": ["\\udfff"]}'):
+        with pytest.raises(FormatError, match="surrogate"):
+            Recipe.from_json(text)
+    assert Recipe.from_json('{"drop": 1, "classes": ["\\ud83c\\udf33"]}').classes == ["🌳"]
+
+
+def test_minus_0_is_0() -> None:
+    one, other = (
+        Recipe(drop=1, class_weights={"a": zero}, breadth_bonus=zero, layer_floors={"0": zero}) for zero in (-0.0, 0.0)
+    )
+    assert one.to_json() == other.to_json()
