@@ -35,6 +35,7 @@ VERBS: dict[str, Verb] = {
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
     "verify": (publish.verify, "verify ~/.espalier/artifacts/my-model-98e"),
     "replay": (publish.replay, "replay ~/.espalier/artifacts/my-model-98e/espalier-manifest.json"),
+    "card": (publish.card, "card ~/.espalier/artifacts/my-model-98e --repo OWNER/my-model-98e"),
     "ollama": (publish.ollama, "ollama ~/.espalier/artifacts/my-model-98e"),
 }
 JOB_VERBS: dict[str, Verb] = {

@@ -1,4 +1,4 @@
-"""The verbs for what leaves the machine: verify, replay, ollama."""
+"""The verbs for what leaves the machine: verify, replay, ollama, card."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from studio.cli.terminal import Json, model_path, progress_bar, result, size
+from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, result, size
 from studio.errors import MismatchError
 from studio.workspace import Workspace
 
@@ -128,3 +128,34 @@ def ollama(
     lines = [line for name in written for line in (f"{folder / name}:", *(f"  {one}" for one in typed[name]))]
     remarks = dict.fromkeys(model.remark for model in written.values())
     result(json, {"folder": str(folder), "files": files}, "\n".join([*lines, *remarks]) or "There is no GGUF file.")
+
+
+def card(
+    artifact: Artifact,
+    *,
+    out: Annotated[Path | None, typer.Option(help="The file to write; by default README.md in the artifact.")] = None,
+    repo: Annotated[
+        str | None, typer.Option(help="Where it will lie on the Hub: OWNER/NAME, for the lines that people copy.")
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write the model card of an artifact, with its pictures beside it.
+
+    Everything in it is told by the manifest and by what was measured, which the manifest then names.
+    """
+    from studio.errors import OutputExistsError
+    from studio.publish.artifact import keep_measures, open_artifact
+    from studio.publish.card import make_card
+    from studio.publish.measures import comparisons
+
+    opened = keep_measures(open_artifact(artifact))
+    target = out or opened.folder / "README.md"
+    if target.exists() and not overwrite:
+        raise OutputExistsError(target)
+    made = make_card(opened, repository=repo, measured=comparisons(opened, Workspace.open().root / "measures"))
+    made.write(target)
+    fields = {"out": str(target), "pictures": list(made.pictures)}
+    result(
+        json, fields, f"{target}, with {len(made.pictures)} pictures. Read it before it leaves, and change it freely."
+    )

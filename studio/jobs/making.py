@@ -41,7 +41,10 @@ from studio.quantize.plan import TensorPlan, make_plan
 from studio.quantize.tiers import Tier, tier_named
 from studio.quantize.writer import Options, fitting_imatrix, kept_experts, quantize
 from studio.recipes.dropmap import DropMap
+from studio.recipes.preview import preview
 from studio.staging import staged
+
+_SHARE_DIGITS = 6  # so that a sum in another order gives the same text
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Inputs:
     contributions: Contributions | None = None
     ranking_given: tuple[int, ...] | None = None
     """Layers as a manifest ranks them, where the analysis that ranked them is not at hand."""
+    shares_given: dict[str, float] | None = None
+    """The same of what a manifest says of classes."""
     split_bytes: int | None = None
     requantize: bool = False
     zero_nonfinite: bool = False
@@ -142,6 +147,16 @@ class Inputs:
         """Bytes that all steps together go through: hash, convert, prune, quantize, hash."""
         return self.reference.hashed_bytes + self.converted + self.pruned + self.read + self.made
 
+    @cached_property
+    def class_shares(self) -> dict[str, float]:
+        """Class → share of its contribution that the kept experts make; empty where there is no analysis."""
+        if self.shares_given is not None:
+            return self.shares_given
+        if self.contributions is None:
+            return {}
+        shares = preview(self.contributions, self.drop).share_kept_per_class
+        return {name: round(share, _SHARE_DIGITS) for name, share in shares.items()}
+
     @property
     def build_record(self) -> BuildRecord:
         """All that was chosen beside map, tiers and importance matrix."""
@@ -221,8 +236,8 @@ def _story(inputs: Inputs, digest: str, cache: Path) -> Manifest:
         build=inputs.build_record,
         versions=inputs.versions,
     )
-    left = reference.parameters_with(drop.kept_count)
-    return story.model_copy(update={"map": map_record(drop).model_copy(update={"parameters": left})})
+    more = {"parameters": reference.parameters_with(drop.kept_count), "class_shares": inputs.class_shares}
+    return story.model_copy(update={"map": map_record(drop).model_copy(update=more)})
 
 
 def _make_gguf(

@@ -16,7 +16,9 @@ _RANKS: tuple[tuple[str, ...], ...] = (
     ("gemma", "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "llama4", "deepseek", "other"),
     ("cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0"),
 )
-"""The Hub's names of licences: use at will; share alike; conditions on use; terms of their own; nothing commercial."""
+"""The Hub's names of licences, the mildest first: use at will; share alike; conditions on use; terms of their own;
+nothing commercial."""
+HUB_LICENSES = frozenset(name for names in _RANKS for name in names)
 
 
 def licenses_of(reference: Reference) -> tuple[str, ...]:

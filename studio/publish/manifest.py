@@ -65,6 +65,8 @@ class MapRecord(_Record):
     """What the map itself told of how it was made."""
     parameters: int | None = Field(default=None, ge=0)
     """What the model has left."""
+    class_shares: dict[str, float] = Field(default_factory=dict)
+    """Class → share of its contribution that the kept experts make, where the analysis was at hand."""
 
     def to_json(self) -> str:
         """The published drop map; `DropMap.from_json` reads it."""
