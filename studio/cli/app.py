@@ -37,6 +37,7 @@ VERBS: dict[str, Verb] = {
     "replay": (publish.replay, "replay ~/.espalier/artifacts/my-model-98e/espalier-manifest.json"),
     "card": (publish.card, "card ~/.espalier/artifacts/my-model-98e --repo OWNER/my-model-98e"),
     "ollama": (publish.ollama, "ollama ~/.espalier/artifacts/my-model-98e"),
+    "publish": (publish.publish, "publish ~/.espalier/artifacts/my-model-98e --repo OWNER/my-model-98e --dry-run"),
 }
 JOB_VERBS: dict[str, Verb] = {
     "list": (jobs.list_, "jobs list"),

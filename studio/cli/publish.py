@@ -1,9 +1,9 @@
-"""The verbs for what leaves the machine: verify, replay, ollama, card."""
+"""The verbs for what leaves the machine: verify, replay, ollama, card, publish."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,6 +12,12 @@ from studio.errors import MismatchError
 from studio.workspace import Workspace
 
 Artifact = Annotated[Path, typer.Argument(help="Folder of an artifact, or its manifest.", metavar="ARTIFACT")]
+
+
+Chosen = Annotated[
+    Literal["safetensors", "gguf"] | None,
+    typer.Option("--format", help="Which files, where the artifact has safetensors and GGUF."),
+]
 
 
 def verify(artifact: Artifact, json: Json = False) -> None:
@@ -133,6 +139,7 @@ def ollama(
 def card(
     artifact: Artifact,
     *,
+    chosen: Chosen = None,
     out: Annotated[Path | None, typer.Option(help="The file to write; by default README.md in the artifact.")] = None,
     repo: Annotated[
         str | None, typer.Option(help="Where it will lie on the Hub: OWNER/NAME, for the lines that people copy.")
@@ -153,9 +160,50 @@ def card(
     target = out or opened.folder / "README.md"
     if target.exists() and not overwrite:
         raise OutputExistsError(target)
-    made = make_card(opened, repository=repo, measured=comparisons(opened, Workspace.open().root / "measures"))
+    made = make_card(
+        opened,
+        repository=repo,
+        formats=None if chosen is None else [chosen],
+        measured=comparisons(opened, Workspace.open().root / "measures"),
+    )
     made.write(target)
     fields = {"out": str(target), "pictures": list(made.pictures)}
     result(
         json, fields, f"{target}, with {len(made.pictures)} pictures. Read it before it leaves, and change it freely."
     )
+
+
+def publish(
+    artifact: Artifact,
+    *,
+    repo: Annotated[str, typer.Option(help="The repository on the Hub: OWNER/NAME.")],
+    chosen: Chosen = None,
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see it; by default it is private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List every file and its size, and send nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Send an artifact to the Hub, after reading all of it back.
+
+    The token comes from HF_TOKEN. Stopped and called again, it goes on where it was.
+    """
+    from studio.jobs.publish import Publish, plan_artifact, send
+    from studio.publish.artifact import keep_measures, open_artifact, with_measures
+    from studio.publish.hub import token_of_environment
+
+    workspace = Workspace.open()
+    wanted = Publish(artifact=str(artifact), repository=repo, format=chosen, public=public)
+    opened = open_artifact(artifact)
+    opened = with_measures(opened) if dry_run else keep_measures(opened)
+    plan = plan_artifact(opened, workspace, wanted)
+    if dry_run:
+        files = [{"name": file.name, "bytes": file.bytes} for file in plan.files]
+        lines = [f"{size(file.bytes):>12}  {file.name}" for file in plan.files]
+        seen = "private" if plan.private else "public"
+        says = f"{len(files)} files, {size(plan.bytes)}, would go to {repo} ({seen}). Nothing was sent."
+        fields = {"repository": repo, "private": plan.private, "files": files, "bytes": plan.bytes}
+        result(json, fields, "\n".join([*lines, says]))
+        return
+    token_of_environment()
+    with progress_bar() as progress:
+        sent = send(opened, plan, workspace, progress)
+    result(json, sent, f"{sent['url']}: {len(plan.files)} files, {size(plan.bytes)}.")

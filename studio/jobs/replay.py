@@ -21,6 +21,7 @@ from studio.jobs.task import DEMO, Result, Task, check_new, input_path, referenc
 from studio.progress import Progress, silent
 from studio.publish.differences import Difference, differing_layers, first_difference
 from studio.publish.manifest import FILE_NAME, BuildRecord, FileRecord, Manifest
+from studio.publish.repository import REPLACED
 from studio.publish.verify import inside, manifest_path
 from studio.quantize.imatrix_file import read_imatrix
 from studio.recipes.apply import make_map
@@ -279,14 +280,19 @@ def _other_versions(before: Mapping[str, str], after: Mapping[str, str]) -> list
 
 def _compared(told: Manifest, folder: Path, records: list[FileRecord], made: Path, remarks: list[str]) -> Replayed:
     """The files that `told` names in `folder` beside those that were `made`."""
-    found = {record.name: record for record in records}
+    prefix = f"{told.part}/" if told.part else ""
+    found = {
+        record.name.removeprefix(prefix): record
+        for record in records
+        if record.name.startswith(prefix) and not (told.part and record.name.removeprefix(prefix) in REPLACED)
+    }
     differences = []
     for record in told.files:
         other = found.pop(record.name, None)
         if other is None:
             differences.append(f"{record.name} was not made again.")
         elif other.sha256 != record.sha256:
-            differences.append(_difference(record, inside(folder, record.name), other, made / record.name))
+            differences.append(_difference(record, inside(folder, record.name), other, made / (prefix + record.name)))
     differences += [f"{name} was made, and the manifest does not name it." for name in found]
     return Replayed(len(told.files) - len(differences) + len(found), tuple(differences), tuple(remarks))
 

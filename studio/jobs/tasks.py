@@ -16,6 +16,7 @@ from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
 from studio.jobs.ollama import OllamaCreate
+from studio.jobs.publish import Publish
 from studio.jobs.replay import Replay
 from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
 from studio.progress import Progress
@@ -103,6 +104,7 @@ TASKS: dict[str, type[Task]] = {
     "build": Build,
     "replay": Replay,
     "ollama": OllamaCreate,
+    "publish": Publish,
     "similarity": Similarity,
 }
 

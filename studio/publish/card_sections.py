@@ -104,7 +104,7 @@ def usage_section(artifact: Artifact, formats: Sequence[str], repository: str | 
     lines = ["## Run it"]
     if "gguf" in formats and artifact.ggufs:
         file = _recommended(artifact.ggufs)
-        model = ["-hf", f"{repository}:{file.tier}"] if repository else ["--model", file.names[0]]
+        model = ["--hf-repo", f"{repository}:{file.tier}"] if repository else ["--model", file.names[0]]
         lines += ["", "llama.cpp:", "", fenced(server_command(model, family, template), "sh")]
         if len(file.names) == 1:
             lines += ["", *_ollama_lines(file, repository)]

@@ -109,6 +109,8 @@ class Manifest(_Record):
     """Names of known tiers, and the JSON of a person's own."""
     imatrix: ImatrixRecord | None = None
     build: BuildRecord | None = None
+    part: Literal["safetensors", "gguf"] | None = None
+    """Where only this part of an artifact lies beside the manifest, as in a repository: names of files start in it."""
     files: tuple[FileRecord, ...] = ()
     measures: tuple[FileRecord, ...] = ()
     """What was measured afterwards, as `with_measures` found it."""

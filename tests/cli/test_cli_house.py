@@ -41,6 +41,7 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "replay",
         "ollama",
         "card",
+        "publish",
     }
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}
     assert set(app.IMATRIX_VERBS) == {"show", "merge", "convert", "slice"}
