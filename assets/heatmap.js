@@ -1,5 +1,5 @@
 // Draws the figure in props.value with plotly.js, again whenever it or the colours change, and props.marks on top of it.
-// A click triggers 'click' with the row and the expert. heatmap_work.js, which follows in the same scope, does the rest.
+// A click triggers 'click' with the row and the expert. heatmap_marks.js and heatmap_work.js follow in the same scope.
 const plot = element.querySelector('.plot');
 const title = element.querySelector('.plot-title');
 const config = { responsive: true, displayModeBar: false, doubleClick: false };
@@ -28,8 +28,7 @@ function draw() {
   const onlyMarks = props.value === drawnValue;
   if (!onlyMarks) figure = JSON.parse(props.value);
   drawnValue = props.value;
-  figure.layout.shapes = marks.shapes;
-  figure.layout.meta.dropped = marks.dropped;
+  Object.assign(figure.layout.meta, marks);
   if (onlyMarks) mark();
   else paint();
 }
@@ -40,6 +39,7 @@ function clear() {
   if (!figure) return;
   Plotly.purge(plot);
   delete plot.dataset.bound;
+  canvas.remove();
   figure = cursor = null;
   drawnValue = '';
   outline(null);
@@ -53,18 +53,18 @@ function paint() {
     layout.xaxis.title.text = 'Expert';
   }
   layout.font.family = layout.hoverlabel.font.family = getComputedStyle(element).fontFamily;
-  layout.shapes = coloured(figure.layout.shapes);
   title.textContent = layout.meta.title;
   Plotly.react(plot, figure.data.map(coloured), layout, config).then(drawn);
 }
 
-// The marks of cells only: some milliseconds instead of a hundred on a large grid.
+// The marks of cells only: some milliseconds instead of some hundred on a large grid.
 function mark() {
   plot.layout.meta = figure.layout.meta;
-  return Plotly.relayout(plot, { shapes: coloured(figure.layout.shapes) }).then(drawn);
+  drawn();
 }
 
 function drawn() {
+  placeMarks();
   plot.dataset.drawn = String(Number(plot.dataset.drawn || 0) + 1);
   plot.dataset.dropped = String(figure.layout.meta.dropped);
   if (!plot.dataset.bound) bind();
@@ -72,7 +72,10 @@ function drawn() {
 
 function bind() {
   plot.dataset.bound = 'yes';
-  plot.on('plotly_afterplot', placeOutline);
+  plot.on('plotly_afterplot', () => {
+    placeOutline();
+    placeMarks();
+  });
   plot.on('plotly_click', (event) => {
     const { x, y } = event.points[0];
     choose(y, x);

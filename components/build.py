@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -140,8 +140,11 @@ def _job_selector(jobs: Sequence[Job], select: str | None) -> gr.Dropdown:
     return gr.Dropdown(choices, visible=True) if select is None else gr.Dropdown(choices, value=select, visible=True)
 
 
-def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildStation) -> None:
-    """What the buttons of the station do. The work itself is a process of its own; a timer looks at its record."""
+def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildStation) -> list[Callable[..., Any]]:
+    """What the buttons of the station do. The work itself is a process of its own; a timer looks at its record.
+
+    Returns as `wire_sizes` does.
+    """
     library, store = studio.library, studio.store
     watched = [
         station.seen,
@@ -192,7 +195,7 @@ def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildS
         }
 
     asked = [state, *station.asked]
-    wire_sizes(studio, state, station.tiers, asked=station.asked, sizes=station.sizes, command=station.command)
+    aimed = wire_sizes(studio, state, station.tiers, asked=station.asked, sizes=station.sizes, command=station.command)
     station.start.click(on_start, [state, station.tiers.again, *station.asked], watched, **live)
     station.cancel.click(on_cancel, station.job, watched, **live)
     station.retry.click(on_retry, station.job, watched, **live)
@@ -200,3 +203,4 @@ def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildS
     gr.on([page.load, station.timer.tick], on_look, [station.job, station.seen], watched, **live)
     for control in (station.outputs, station.tiers.more, station.name):
         control.input(on_outputs, asked, [station.sizes, station.command], trigger_mode="always_last", **live)
+    return aimed

@@ -12,6 +12,7 @@ import gradio as gr
 import numpy as np
 
 from components.curves import HEIGHT, Boxes, Dot, Line, Tick, curves
+from components.follow import follow, open_accordion
 from components.library import Library, Opened
 from components.markup import class_label, failure, notice, percent_text, table
 from components.state import OWN, StudioState
@@ -50,8 +51,6 @@ class Kept:
 class ComparePart:
     """What the wiring needs of this part."""
 
-    shown: gr.State
-    """Whether the part is open."""
     kept: gr.State
     """`Kept`, or None."""
     accordion: gr.Accordion
@@ -277,7 +276,7 @@ def _ids(ids: Sequence[int]) -> str:
 
 def compare_part() -> ComparePart:
     """Lay the part out, closed: nothing is computed until somebody looks."""
-    shown, kept = gr.State(False), gr.State(None)
+    kept = gr.State(None)
     with gr.Accordion("Compare with another map", open=False, elem_id="compare") as accordion:
         with gr.Row():
             other = gr.Dropdown([], value=None, label="Compare with", elem_id="compare-with", min_width=240)
@@ -285,22 +284,21 @@ def compare_part() -> ComparePart:
         with gr.Accordion("Compare with a file", open=False, elem_id="compare-file"):
             upload = gr.File(label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="compare-upload")
         text = panel(elem_id="compare-text")
-    return ComparePart(shown, kept, accordion, other, keep, upload, text)
+    return ComparePart(kept, accordion, other, keep, upload, text)
 
 
 def wire_compare(library: Library, state: gr.State, part: ComparePart, changed: Sequence[Any]) -> None:
     """Compute when the part is opened, and while it is, when one of `changed` changes."""
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def fresh(now: StudioState, shown: bool, choice: str | None, kept: Kept | None) -> dict[Any, Any]:
-        return {part.text: _text(library, now, choice, kept) if shown else gr.skip()}
+    def fresh(now: StudioState, choice: str | None, kept: Kept | None) -> str:
+        return _text(library, now, choice, kept)
 
     def choosing(now: StudioState, choice: str, kept: Kept | None) -> dict[Any, Any]:
         """Offer everything that there is, with `choice` chosen."""
         choices = other_choices(library, kept)
         chosen = choice if choice in [value for _, value in choices] else choices[0][1]
         return {
-            part.shown: True,
             part.kept: kept,
             part.other: gr.Dropdown(choices, value=chosen),
             part.text: _text(library, now, chosen, kept),
@@ -322,13 +320,10 @@ def wire_compare(library: Library, state: gr.State, part: ComparePart, changed: 
         except EspalierError as error:
             return again | {part.text: failure(error)}
 
-    outputs = [part.shown, part.kept, part.other, part.text]
-    asked = [state, part.shown, part.other, part.kept]
-    part.accordion.expand(
-        lambda now, choice, kept: choosing(now, choice or "", kept), [state, part.other, part.kept], outputs, **live
-    )
-    part.accordion.collapse(lambda: False, None, part.shown, **live)
-    gr.on([one.change for one in changed], fresh, asked, part.text, trigger_mode="always_last", **live)
+    outputs = [part.kept, part.other, part.text]
+    asked = [state, part.other, part.kept]
+    part.accordion.expand(lambda now, choice, kept: choosing(now, choice or "", kept), asked, outputs, **live)
+    follow([one.change for one in changed], open_accordion("compare"), fresh, asked, [part.text])
     part.other.input(fresh, asked, part.text, **live)
     part.keep.click(on_keep, state, outputs, **live)
     part.upload.upload(

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from components.curves import Dot, Line, Tick, curves
+from components.follow import follow, open_accordion
 from components.library import Library, Opened
 from components.markup import class_label, failure, notice, percent_text, size_text, table
 from components.outputs import FIRST, MORE, OFFERED
@@ -36,8 +37,6 @@ _ROWS = 12
 class CountsPart:
     """What the wiring needs of this part."""
 
-    shown: gr.State
-    """Whether the part is open."""
     accordion: gr.Accordion
     text: gr.HTML
     tier: gr.Dropdown
@@ -101,14 +100,14 @@ def fit_of(library: Library, opened: Opened, tier: str, room: str, gib: float | 
 
 def kept_html(curve: DropCurve, chosen: int, counts: Sequence[int], *, imported: bool = False) -> str:
     """The share of each class that stays, over how many experts are dropped; `chosen` is marked."""
-    end, shares = counts[-1] or 1, curve.kept_share
+    end, shares, worked_out = counts[-1] or 1, curve.kept_share, sorted({*curve.counts} & {*counts})
     here = shares[:, chosen]
     worst, best = int(here.argmin()), int(here.argmax())
     order = sorted(range(len(shares)), key=lambda row: (row == worst, row == best))  # the named ones on top
     lines = [Line([(chosen / end, 0), (chosen / end, 1)], "guide")]
     for row in order:
         kind = "line worst" if row == worst else "line best" if row == best else "line other"
-        lines.append(Line([(count / end, float(shares[row, count])) for count in counts], kind))
+        lines.append(Line([(count / end, float(shares[row, count])) for count in worked_out], kind))
     dots = [] if imported else [Dot(chosen / end, float(here[row]), "worst" if row == worst else "") for row in order]
     low, high = percent_text(float(here[worst])), percent_text(float(here[best]))
     names = [escape(class_label(klass)) for klass in curve.classes]
@@ -121,8 +120,11 @@ def kept_html(curve: DropCurve, chosen: int, counts: Sequence[int], *, imported:
     step = counts[1] - counts[0] if len(counts) > 1 else 1
     room = curve.most_keeping(LOW_SHARE) // step * step
     said = f"Up to {room} can leave every layer before a class keeps less than {100 * LOW_SHARE:.0f} %."
-    if curve.without_minimums:
-        said += " Minima per class are left out: they would swap experts at each count."
+    if len(worked_out) < len(counts):
+        said += (
+            f" Minima per class swap experts at each count anew: {len(worked_out)} of {len(counts)} counts are worked "
+            "out, with straight lines between them."
+        )
     if imported:
         said += " These are the curves of the recipe; the imported map is not on them."
     drawn = curves(
@@ -174,8 +176,9 @@ def sizes_html(fit: Fit, chosen: int, counts: Sequence[int]) -> str:
 
 def numbers_html(curve: DropCurve | None, fit: Fit | None, counts: Sequence[int], chosen: int, experts: int) -> str:
     """Both figures as a table of about `_ROWS` counts, with the chosen one among them."""
-    every = max(1, len(counts) // _ROWS)
-    wanted = sorted({*counts[::every], counts[-1], *({chosen} & {*counts})})
+    known = [count for count in counts if curve is None or count in curve.counts]
+    every = max(1, len(known) // _ROWS)
+    wanted = sorted({*known[::every], known[-1], *({chosen} & {*known})})
     sizes = {experts - one.kept_experts: one.file_bytes for one in fit.found} if fit else {}
     rows = []
     for count in wanted:
@@ -206,7 +209,7 @@ def answer_html(fit: Fit, experts: int) -> str:
 
 def counts_part() -> CountsPart:
     """Lay the part out, closed: nothing is computed until somebody looks."""
-    shown, found = gr.State(False), gr.State(None)
+    found = gr.State(None)
     with gr.Accordion("What each number keeps, and the number for a size", open=False, elem_id="counts") as accordion:
         text = panel(elem_id="counts-text")
         panel("<h3 class='panel-title'>How many have to go for a size?</h3>")
@@ -226,33 +229,46 @@ def counts_part() -> CountsPart:
             )
         answer = panel(elem_id="counts-answer")
         use = gr.Button("Drop as many", size="sm", interactive=False, elem_id="counts-use")
-    return CountsPart(shown, accordion, text, tier, room, gib, answer, use, found)
+    return CountsPart(accordion, text, tier, room, gib, answer, use, found)
 
 
 def wire_counts(
-    library: Library, state: gr.State, part: CountsPart, changed: Sequence[Any], drop: gr.Slider
+    library: Library,
+    state: gr.State,
+    part: CountsPart,
+    *,
+    changed: Sequence[Any],
+    aimed: Sequence[Callable[..., Any]],
+    drop: gr.Slider,
 ) -> Callable[..., Any]:
     """Compute when the part is opened, and while it is, when one of `changed` changes.
+
+    `aimed` register handlers for when the card, the context or the importance matrix of the state are others. A card
+    that is chosen there is chosen here too, unless a file is asked for.
 
     Returns what registers a handler for the moment when its button has set `drop`.
     """
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     outputs = [part.text, part.answer, part.use, part.found]
 
-    def fresh(now: StudioState, shown: bool, *asked: Any) -> dict[Any, Any]:
-        return rendered(library, part, library.open(now), *asked) if shown else {part.text: gr.skip()}
-
-    def on_expand(now: StudioState, *asked: Any) -> dict[Any, Any]:
-        return {part.shown: True, **fresh(now, True, *asked)}
+    def fresh(now: StudioState, *asked: Any) -> dict[Any, Any]:
+        return rendered(library, part, library.open(now), *asked)
 
     def on_room(now: StudioState, *asked: Any) -> dict[Any, Any]:
-        return {part.gib: gr.Number(visible=asked[1] == FILE), **fresh(now, True, *asked)}
+        return {part.gib: gr.Number(visible=asked[1] == FILE), **fresh(now, *asked)}
 
-    part.accordion.expand(on_expand, [state, *part.asked], [part.shown, *outputs], **live)
-    part.accordion.collapse(lambda: False, None, part.shown, **live)
-    asked = [state, part.shown, *part.asked]
-    gr.on([one.change for one in changed], fresh, asked, outputs, trigger_mode="always_last", **live)
-    part.room.input(on_room, [state, *part.asked], [part.gib, *outputs], **live)
+    asked = [state, *part.asked]
+    part.accordion.expand(fresh, asked, outputs, **live)
+
+    def on_aim(now: StudioState, tier: str, room: str, gib: float | None) -> dict[Any, Any]:
+        if room != FILE:
+            room = chosen_card(now.target.card, this_gpu())[0]
+        return {part.room: room, **fresh(now, tier, room, gib)}
+
+    follow([one.change for one in changed], open_accordion("counts"), fresh, asked, outputs)
+    for then in aimed:
+        then(on_aim, asked, [part.room, *outputs], **live)
+    part.room.input(on_room, asked, [part.gib, *outputs], **live)
     for control in (part.tier, part.gib):
         control.input(fresh, asked, outputs, trigger_mode="always_last", **live)
     return part.use.click(lambda found: found, part.found, drop, **live).then
@@ -267,7 +283,8 @@ def rendered(library: Library, part: CountsPart, opened: Opened, *asked: Any) ->
     figures, fit, answer = [], None, ""
     imported = opened.state.imported is not None
     try:
-        curve = drop_curve(opened.contributions, opened.state.recipe) if opened.contributions else None
+        recipe = opened.state.recipe.but(drop=chosen) if imported else opened.state.recipe
+        curve = drop_curve(opened.contributions, recipe, opened.second) if opened.contributions else None
         if curve:
             figures.append(kept_html(curve, chosen, counts, imported=imported))
     except EspalierError as error:

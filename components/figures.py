@@ -7,7 +7,7 @@ the light and in the dark. Arrays travel as base64, which plotly.js decodes itse
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,58 +83,14 @@ def heatmap(
 
 
 def marks(dropped: Mask, by_hand: tuple[Mask, Mask] | None = None) -> Figure:
-    """What lies on the map: cells of `dropped` [L, E] veiled and hatched, and how many they are.
+    """What assets/heatmap_marks.js draws on the map: the cells of `dropped` [L, E], and how many they are.
 
-    `by_hand` are the cells [L, E] that a person keeps, which get a frame, and drops, which get a cross. Another choice
-    changes the marks only, which the browser draws in a fraction of the time that the whole map takes.
+    `by_hand` are the cells [L, E] that a person keeps and drops. Another choice changes the marks only, which the
+    browser draws in a fraction of the time that the whole map takes; so they are small, a bit per cell and mask.
     """
-    shapes = _marks(dropped) + (_hand_marks(*by_hand) if by_hand else [])
-    return {"shapes": shapes, "dropped": int(dropped.sum())}
-
-
-def _marks(dropped: Mask) -> list[Figure]:
-    """What marks dropped cells: they fade towards the page, and one stroke through each needs no colour to be seen.
-
-    Two paths for all cells together: plotly makes an element of every line segment of a trace, which is slow.
-    """
-    if not dropped.any():
-        return []
-    layer, expert = (axis.tolist() for axis in np.nonzero(dropped))
-    strokes = (f"M{x - 0.3:.1f},{y + 0.3:.1f}L{x + 0.3:.1f},{y - 0.3:.1f}" for x, y in zip(expert, layer, strict=True))
-    veil = {"type": "path", "path": _frames(dropped), "fillcolor": "--veil", "opacity": 0.8, "line": {"width": 0}}
-    hatch = {"type": "path", "path": "".join(strokes), "line": {"color": "--hatch", "width": 1.25}}
-    return [veil, hatch]
-
-
-def _hand_marks(keep: Mask, drop: Mask) -> list[Figure]:
-    """Frames and crosses, told apart by their form; the light line under the dark one shows them on every colour."""
-    layer, expert = (axis.tolist() for axis in np.nonzero(drop))
-    reach = 0.36
-    crosses = "".join(
-        f"M{x - reach:.2f},{y - reach:.2f}L{x + reach:.2f},{y + reach:.2f}"
-        f"M{x - reach:.2f},{y + reach:.2f}L{x + reach:.2f},{y - reach:.2f}"
-        for x, y in zip(expert, layer, strict=True)
-    )
-    paths = [path for path in (_frames(keep), crosses) if path]
-    lines = (("--card", 4), ("--ink", 1.75))
-    return [
-        {"type": "path", "path": path, "line": {"color": color, "width": width}}
-        for path in paths
-        for color, width in lines
-    ]
-
-
-def _frames(mask: Mask) -> str:
-    """The outline of every run of True within a row."""
-    return "".join(f"M{start - 0.5},{y - 0.5}H{end - 0.5}V{y + 0.5}H{start - 0.5}Z" for y, start, end in _runs(mask))
-
-
-def _runs(dropped: Mask) -> Iterator[tuple[int, int, int]]:
-    """(row, first column, column after the last) of every run of True."""
-    edges = np.diff(np.pad(dropped, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    _, ends = np.nonzero(edges == -1)
-    yield from zip(rows.tolist(), starts.tolist(), ends.tolist(), strict=True)
+    keep, drop = by_hand or (np.zeros_like(dropped), np.zeros_like(dropped))
+    cells = base64.b64encode(np.packbits(np.stack([dropped, keep, drop])).tobytes()).decode("ascii")
+    return {"cells": cells, "dropped": int(dropped.sum())}
 
 
 def _colorbar(unit: str, tick_format: str) -> Figure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from components import heatmap, outputs, recipe, reference, sizes
+from components import heatmap, outputs, recipe, reference, sizes, why
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.compare import wire_compare
@@ -21,6 +21,7 @@ from components.library import Library, Opened, Studio
 from components.markup import failure
 from components.masthead import masthead
 from components.measure import wire_measure
+from components.options import form_json, wire_options
 from components.recipe import ChooseStation, choose_station
 from components.reference import LoadStation, load_station
 from components.sessions import LOCAL
@@ -28,8 +29,9 @@ from components.shown import map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
 from components.why import shown_cell, wire_why
-from components.work import wire_map, wire_shelf
+from components.work import wire_map, wire_shelf, wire_steps
 from studio.errors import EspalierError
+from studio.quantize.fit import this_gpu
 from studio.serve.conversation import Conversation
 from studio.shelf import Shelf
 
@@ -75,6 +77,7 @@ class Stations:
             choose.meaning,
             choose.saves,
             choose.when,
+            choose.options.form,
             build.sizes,
             build.tiers.table,
             build.command,
@@ -99,7 +102,7 @@ class Stations:
             tiers.coverage,
             tiers.problem,
         ]
-        controls = [*self.see.controls, *self.choose.controls, *building]
+        controls = [*self.see.controls, *self.choose.controls, *building, self.see.cell]
         return [*self.results, *controls, *self.load.changing]
 
 
@@ -116,10 +119,10 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
         ),
         build=build_station(studio.library, opened),
     )
-    _wire(studio, stations)
+    aimed = wire_build(page, studio, stations.state, stations.build)
+    _wire(studio, stations, aimed)
     _wire_opening(studio, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
-    wire_build(page, studio, stations.state, stations.build)
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
     opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
     wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
@@ -185,6 +188,7 @@ def _results(
         choose.meaning: meaning_text(library, opened),
         choose.saves: recipe.saves_html(opened),
         choose.when: recipe.when_html(opened.state),
+        **({choose.options.form: form_json(library, opened)} if opened.state.tuning else {}),
         building.sizes: outputs.sizes_html(library, opened, ticked),
         building.tiers.table: sizes.table_html(library, opened),
         building.command: outputs.command_html(library, opened, name, ticked),
@@ -203,9 +207,10 @@ def _everything(studio: Studio, stations: Stations, opened: Opened) -> Updates:
         see.klass: gr.Dropdown(heatmap.class_choices(classes), value=state.view.klass),
         see.minus: gr.Dropdown(heatmap.minus_choices(classes), value=state.view.minus or heatmap.NOBODY),
         see.scale: state.view.scale,
+        see.cell: shown_cell(opened),
         choose.preset: gr.Radio(recipe.preset_choices(state), value=state.preset),
         choose.drop: gr.Slider(maximum=opened.most, step=opened.step, value=min(state.recipe.drop, opened.most)),
-        choose.weights: weights_json(classes, state.recipe.class_weights),
+        choose.weights: weights_json(opened.taking_part, state.recipe.class_weights),
         load.reference: gr.Dropdown(reference.reference_choices(library), value=state.reference or None),
         load.reference_facts: reference.reference_html(opened.reference),
         load.analysis: gr.Dropdown(reference.analysis_choices(library), value=opened.analysis_path),
@@ -230,7 +235,7 @@ def _told(problem: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., 
     return decorate
 
 
-def _wire(studio: Studio, stations: Stations) -> None:
+def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]]) -> None:
     library, state, load, see, choose = studio.library, stations.state, stations.load, stations.see, stations.choose
 
     @_told(choose.problem)
@@ -238,9 +243,10 @@ def _wire(studio: Studio, stations: Stations) -> None:
         preset, drop, weights, name, chosen_outputs, more = values
         sent = weights_from_json(weights, library.classes(now))
         chosen = library.choosing(now, preset, int(drop), sent)
-        results = _results(studio, stations, library.open(chosen), name, outputs.ticked(chosen_outputs, more))
-        if chosen.recipe.class_weights != sent:  # the preset brought its own
-            results[choose.weights] = weights_json(library.classes(now), chosen.recipe.class_weights)
+        opened = library.open(chosen)
+        results = _results(studio, stations, opened, name, outputs.ticked(chosen_outputs, more))
+        if chosen.recipe.class_weights != sent or chosen.recipe.classes != now.recipe.classes:  # the preset has its own
+            results[choose.weights] = weights_json(opened.taking_part, chosen.recipe.class_weights)
         return results
 
     @_told(choose.problem)
@@ -250,8 +256,9 @@ def _wire(studio: Studio, stations: Stations) -> None:
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
         opened = library.open(now.pointing(event.row, event.expert))
+        html = why.cell(opened)
         studio.sessions.keep(opened.state)
-        return {state: opened.state, see.cell: shown_cell(opened)}
+        return {state: opened.state, see.cell: gr.HTML(html, visible=True)}
 
     def rendered(opened: Opened, name: str, chosen: Any, more: Any) -> Updates:
         """The page after a choice that was not made with the controls of the third station, which follow."""
@@ -260,7 +267,7 @@ def _wire(studio: Studio, stations: Stations) -> None:
             **_results(studio, stations, opened, name, outputs.ticked(chosen, more)),
             choose.preset: gr.Radio(recipe.preset_choices(now), value=now.preset),
             choose.drop: min(now.recipe.drop or 0, opened.most),
-            choose.weights: weights_json(opened.classes, now.recipe.class_weights),
+            choose.weights: weights_json(opened.taking_part, now.recipe.class_weights),
         }
 
     @_told(choose.problem)
@@ -294,7 +301,7 @@ def _wire(studio: Studio, stations: Stations) -> None:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
     wire_compare(library, state, choose.compare, stations.chosen)
     wire_why(library, state, see.why, see.cell, stations.chosen)
-    then = wire_counts(library, state, choose.counts, stations.chosen, choose.drop)
+    then = wire_counts(library, state, choose.counts, changed=stations.chosen, aimed=aimed, drop=choose.drop)
     then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
     for control in see.controls:
         control.input(on_look, [state, *see.controls], stations.looks, **_LIVE)
@@ -302,7 +309,18 @@ def _wire(studio: Studio, stations: Stations) -> None:
     see.plot.click(on_cell, state, [state, see.cell, choose.problem], **many)
     after = {"outputs": [*stations.results, *choose.controls], **many}
     wire_map(library, see, state, asked, rendered, **after)
+    wire_steps(
+        library,
+        choose.steps,
+        state,
+        asked,
+        rendered,
+        changed=stations.chosen,
+        problem=choose.problem,
+        **after,
+    )
     wire_shelf(library, choose.shelf, state, asked, rendered, **after)
+    wire_options(library, choose.options, state, asked, rendered, **after)
     slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
     choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)
     load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
@@ -322,6 +340,7 @@ def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
         if back == replace(now, user=user) and problem is None:  # what the page shows anyway
             return {state: back, **listed}
         updates = {**_everything(studio, stations, library.open(back)), **listed}
+        updates[choose.counts.room] = sizes.chosen_card(back.target.card, this_gpu())[0]
         if problem:
             updates[load.problem] = gr.HTML(failure(problem), visible=True)
         return updates
@@ -337,6 +356,6 @@ def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
         }
 
     lists = [load.reference, load.analysis]
-    opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved], **_LIVE)
+    opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved, choose.counts.room], **_LIVE)
     opened.then(on_page, state, lists, **_LIVE).then(None, js=_WITHOUT_LINK)
     stations.build.finished.change(on_page, state, lists, **_LIVE)

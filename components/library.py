@@ -43,7 +43,7 @@ from studio.recipes.permalink import Permalink
 from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.preview import Preview, preview
 from studio.recipes.recipe import Recipe
-from studio.recipes.weights import by_name
+from studio.recipes.weights import by_name, within
 from studio.staging import staged
 from studio.workspace import Workspace
 
@@ -92,7 +92,10 @@ class Opened:
     state: StudioState
     reference: Reference | None
     contributions: Contributions | None
+    second: Contributions | None
+    """The second analysis, where one is chosen."""
     analysis_path: str | None
+    second_path: str | None
     drop: DropMap | None
     """None while there is neither an analysis nor an imported map."""
     preview: Preview | None
@@ -100,6 +103,11 @@ class Opened:
     @property
     def classes(self) -> tuple[str, ...]:
         return self.contributions.classes if self.contributions else ()
+
+    @property
+    def taking_part(self) -> tuple[str, ...]:
+        """The classes that the recipe looks at."""
+        return tuple(self.state.recipe.classes or self.classes)
 
     @property
     def shape(self) -> MoeShape | None:
@@ -283,7 +291,7 @@ class Library:
 
         Raises `InputError` where there is none that fits `reference`.
         """
-        if key in self._analyses:
+        if key in self._analyses and (reference is None or self.analysis(key).shape.same_grid(reference.shape)):
             return key
         for path in sorted(self.analysis_paths(), key=lambda path: (str(path) != likely, key[:8] not in path.stem)):
             with suppress(InputError):  # of another model, or damaged
@@ -298,16 +306,36 @@ class Library:
     def following(self, state: StudioState, link: Permalink) -> StudioState:
         """`state` with the recipe of a permalink, on the analysis that it names.
 
-        Raises as `find_analysis`, `by_name` and `open` do.
+        The model is the one that is open where the analysis fits it, else the one that the link names, else none.
+
+        Raises `InputError` where the analysis is not here, and as `by_name` and `open` do.
         """
-        key = self.find_analysis(link.contributions, self._reference_of(state))
-        state = self.cooking(self._showing(state, key), link.recipe)
+        state = self._showing_linked(state, link)
+        second = link.floor_contributions and self.find_analysis(link.floor_contributions, self._reference_of(state))
+        state = self.cooking_with(second or state.second, state, link.recipe)
         self.open(state)
         return state
 
+    def _showing_linked(self, state: StudioState, link: Permalink) -> StudioState:
+        named = [link.model] if link.model != state.reference and link.model in self.reference_names() else []
+        for name in (state.reference, *named, ""):
+            with suppress(InputError):  # not of this model
+                key = self.find_analysis(link.contributions, self.reference(name) if name else None)
+                at = state if name == state.reference else replace(state, reference=name, imatrix=None)
+                return self._showing(at, key)
+        of_model = f" of {link.model}" if link.model else ""
+        raise InputError(
+            f"The link is for an analysis{of_model} that is not in this workspace: {link.contributions[:12]}.",
+            "Open the model and add the analysis in the first station, and follow the link again.",
+        )
+
     def cooking(self, state: StudioState, recipe: Recipe) -> StudioState:
         """`state` with a recipe from elsewhere, in the terms of the page. Raises as `by_name` does."""
-        return state.cooking(self._in_plain_terms(state, recipe))
+        return self.cooking_with(state.second, state, recipe)
+
+    def cooking_with(self, second: str | None, state: StudioState, recipe: Recipe) -> StudioState:
+        """The same with another second analysis, the opened one whose content hash is `second`, or with none."""
+        return state.cooking_with(second, self._in_plain_terms(state, recipe), self._shape(state).experts)
 
     def analysis(self, key: str) -> Contributions:
         """The opened analysis whose content hash is `key`."""
@@ -331,17 +359,24 @@ class Library:
         return self._opened(state.analysis)[1].classes if state.analysis else ()
 
     def open(self, state: StudioState) -> Opened:
-        """Everything that `state` names. Raises as `make_map`, `DropMap.check` and `preview` do."""
+        """Everything that `state` names. Raises as `make_map`, `DropMap.check` and `preview` do, and `InputError` for a
+        recipe that needs what was not chosen."""
         reference = self.reference(state.reference) if state.reference else None
         path, contributions = self._opened(state.analysis) if state.analysis else (None, None)
-        drop = state.imported or (make_map(contributions, state.recipe) if contributions else None)
+        second_path, second = self._opened(state.second) if state.second else (None, None)
+        drop = state.imported
+        if drop is None and contributions is not None:
+            _require_floors(state)
+            drop = make_map(contributions, state.recipe, second)
         if drop and reference:
             drop.check(reference.shape, extra=[block for block, _ in drop.extra])  # of other blocks the weights tell
         return Opened(
             state=state,
             reference=reference,
             contributions=contributions,
+            second=second,
             analysis_path=str(path) if path else None,
+            second_path=str(second_path) if second_path else None,
             drop=drop,
             preview=preview(contributions, drop) if contributions and drop else None,
         )
@@ -351,7 +386,7 @@ class Library:
         shape = self.reference(name).shape
         if state.analysis is not None and self.analysis(state.analysis).shape.same_grid(shape):
             return replace(state, reference=name, imatrix=None)
-        return StudioState.opening(name, None, shape).looking(state.view).targeting(state.target)
+        return state.opening_another(name, None, shape)
 
     def with_analysis(self, state: StudioState, path: Path) -> StudioState:
         """`state` with another analysis, itself where it is open already; what was chosen stays where it fits.
@@ -381,8 +416,8 @@ class Library:
         contributions = self.analysis(key)
         view = state.view.within(contributions.classes)
         if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
-            opened = StudioState.opening(state.reference, key, contributions.shape)
-            return self.fitted(opened.looking(view).targeting(state.target).weighing(state.imatrix))
+            opened = state.opening_another(state.reference, key, contributions.shape)
+            return self.fitted(opened.looking(view).weighing(state.imatrix))
         return self.fitted(replace(state, analysis=key, view=view, cell=None))
 
     def fitted(self, state: StudioState) -> StudioState:
@@ -393,12 +428,14 @@ class Library:
         if state.analysis is None or state.imported is not None:
             return state
         contributions = self.analysis(state.analysis)
-        weights = state.recipe.class_weights
-        known = {klass: weight for klass, weight in weights.items() if klass in contributions.classes}
-        if known != weights:
-            state = replace(state, recipe=state.recipe.but(class_weights=known))
+        going_by = self.analysis(state.second) if state.second and state.recipe.needs_second_analysis else contributions
+        known = within(state.recipe, contributions.classes, going_by.classes)
+        if known != state.recipe:
+            state = replace(state, recipe=known)
         recipe = fitting(state.recipe, contributions)
-        return state if recipe == state.recipe else replace(state.cooking(recipe), history=state.history)
+        if recipe == state.recipe:
+            return state
+        return replace(state.cooking(recipe, contributions.shape.experts), history=state.history)
 
     def grid(self, state: StudioState) -> MoeShape:
         """Of the map that can be worked in; `InputError` where there is no analysis, and so no scores to overrule."""
@@ -499,6 +536,20 @@ class Library:
         recipe_path = self.workspace.recipes / f"{state.recipe.content_hash[:12]}.json"
         _write_once(recipe_path, state.recipe.to_json())
         return map_path, recipe_path
+
+
+def _require_floors(state: StudioState) -> None:
+    """Raise `InputError` for a recipe that goes by a second analysis, or by a file of floors, which nobody chose."""
+    if state.recipe.needs_second_analysis and state.second is None:
+        raise InputError(
+            "The recipe's floors or minimums go by a second analysis, and none is chosen.",
+            "Choose it under “Fine-tune the recipe” first, or write floor_analysis: same into the recipe.",
+        )
+    if state.recipe.floor_layers_from == "file":
+        raise InputError(
+            "The recipe takes its floors per layer from a file of their own.",
+            "Write them into the recipe as layer_floors, without floor_layers_from.",
+        )
 
 
 def _write_once(path: Path, text: str) -> None:

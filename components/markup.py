@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from studio.errors import EspalierError
+from studio.recipes.decision import ForcedError
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
@@ -105,4 +106,19 @@ def notice(what: str, remedy: str = "", kind: str = "") -> str:
 
 def failure(error: EspalierError) -> str:
     """The one way in which the page shows an error that a person can meet."""
-    return notice(error.what, error.remedy, "error")
+    what, remedy = _forced(error) if isinstance(error, ForcedError) else (error.what, error.remedy)
+    return notice(what, remedy, "error")
+
+
+def _forced(error: ForcedError) -> tuple[str, str]:
+    """(what, remedy) of too many experts that are kept or dropped by hand, in the words of the page."""
+    dropped = error.field == "force_drop"
+    what = (
+        f"By hand, {error.named} experts of {error.part} would {'leave' if dropped else 'stay'}, "
+        f"and {error.room} {'leave' if dropped else 'stay in'} every layer."
+    )
+    release = f"release {error.named - error.room} of them on the map"
+    if error.needed > error.most:
+        return what, f"At most {error.most} can leave a layer of this model: {release}."
+    limit = f"{error.needed} or {'more' if dropped else 'fewer'}"
+    return what, f"Set “Experts to drop in every layer” to {limit} first, or {release}."

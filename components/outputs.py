@@ -127,6 +127,8 @@ def parameters(library: Library, opened: Opened, name: str, chosen: Sequence[str
         told["recipe"] = recipe_path.read_text(encoding="utf-8")
     if opened.analysis_path and (recipe_path is not None or by_layer):
         told["contributions"] = opened.analysis_path
+    if opened.second_path and recipe_path is not None and opened.state.recipe.needs_second_analysis:
+        told["floor_contributions"] = opened.second_path
     if opened.state.imatrix is not None and tiers:
         told["imatrix"] = str((library.workspace.imatrix / opened.state.imatrix).relative_to(root))
     return told
@@ -149,16 +151,18 @@ def command_text(library: Library, opened: Opened, name: str, chosen: Sequence[s
     reference = str(opened.reference.path)
     state, lines = opened.state, []
     if state.imported is None and opened.analysis_path:
-        ranked = (
-            f"--preset {state.preset} --drop {state.recipe.drop}" if state.preset != OWN else "--recipe recipe.json"
-        )
-        brings_weights = state.preset != OWN and bool(PRESETS[state.preset].recipe.class_weights)
+        # What is said by hand is in the recipe's file only.
+        published = state.preset != OWN and not (state.recipe.force_keep or state.recipe.force_drop)
+        ranked = f"--preset {state.preset} --drop {state.recipe.drop}" if published else "--recipe recipe.json"
+        brings_weights = published and bool(PRESETS[state.preset].recipe.class_weights)
         ones = dict.fromkeys(opened.classes, 1.0) if brings_weights else {}
         weights = [
             f"--class-weight {shlex.quote(f'{klass}={weight:g}')}"
             for klass, weight in {**ones, **state.recipe.class_weights}.items()
         ]
-        said = " ".join([ranked, *(weights if state.preset != OWN else [])])
+        said = " ".join([ranked, *(weights if published else [])])
+        if opened.second_path and state.recipe.needs_second_analysis:
+            said += f" --floor-contributions {shlex.quote(opened.second_path)}"
         lines.append(f"python -m studio map {shlex.quote(opened.analysis_path)} {said} --out map.json")
     for output, suffix in ((SAFETENSORS, ""), (AS_IS, ".gguf")):
         if output in chosen:

@@ -10,8 +10,10 @@ from components.compare import ComparePart, compare_part
 from components.counts import CountsPart, counts_part
 from components.library import Opened
 from components.markup import station_head
+from components.options import OptionsPart, options_part
 from components.shown import download_link
 from components.state import OWN, StudioState, weights_json
+from components.steps import StepsPart, steps_part
 from components.theme import panel, script
 from studio.recipes.permalink import PREFIX, Permalink
 from studio.recipes.presets import PRESETS
@@ -21,7 +23,7 @@ _LEAD = (
     "The map above and the numbers here follow at once; nothing is built yet."
 )
 _WEIGHTS = '<fieldset class="weights"><legend>Weight of each class</legend><div class="weights-rows"></div></fieldset>'
-_OWN = "A recipe that you loaded, or that goes by what this analysis has; drop count and weights can still be changed."
+_OWN = "A recipe of your own, or one that goes by what this analysis has."
 _IMPORTED = "An imported map is shown. Move any control to go back to a recipe."
 
 
@@ -53,9 +55,12 @@ class ChooseStation:
     saves: gr.HTML
     shelf: ShelfPart
     upload: gr.File
+    options: OptionsPart
+    """All that a recipe can say."""
     counts: CountsPart
     """What each number of experts keeps, and the number for a size."""
     compare: ComparePart
+    steps: StepsPart
 
     @property
     def controls(self) -> list[gr.components.Component]:
@@ -94,7 +99,8 @@ def permalink_html(state: StudioState) -> str:
     """A link that opens the page with this recipe; nothing where no address could be so long."""
     if state.analysis is None:
         return ""
-    text = Permalink(state.recipe, state.analysis).to_text().removeprefix(PREFIX)
+    second = state.second if state.recipe.needs_second_analysis else None
+    text = Permalink(state.recipe, state.analysis, second, model=state.reference).to_text().removeprefix(PREFIX)
     if len(text) > LONGEST_LINK:
         return "<span class='quiet'>Too much is said by hand for a link: save the recipe.</span>"
     return f'<a class="permalink" href="?recipe={text}" target="_blank">Link to this recipe</a>'
@@ -132,7 +138,7 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                 )
                 when = panel(when_html(state))
                 weights = gr.HTML(
-                    weights_json(opened.classes, state.recipe.class_weights),
+                    weights_json(opened.taking_part, state.recipe.class_weights),
                     html_template=_WEIGHTS,
                     js_on_load=script("weights.js"),
                     elem_id="weights",
@@ -153,7 +159,7 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                     upload = gr.File(
                         label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
                     )
-        counts, compare = counts_part(), compare_part()
+        options, steps, counts, compare = options_part(), steps_part(), counts_part(), compare_part()
     return ChooseStation(
-        preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, counts, compare
+        preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, options, counts, compare, steps
     )

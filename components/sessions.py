@@ -6,12 +6,17 @@ import hashlib
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.history import Choice, History, Step
 from components.state import OWN, StudioState, Target, View
+from studio.checkpoints.reference import Reference
 from studio.errors import EspalierError, InputError
+from studio.families import MoeShape
 from studio.recipes.dropmap import DropMap
 from studio.recipes.json_object import parse_object
 from studio.recipes.permalink import Permalink
@@ -23,17 +28,21 @@ if TYPE_CHECKING:
     from components.library import Library
 
 VERSION = 1
+KEPT_ON_DISK = 100
+"""Steps of a history, each way; a step has some hundred bytes, or more where much is said by hand."""
 LOCAL = "local"
 """The one person of a page without a login."""
 
 
-def session_json(state: StudioState, analysis_path: str) -> str:
-    """What a tab shows, without its history."""
+def session_json(state: StudioState, analysis_path: str, second_path: str = "") -> str:
+    """What a tab shows, with the last steps of its history; the paths are where its analyses lie."""
     content = {
         "version": VERSION,
         "reference": state.reference,
         "analysis": state.analysis,
         "analysis_path": analysis_path,
+        "second": state.second,
+        "second_path": second_path,
         "preset": state.preset,
         "recipe": json.loads(state.recipe.to_json()),
         "imported": state.imported.to_metadata() if state.imported else None,
@@ -41,8 +50,51 @@ def session_json(state: StudioState, analysis_path: str) -> str:
         "target": asdict(state.target),
         "imatrix": state.imatrix,
         "cell": state.cell,
+        "history": _history(state.history),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _history(history: History) -> dict[str, Any]:
+    """The steps, and each imported map once."""
+    past, future = history.past[-KEPT_ON_DISK:], history.future[-KEPT_ON_DISK:]
+    maps = {
+        step.choice.imported.content_hash: step.choice.imported for step in (*past, *future) if step.choice.imported
+    }
+    return {
+        "past": [_step(step) for step in past],
+        "future": [_step(step) for step in future],
+        "maps": {key: one.to_metadata() for key, one in maps.items()},
+    }
+
+
+def _step(step: Step) -> dict[str, Any]:
+    choice = step.choice
+    return {
+        "what": step.what,
+        "preset": choice.preset,
+        "recipe": choice.recipe.model_dump(mode="json", exclude_defaults=True),
+        "imported": choice.imported.content_hash if choice.imported else None,
+        "second": choice.second,
+    }
+
+
+def _history_of(library: Library, content: Any, shape: MoeShape, reference: Reference | None) -> History:
+    maps = {key: DropMap.from_json(one, shape=shape) for key, one in content["maps"].items()}
+
+    @cache
+    def second(key: str | None) -> str | None:
+        with suppress(InputError):  # it is no longer there: the page says so when somebody goes back to that step
+            return key and library.find_analysis(key, reference)
+        return None
+
+    def step(one: Any) -> Step:
+        imported = None if one["imported"] is None else maps[one["imported"]]
+        known = one["preset"] if one["preset"] in PRESETS else OWN
+        recipe = Recipe.from_json(one["recipe"], "a step of the history")
+        return Step(str(one["what"]), Choice(known, recipe, imported, second(one.get("second"))))
+
+    return History(tuple(map(step, content["past"])), tuple(map(step, content["future"])))
 
 
 def session_from_json(library: Library, text: str | bytes, name: str) -> StudioState:
@@ -62,6 +114,9 @@ def _state(library: Library, content: Any) -> StudioState:
     key = content["analysis"]
     if key is not None:
         key = library.find_analysis(key, reference, str(content["analysis_path"]))
+    second = content.get("second")  # sessions of earlier versions have none
+    if second is not None:
+        second = library.find_analysis(second, reference, str(content["second_path"]))
     imported = content["imported"]
     if imported is not None:
         model = reference or library.analysis(key or "")
@@ -76,10 +131,14 @@ def _state(library: Library, content: Any) -> StudioState:
         preset=content["preset"] if content["preset"] in PRESETS else OWN,
         view=View(**content["view"]),
         imported=imported,
+        second=second,
         target=Target(**content["target"]),
         imatrix=imatrix,
     )
     state = replace(state, view=state.view.within(library.classes(state)))
+    if (kept := content.get("history")) and (reference or key):
+        model = reference or library.analysis(key or "")
+        state = replace(state, history=_history_of(library, kept, model.shape, reference))
     state = state if cell is None else state.pointing(*cell)
     library.open(state)
     return state
@@ -111,9 +170,9 @@ class Sessions:
             state = self._unwritten.get(user)
         if state is None:  # a later one went to disk already
             return
-        path = str(self.library.analysis_path(state.analysis)) if state.analysis else ""
+        paths = (str(self.library.analysis_path(key)) if key else "" for key in (state.analysis, state.second))
         with staged(self.path(user), overwrite=True) as partial:
-            partial.write_text(session_json(state, path), encoding="utf-8")
+            partial.write_text(session_json(state, *paths), encoding="utf-8")
         with self._lock:
             if self._unwritten.get(user) is state:
                 del self._unwritten[user]
@@ -145,6 +204,7 @@ class Sessions:
         try:
             state = self.last(user) or opening
             state = state.targeting(replace(state.target, shown=False))  # a new tab has the table of tiers folded
+            state = replace(state, tuning=False)  # and the options of the recipe
             self.library.open(state)
         except EspalierError as problem:
             return opening, problem

@@ -16,8 +16,9 @@ from components.outputs import MORE, OFFERED, command_html, sizes_html, ticked
 from components.state import HERE, StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError
-from studio.quantize.fit import CARDS, GIB, Placement, card_bytes, context_length, this_gpu
+from studio.quantize.fit import CARDS, GIB, card_bytes, context_length, this_gpu
 from studio.quantize.imatrix import Coverage
+from studio.quantize.placement import Kind
 from studio.quantize.table import Cell, Row, counts_around, rows
 from studio.quantize.tiers import TIERS
 from studio.serve.memory import free_bytes
@@ -31,9 +32,11 @@ GROUPS = (
 )
 """Tiers as the table shows them."""
 
-_MARKS: Mapping[Placement, tuple[str, str, str]] = {
+_MARKS: Mapping[Kind, tuple[str, str, str]] = {
     "card": ("card", "●", "fits"),
     "experts in RAM": ("ram", "◐", "experts in RAM"),
+    "layers in RAM": ("ram", "◔", "layers in RAM"),
+    "RAM": ("ram", "○", "in RAM alone"),
     "no": ("no", "✕", "does not fit"),
 }
 """Placement → CSS class, mark, words."""
@@ -263,8 +266,11 @@ def renewed(library: Library, part: SizesPart, opened: Opened) -> dict[Any, Any]
 
 def wire_sizes(
     studio: Studio, state: gr.State, part: SizesPart, *, asked: Sequence[Any], sizes: gr.HTML, command: gr.HTML
-) -> None:
-    """What its controls do. `asked` are name, outputs and more tiers of the build; `sizes` and `command` follow."""
+) -> list[Callable[..., Any]]:
+    """What its controls do. `asked` are name, outputs and more tiers of the build; `sizes` and `command` follow.
+
+    Returns what registers handlers for the moments when the card, the context or the importance matrix are others.
+    """
     library, keep = studio.library, studio.sessions.keep
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
@@ -295,9 +301,12 @@ def wire_sizes(
     opens: list[tuple[Callable[..., Any], bool]] = [(part.accordion.expand, True), (part.accordion.collapse, False)]
     for event, shown in opens:
         event(lambda now, shown=shown: aim(now, shown=shown), state, seen, **live)
-    part.card.input(lambda now, card: aim(now, card=card), [state, part.card], seen, **live)
-    part.context.input(lambda now, context: aim(now, context=int(context)), [state, part.context], seen, **live)
+    card = part.card.input(lambda now, card: aim(now, card=card), [state, part.card], seen, **live)
+    length = part.context.input(
+        lambda now, context: aim(now, context=int(context)), [state, part.context], seen, **live
+    )
     weighed = [state, part.table, part.coverage, part.problem, sizes, command]
     given = [state, part.imatrix, *asked]
-    part.imatrix.upload(on_imatrix, given, weighed, api_visibility="private")
-    part.imatrix.clear(on_imatrix, given, weighed, api_visibility="private")
+    events = (part.imatrix.upload, part.imatrix.clear)
+    imatrix = [event(on_imatrix, given, weighed, api_visibility="private") for event in events]
+    return [event.then for event in (card, length, *imatrix)]

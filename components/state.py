@@ -14,7 +14,7 @@ from components.markup import class_label
 from studio.errors import InputError
 from studio.families import MoeShape
 from studio.recipes.dropmap import DropMap, most_droppable
-from studio.recipes.presets import PRESETS, preset
+from studio.recipes.presets import PUBLISHED_EXPERTS, preset, preset_named
 from studio.recipes.recipe import Recipe
 
 Scale = Literal["raw", "share", "rank"]
@@ -83,9 +83,13 @@ class StudioState:
     view: View = View()
     imported: DropMap | None = None
     """A published map that is shown instead of the recipe's own."""
+    second: str | None = None
+    """Content hash of the second analysis, which floors and minimums go by where the recipe wants one."""
     target: Target = Target()
     imatrix: str | None = None
     """Name of an importance matrix of this model, in the workspace."""
+    tuning: bool = False
+    """Whether the single options of the recipe are open."""
     cell: tuple[int, int] | None = None
     """(row, expert) of the cell whose numbers are shown."""
     history: History = field(default_factory=History)
@@ -102,46 +106,59 @@ class StudioState:
         drop = most_dropped(shape, shape.experts // 4) if shape else 0
         return cls(reference, analysis, preset(first, drop, {}), first)
 
+    def opening_another(self, reference: str, analysis: str | None, shape: MoeShape) -> StudioState:
+        """What this tab shows of another grid, for which nothing fits that was chosen."""
+        opened = StudioState.opening(reference, analysis, shape)
+        same = {name: getattr(self, name) for name in ("view", "target", "tuning", "answered", "user")}
+        return replace(opened, **same)
+
     @property
     def choice(self) -> Choice:
         """What makes the map."""
-        return Choice(self.preset, self.recipe, self.imported)
+        return Choice(self.preset, self.recipe, self.imported, self.second)
 
     def having(self, choice: Choice) -> StudioState:
         """Another choice, as one step of the history."""
-        history = self.history.after(self.choice, choice, time.monotonic())
-        return replace(self, preset=choice.preset, recipe=choice.recipe, imported=choice.imported, history=history)
+        return self._at(self.history.after(self.choice, choice, time.monotonic()), choice)
+
+    def _at(self, history: History, choice: Choice) -> StudioState:
+        return replace(self, **vars(choice), history=history)
 
     def choosing(self, name: str, drop: int, weights: Mapping[str, float]) -> StudioState:
         """Another preset, drop count or class weights; what is said by hand stays, an imported map is left behind."""
-        return self.having(Choice(name, self._named(name, drop, weights)))
+        return self.having(Choice(name, self._named(name, drop, weights), second=self.second))
 
     def _named(self, name: str, drop: int, weights: Mapping[str, float]) -> Recipe:
         if name == OWN:
-            return self.recipe.but(drop=drop, class_weights=dict(weights))
+            taking_part = self.recipe.classes or weights
+            weights = {klass: weight for klass, weight in weights.items() if klass in taking_part}
+            return self.recipe.but(drop=drop, class_weights=weights)
         by_hand = {"force_keep": self.recipe.force_keep, "force_drop": self.recipe.force_drop}
         return preset(name, drop, dict(weights)).but(**by_hand)
 
-    def cooking(self, recipe: Recipe) -> StudioState:
-        """A recipe from a file; it is named where it is one of the presets."""
-        by_score = recipe.but(force_keep={}, force_drop={})
-        same = [name for name in PRESETS if preset(name, recipe.drop, recipe.class_weights) == by_score]
-        return self.having(Choice(same[0] if same else OWN, recipe))
+    def cooking(self, recipe: Recipe, experts: int = PUBLISHED_EXPERTS) -> StudioState:
+        """Another recipe, for layers of `experts`; it is named where it is one of the presets."""
+        return self.cooking_with(self.second, recipe, experts)
+
+    def cooking_with(self, second: str | None, recipe: Recipe, experts: int) -> StudioState:
+        """Another recipe and another second analysis (None: no longer one), in one step."""
+        return self.having(Choice(preset_named(recipe, experts) or OWN, recipe, second=second))
 
     def overruling(self, recipe: Recipe) -> StudioState:
         """The same recipe with other experts kept or dropped by hand; an imported map is left behind."""
-        return self.having(Choice(self.preset, recipe))
+        return self.having(replace(self.choice, recipe=recipe, imported=None))
 
     def undone(self) -> StudioState:
         """One step back in the history."""
-        return self._travelled(*self.history.undo(self.choice))
+        return self._at(*self.history.undo(self.choice))
 
     def redone(self) -> StudioState:
         """One step forward in the history."""
-        return self._travelled(*self.history.redo(self.choice))
+        return self._at(*self.history.redo(self.choice))
 
-    def _travelled(self, history: History, choice: Choice) -> StudioState:
-        return replace(self, preset=choice.preset, recipe=choice.recipe, imported=choice.imported, history=history)
+    def at_step(self, place: int) -> StudioState:
+        """After the first `place` steps of the history. Raises as `History.to` does."""
+        return self._at(*self.history.to(place, self.choice))
 
     def looking(self, view: View) -> StudioState:
         """Another view of the same choice."""

@@ -11,6 +11,7 @@ import gradio as gr
 import numpy as np
 
 from components.curves import HEIGHT, Boxes, Dot, Line, Tick, curves
+from components.follow import follow, open_accordion
 from components.library import Library, Opened
 from components.markup import class_label, facts, failure, notice, percent_text, table
 from components.shown import cell_html
@@ -51,10 +52,11 @@ _HURT = 3
 class WhyPart:
     """What the wiring needs of this part."""
 
-    shown: gr.State
-    """Whether the part about the whole map is open."""
     accordion: gr.Accordion
     text: gr.HTML
+    layer: gr.Dropdown
+    """Whose scores are shown."""
+    curve: gr.HTML
 
 
 def expert_html(contributions: Contributions, told: Explanation, dropped: int) -> str:
@@ -96,7 +98,7 @@ def _of_cut(told: Explanation) -> str:
     return f"{percent_text(abs(told.distance / told.boundary))} {side} it"
 
 
-def layer_html(found: ScoreCurves, row: int, expert: int) -> str:
+def layer_html(found: ScoreCurves, row: int, expert: int | None = None) -> str:
     """The sorted scores of the layer at position `row`, with the cut, and `expert` marked."""
     order, scores = found.experts[row][::-1], found.scores[row][::-1]
     gone, boundary = found.dropped[row][::-1], float(found.boundaries[row])
@@ -117,15 +119,19 @@ def layer_html(found: ScoreCurves, row: int, expert: int) -> str:
         level = float(np.clip((boundary - low) / span, 0, 1))
         lines.append(Line([(0, level), (1, level)], "line worst thin"))
         ticks.insert(0, Tick(level, f"{boundary:.3g}"))
-    place = int(np.flatnonzero(order == expert)[0])
+    places = [] if expert is None else np.flatnonzero(order == expert).tolist()
     title = f"Layer {found.layer_ids[row]}: {_ties_text(int(found.near_ties[row]), np.isfinite(boundary))}"
     drawn = curves(
         lines,
-        [Dot((place + 0.4) / count, float(heights[place]), "worst" if gone[place] else "")],
+        [Dot((place + 0.4) / count, float(heights[place]), "worst" if gone[place] else "") for place in places],
         label=f"Scores of the {count} experts of the layer from the highest to the lowest. {title}.",
         across="Experts by score, the highest first",
         up="Score in the recipe",
-        ticks_across=[Tick((place + 0.4) / count, f"expert {expert}"), Tick(1, str(count)), Tick(0, "1")],
+        ticks_across=[
+            *(Tick((place + 0.4) / count, f"expert {expert}") for place in places),
+            Tick(1, str(count)),
+            Tick(0, "1"),
+        ],
         ticks_up=ticks,
         caption="<i class='swatch'></i>stays, <i class='swatch gone pale'></i>leaves, "
         "<i class='key worst'></i>the cut.",
@@ -252,8 +258,8 @@ def cell(opened: Opened) -> str:
         return f"{cell_html(contributions, drop, row, expert)}<p class='quiet'>{_IMPORTED}</p>"
     if not 0 <= row < contributions.shape.layers:
         raise InputError(f"The map has no row {row}, expert {expert}.", "Click a cell.")
-    told = explain(contributions, opened.state.recipe, contributions.shape.layer_ids[row], expert)
-    found = score_curves(contributions, opened.state.recipe)
+    told = explain(contributions, opened.state.recipe, contributions.shape.layer_ids[row], expert, opened.second)
+    found = score_curves(contributions, opened.state.recipe, opened.second)
     parts = expert_html(contributions, told, drop.dropped_count) + layer_html(found, row, expert)
     return f"<div class='insights'>{parts}</div>"
 
@@ -265,22 +271,51 @@ def map_html(opened: Opened) -> str:
     """What the whole map does to classes and layers, and where its cut is close."""
     if opened.contributions is None or opened.preview is None:
         return notice("No analysis is open.", "Open one in the first station.")
-    found = None if opened.state.imported else score_curves(opened.contributions, opened.state.recipe)
+    found = None if opened.state.imported else score_curves(opened.contributions, opened.state.recipe, opened.second)
     ties = f"<p class='quiet'>{_IMPORTED}</p>" if found is None else ties_html(found)
     return f"<div class='insights'>{losses_html(opened.preview)}{ties}</div>{layer_table(opened.preview, found)}"
 
 
+def layer_choices(opened: Opened) -> list[int]:
+    """The layers whose scores can be shown."""
+    return list(opened.contributions.shape.layer_ids) if opened.contributions and not opened.state.imported else []
+
+
+def chosen_layer(opened: Opened, layer: int | None) -> int | None:
+    """`layer` where the map has it, else the one of the chosen cell, else the first."""
+    choices, cell = layer_choices(opened), opened.state.cell
+    if layer in choices or not choices:
+        return layer if layer in choices else None
+    return choices[cell[0]] if cell and cell[0] < len(choices) else choices[0]
+
+
+def curve_html(opened: Opened, layer: int | None) -> str:
+    """The cut in `layer`, with the chosen cell marked where it lies there; `InputError` for a layer that is none."""
+    if layer is None or opened.contributions is None or not layer_choices(opened):
+        return ""
+    if layer not in layer_choices(opened):
+        raise InputError(f"The map has no layer {layer}.", "Choose one of the list.")
+    row, cell = layer_choices(opened).index(layer), opened.state.cell
+    found = score_curves(opened.contributions, opened.state.recipe)
+    html = layer_html(found, row, cell[1] if cell and cell[0] == row else None)
+    return f"<div class='insights'>{html}</div>"
+
+
 def why_part() -> WhyPart:
     """Lay the part out, closed: nothing is computed until somebody looks."""
-    shown = gr.State(False)
     with gr.Accordion("What the map does to classes and layers", open=False, elem_id="why") as accordion:
         text = panel(elem_id="why-text")
-    return WhyPart(shown, accordion, text)
+        layer = gr.Dropdown([], value=None, label="The cut in layer", elem_id="why-layer", min_width=120)
+        curve = panel(elem_id="why-curve")
+    return WhyPart(accordion, text, layer, curve)
 
 
 def shown_cell(opened: Opened) -> gr.HTML:
-    """The panel of the chosen cell, which is not there while there is none. Raises as `cell`."""
-    html = cell(opened)
+    """The panel of the chosen cell, which is not there while there is none."""
+    try:
+        html = cell(opened)
+    except EspalierError as error:
+        html = failure(error)
     return gr.HTML(html, visible=bool(html))
 
 
@@ -288,21 +323,27 @@ def wire_why(library: Library, state: gr.State, part: WhyPart, chosen_cell: gr.H
     """Compute when the part is opened, and while it or a cell is shown, when one of `changed` changes."""
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def fresh(now: StudioState, shown: bool) -> dict[Any, Any]:
-        cells = {} if now.cell else {chosen_cell: gr.HTML(visible=False)}
-        if not (shown or now.cell):
-            return cells
+    def of_map(now: StudioState, layer: int | None) -> dict[Any, Any]:
         try:
             opened = library.open(now)
-            texts = {part.text: map_html(opened)} if shown else {}
-            return texts | cells | ({chosen_cell: shown_cell(opened)} if now.cell else {})
+            at = chosen_layer(opened, layer)
+            choices = gr.Dropdown(layer_choices(opened), value=at)
+            return {part.text: map_html(opened), part.layer: choices, part.curve: curve_html(opened, at)}
         except EspalierError as error:
-            return {part.text: failure(error)} | cells
+            return {part.text: failure(error), part.curve: ""}
 
-    def on_expand(now: StudioState) -> dict[Any, Any]:
-        return {part.shown: True, **fresh(now, True)}
+    def of_layer(now: StudioState, layer: int | None) -> str:
+        try:
+            return curve_html(library.open(now), layer)
+        except EspalierError as error:
+            return failure(error)
 
-    part.accordion.expand(on_expand, state, [part.shown, part.text, chosen_cell], **live)
-    part.accordion.collapse(lambda: False, None, part.shown, **live)
-    follows = [one.change for one in changed]
-    gr.on(follows, fresh, [state, part.shown], [part.text, chosen_cell], trigger_mode="always_last", **live)
+    def of_cell(now: StudioState) -> gr.HTML:
+        return shown_cell(library.open(now))
+
+    asked, shown = [state, part.layer], [part.text, part.layer, part.curve]
+    part.accordion.expand(of_map, asked, shown, **live)
+    part.layer.input(of_layer, asked, part.curve, **live)
+    events = [one.change for one in changed]
+    follow(events, open_accordion("why"), of_map, asked, shown)
+    follow(events, "#cell :is(table, .notice)", of_cell, [state], [chosen_cell])

@@ -10,11 +10,13 @@ from typing import Any
 import gradio as gr
 
 from components import heatmap
+from components.follow import follow, open_accordion
 from components.heatmap import SeeStation
 from components.library import Library, Opened
 from components.markup import failure
 from components.recipe import ShelfPart
 from components.state import StudioState
+from components.steps import StepsPart, steps_html
 from components.strokes import actions_of, message_of, typed_stroke
 from studio.errors import EspalierError, InputError
 from studio.recipes.overrule import Fate
@@ -52,6 +54,34 @@ def wire_map(
     see.plot.select(on_work, [state, *asked], **wiring)
     for fate, button in see.typed.buttons.items():
         button.click(partial(on_typed, fate), [state, see.typed.layers, see.typed.experts, *asked], **wiring)
+
+
+def wire_steps(
+    library: Library,
+    part: StepsPart,
+    state: gr.State,
+    asked: Sequence[Any],
+    render: Render,
+    *,
+    changed: Sequence[Any],
+    problem: gr.HTML,
+    **wiring: Any,
+) -> None:
+    """Wire the list of steps, which follows `changed` while it is open; `wiring` as for the map."""
+
+    def listed(now: StudioState) -> str:
+        return steps_html(now.history)
+
+    def on_step(now: StudioState, name: str, chosen: Any, more: Any, event: gr.EventData) -> Updates:
+        try:
+            return render(library.open(library.fitted(now.at_step(event.step))), name, chosen, more)
+        except EspalierError as error:
+            return {problem: gr.HTML(failure(error), visible=True)}
+
+    live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    part.accordion.expand(listed, state, part.steps, **live)
+    follow([one.change for one in changed], open_accordion("steps"), listed, [state], [part.steps])
+    part.steps.click(on_step, [state, *asked], **wiring)
 
 
 def wire_shelf(

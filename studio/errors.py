@@ -4,6 +4,7 @@
     ├── InputError            something the person gave is wrong: a file, a field, a value
     │   ├── FormatError       a file is damaged or not what it claims to be; names the place
     │   ├── MismatchError     two things do not belong together: a map for another model, an imatrix of another shape
+    │   ├── TooLongError      a prompt has more tokens than the model's context
     │   └── UnsupportedError  an architecture, type or feature that Espalier does not know, by name
     ├── OutputExistsError     a result of that name is there already
     ├── ResourceError         too little disk or memory, known before the work starts or met in the middle
@@ -53,6 +54,10 @@ class FormatError(InputError):
 
 class MismatchError(InputError):
     """Two things that the person brought together do not belong together."""
+
+
+class TooLongError(InputError):
+    """A prompt has more tokens than fit in the model's context."""
 
 
 class UnsupportedError(InputError):

@@ -16,8 +16,10 @@ ROOMS = (
     "maps",
     "imatrix",
     "artifacts",
+    "measures",
     "jobs",
     "sessions",
+    "searches",
     "cache",
 )
 
@@ -65,12 +67,21 @@ class Workspace:
         return self.root / "artifacts"
 
     @property
+    def measures(self) -> Path:
+        """Results about models that are no artifact; those of an artifact lie with it."""
+        return self.root / "measures"
+
+    @property
     def jobs(self) -> Path:
         return self.root / "jobs"
 
     @property
     def sessions(self) -> Path:
         return self.root / "sessions"
+
+    @property
+    def searches(self) -> Path:
+        return self.root / "searches"
 
     @property
     def cache(self) -> Path:

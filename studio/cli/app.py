@@ -13,7 +13,22 @@ from typing import Any
 
 import typer
 
-from studio.cli import chat, contributions, imatrix, insights, jobs, models, prompts, publish, recipes
+from studio.cli import (
+    chat,
+    contributions,
+    diverge,
+    evaluate,
+    fits,
+    imatrix,
+    insights,
+    jobs,
+    measure,
+    models,
+    prompts,
+    publish,
+    recipes,
+    search,
+)
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
 
@@ -28,16 +43,25 @@ VERBS: dict[str, Verb] = {
     "insights": (insights.insights, "insights demo.safetensors"),
     "similarity": (insights.similarity, "similarity demo --layers 6 --pairs 100"),
     "map": (contributions.map_, "map v4.safetensors --preset 98e-v4 --drop 30 --class-weight code=3 --out map.json"),
+    "measure": (measure.measure, "measure demo --map map.json"),
+    "search": (
+        search.search,
+        "search demo --contributions demo.safetensors --drop 8 --drop 16 --budget 120 --out found",
+    ),
     "prune": (models.prune, "prune my-model --map map.json --out my-model-98e"),
     "convert": (models.convert, "convert my-model --out my-model.gguf"),
     "plan": (models.plan, "plan my-model.gguf --tier Q4_K_M --json"),
     "quantize": (models.quantize, "quantize my-model.gguf --tier Q4_K_M --tier Q6_K --map map.json --out tiers"),
+    "diverge": (diverge.diverge, "diverge small-Q4_K_M.gguf --against my-model.gguf --text book.txt --context 512"),
+    "fits": (fits.fits, "fits small-Q4_K_M.gguf --gpu-gib 12 --context 8192 --with my-model.gguf"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
     "verify": (publish.verify, "verify ~/.espalier/artifacts/my-model-98e"),
     "replay": (publish.replay, "replay ~/.espalier/artifacts/my-model-98e/espalier-manifest.json"),
     "card": (publish.card, "card ~/.espalier/artifacts/my-model-98e --repo OWNER/my-model-98e"),
     "ollama": (publish.ollama, "ollama ~/.espalier/artifacts/my-model-98e"),
     "publish": (publish.publish, "publish ~/.espalier/artifacts/my-model-98e --repo OWNER/my-model-98e --dry-run"),
+    "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
+    "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
 }
 JOB_VERBS: dict[str, Verb] = {
     "list": (jobs.list_, "jobs list"),
@@ -54,11 +78,23 @@ IMATRIX_VERBS: dict[str, Verb] = {
 RECIPE_VERBS: dict[str, Verb] = {
     "import": (recipes.import_, "recipe import drop_map.json.summary.json --out recipe.json"),
     "schema": (recipes.schema, "recipe schema"),
+    "list": (recipes.list_, "recipe list"),
+    "show": (recipes.show, "recipe show 'for code'"),
+    "save": (recipes.save, "recipe save 'for code' --recipe recipe.json"),
+    "delete": (recipes.delete, "recipe delete 'for code'"),
     "link": (recipes.link, "recipe link recipe.json --contributions v4.safetensors"),
+}
+TASK_VERBS: dict[str, Verb] = {
+    "show": (evaluate.show_task, "tasks show mmlu-pro.jsonl"),
+    "convert": (evaluate.convert_task, "tasks convert mmlu-pro test.parquet --out mmlu-pro.jsonl"),
 }
 GROUPS: dict[str, tuple[str, dict[str, Verb]]] = {
     "jobs": ("Look after long jobs, which go on when the page is closed.", JOB_VERBS),
-    "recipe": ("Read how published maps were made, and write down how one's own were.", RECIPE_VERBS),
+    "tasks": ("Look into files of questions with known answers, and make them from benchmarks.", TASK_VERBS),
+    "recipe": (
+        "Read how published maps were made, write down how one's own were, and keep recipes by name.",
+        RECIPE_VERBS,
+    ),
     "imatrix": ("Look into importance matrices, combine them, and cut them to a pruned model.", IMATRIX_VERBS),
 }
 """Verbs about one thing: what they are for, and each of them."""

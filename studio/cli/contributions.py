@@ -183,7 +183,7 @@ def map_(
     preset: Annotated[
         str | None, typer.Option(help="A published recipe: 98e-v3, 98e-v4, 109e-v3, 98e-v5-coder or REAP.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A recipe of your own (JSON).")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A recipe of your own (JSON), or the name of one.")] = None,
     drop: Annotated[int | None, typer.Option(min=0, help="Experts to drop in every layer.")] = None,
     class_weight: Annotated[
         list[str] | None, typer.Option(metavar="CLASS=WEIGHT", help="May be given several times.")
@@ -209,7 +209,7 @@ def map_(
     from studio.staging import staged
 
     require_apart((out, story_path(out)), (contributions, recipe, floor_contributions, layer_floor))
-    chosen = _recipe(preset, recipe, drop, _weights(class_weight or []))
+    chosen = chosen_recipe(preset, recipe, drop, class_weights(class_weight or []))
     if layer_floor is not None:
         chosen = with_layer_floors(chosen, read_bytes(layer_floor, "file of floors"), str(layer_floor))
     require_used(floor_contributions, chosen)
@@ -247,15 +247,15 @@ def map_(
     result(json, fields, text)
 
 
-def _recipe(preset: str | None, path: Path | None, drop: int | None, weights: dict[str, float]) -> Recipe:
+def chosen_recipe(preset: str | None, path: Path | None, drop: int | None, weights: dict[str, float]) -> Recipe:
     """The recipe that the options describe; what they say on top of a recipe file changes it."""
+    from studio.cli.recipes import read_recipe
     from studio.recipes import presets
-    from studio.recipes.recipe import Recipe
 
     if (preset is None) == (path is None):
         raise InputError("Exactly one of --preset and --recipe is needed.")
     if path is not None:
-        written = Recipe.from_json(read_bytes(path, "recipe"), name=str(path))
+        written = read_recipe(path)
         changes: dict[str, Any] = {} if drop is None else {"drop": drop}
         if weights:
             changes["class_weights"] = {**written.class_weights, **weights}
@@ -267,7 +267,7 @@ def _recipe(preset: str | None, path: Path | None, drop: int | None, weights: di
     return named.but(class_weights={**named.class_weights, **weights}) if weights else named
 
 
-def _weights(given: list[str]) -> dict[str, float]:
+def class_weights(given: list[str]) -> dict[str, float]:
     weights = {}
     for text in given:
         klass, equals, number = text.partition("=")

@@ -179,7 +179,7 @@ def quantize(
         overwrite=overwrite,
     )
     with progress_bar() as progress:
-        source = _as_gguf(file, progress)
+        source = as_gguf(file, progress)
         drop = None if map_ is None else _drop_map(map_, shape_of_gguf(read_header(source).values))
         named = name or (model_path(file).resolve().name if source != file else None)
         if allow_requantize:
@@ -279,7 +279,7 @@ def _bytes_of(text: str) -> int:
     return int(match[1]) * {"M": 1000**2, "G": 1000**3}[match[2]]
 
 
-def _as_gguf(path: Path, progress: Progress) -> Path:
+def as_gguf(path: Path, progress: Progress) -> Path:
     """`path`, or what a safetensors model becomes, converted once and kept in the workspace."""
     from studio.checkpoints.convert import cached_gguf
     from studio.workspace import Workspace

@@ -164,7 +164,7 @@ def card(
         opened,
         repository=repo,
         formats=None if chosen is None else [chosen],
-        measured=comparisons(opened, Workspace.open().root / "measures"),
+        measured=comparisons(opened, Workspace.open().measures),
     )
     made.write(target)
     fields = {"out": str(target), "pictures": list(made.pictures)}

@@ -73,6 +73,15 @@ def load(path: Path) -> Contributions:
         raise FormatError(path, "header", error.what.rstrip("."), _REMEDY) from error
 
 
+def shape_of(path: Path) -> MoeShape:
+    """The grid of the analysis at `path`, from its header alone; `FormatError` for anything that is none."""
+    try:
+        with safe_open(path, framework="numpy") as opened:
+            return _shape(_header(path, opened.metadata() or {})["shape"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise FormatError(path, "header", f"it cannot be read ({error})", _REMEDY) from error
+
+
 def is_ours(path: Path) -> bool:
     """Whether the safetensors file at `path` says that it is a contribution analysis of Espalier's."""
     try:

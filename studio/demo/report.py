@@ -84,11 +84,11 @@ def as_markdown(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def into_card(card: str, table: str) -> str:
+def into_card(card: str, table: str, begin: str = BEGIN, end: str = END) -> str:
     """`card` with `table` between its markers."""
-    before, _, rest = card.partition(BEGIN)
-    after = rest.partition(END)[2]
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
+    before, _, rest = card.partition(begin)
+    after = rest.partition(end)[2]
+    return f"{before}{begin}\n{table}\n{end}{after}"
 
 
 def main(

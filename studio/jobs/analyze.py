@@ -14,10 +14,10 @@ from studio.contributions.encoding import load_tokenizer
 from studio.contributions.measuring import require_dtype
 from studio.contributions.preflight import Preflight
 from studio.contributions.prompt_preview import PromptPreview, preview_prompts
-from studio.contributions.sources import BUILTIN, is_folder, is_path, is_remote, prompts_of
-from studio.errors import InputError
+from studio.contributions.sources import BUILTIN, is_remote
 from studio.jobs.needs import require_safetensors
-from studio.jobs.task import Result, Task, check_new, input_path, reference_path, relative
+from studio.jobs.prompts import prompts_in
+from studio.jobs.task import Result, Task, check_new, reference_path, relative
 from studio.progress import Progress
 from studio.quantize.imatrix_observed import imatrix_writer
 from studio.workspace import Workspace
@@ -63,17 +63,10 @@ class Analyze(Task):
             self.calibration(workspace)
 
     def calibration(self, workspace: Workspace) -> Calibration:
-        """The prompts that the model is observed on.
-
-        Raises what `prompts_of` raises, and `InputError` for what lies outside the workspace.
-        """
-        if outside := next(filter(is_folder, self.prompts), None):
-            raise InputError(
-                f"{outside} is also a folder outside the workspace, and would be read from there.",
-                "Start Espalier in another folder, or give the files themselves.",
-            )
-        calibration = prompts_of(
-            [str(input_path(workspace, source)) if is_path(source) else source for source in self.prompts],
+        """The prompts that the model is observed on; raises what `prompts_in` raises."""
+        calibration = prompts_in(
+            workspace,
+            self.prompts,
             columns=self.columns,
             klass=self.klass,
             limit=self.limit,

@@ -53,7 +53,7 @@ def plan_artifact(artifact: Artifact, workspace: Workspace, chosen: Publish) -> 
         chosen.repository,
         chosen=chosen.format,
         public=chosen.public,
-        measured=comparisons(artifact, workspace.root / "measures"),
+        measured=comparisons(artifact, workspace.measures),
     )
 
 

@@ -292,7 +292,9 @@ def _compared(told: Manifest, folder: Path, records: list[FileRecord], made: Pat
         if other is None:
             differences.append(f"{record.name} was not made again.")
         elif other.sha256 != record.sha256:
-            differences.append(_difference(record, inside(folder, record.name), other, made / (prefix + record.name)))
+            differences.append(
+                _difference(record, inside(folder, record.name, links=True), other, made / (prefix + record.name))
+            )
     differences += [f"{name} was made, and the manifest does not name it." for name in found]
     return Replayed(len(told.files) - len(differences) + len(found), tuple(differences), tuple(remarks))
 

@@ -14,10 +14,14 @@ from studio.checkpoints.reference import open_reference
 from studio.checkpoints.similarity import in_words, similarity
 from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
+from studio.jobs.diverge import Diverge
+from studio.jobs.evaluate import Evaluate
+from studio.jobs.measure import Measure
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
 from studio.jobs.ollama import OllamaCreate
 from studio.jobs.publish import Publish
 from studio.jobs.replay import Replay
+from studio.jobs.search import Search
 from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
 from studio.progress import Progress
 from studio.staging import require_disk
@@ -106,6 +110,10 @@ TASKS: dict[str, type[Task]] = {
     "ollama": OllamaCreate,
     "publish": Publish,
     "similarity": Similarity,
+    "evaluate": Evaluate,
+    "diverge": Diverge,
+    "measure": Measure,
+    "search": Search,
 }
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from studio.checkpoints.gguf_header import GgufHeader, read_header
 from studio.errors import InputError
+from studio.evaluate.results import FOLDER
 from studio.publish.manifest import FILE_NAME, Manifest
 from studio.publish.verify import inside, manifest_path, records_of
+from studio.staging import staged
 
-MEASURES = "measures"
-"""The folder of an artifact in which results lie."""
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 
 
@@ -110,7 +110,7 @@ def open_artifact(path: Path) -> Artifact:
 
 def with_measures(artifact: Artifact) -> Artifact:
     """`artifact` with a manifest that names what has been measured until now; the same bytes give the same manifest."""
-    measures = records_of(artifact.folder, (artifact.folder / MEASURES).glob("*.json"))
+    measures = records_of(artifact.folder, (artifact.folder / FOLDER).glob("*.json"))
     return Artifact(artifact.folder, artifact.manifest.model_copy(update={"measures": tuple(measures)}))
 
 
@@ -118,9 +118,8 @@ def keep_measures(artifact: Artifact) -> Artifact:
     """`with_measures`, written into the artifact's manifest."""
     known = with_measures(artifact)
     if known.manifest != artifact.manifest:
-        beside = artifact.folder / f".{FILE_NAME}.partial"
-        known.manifest.write(beside)
-        beside.replace(artifact.folder / FILE_NAME)
+        with staged(artifact.folder / FILE_NAME, overwrite=True) as partial:
+            known.manifest.write(partial)
     return known
 
 

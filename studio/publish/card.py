@@ -22,6 +22,7 @@ from studio.publish.card_sections import (
 from studio.publish.front_matter import front_matter
 from studio.publish.measures import Comparison
 from studio.publish.ollama import CHAT_TEMPLATE
+from studio.staging import staged
 
 Format = Literal["safetensors", "gguf"]
 PICTURES = "pictures"
@@ -37,12 +38,9 @@ class Card:
 
     def write(self, path: Path) -> None:
         """Write the card to `path`, and the pictures where it looks for them."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for name, picture in self.pictures.items():
-            target = path.parent / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(picture, encoding="utf-8")
-        path.write_text(self.text, encoding="utf-8")
+        for target, text in ((path, self.text), *((path.parent / name, one) for name, one in self.pictures.items())):
+            with staged(target, overwrite=True) as partial:
+                partial.write_text(text, encoding="utf-8")
 
 
 def make_card(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from studio.evaluate.results_table import value_text
 from studio.publish.artifact import Artifact, GgufFile
 from studio.publish.escape import fenced, plain
 from studio.publish.licence import UNKNOWN, strictest
@@ -82,14 +83,15 @@ def measures_section(artifact: Artifact, measured: Sequence[Comparison], picture
     if not measured:
         return "## Measures\n\nNothing was measured. How much was lost is not known: try it on what you need it for."
     lines = ["## Measures", ""]
-    if any(value.low is not None for one in measured for _, _, value, _ in one.rows):
+    if any(row.value.low is not None for one in measured for row in one.rows):
         lines += ["Intervals hold the true value with 95 % confidence, where they are given.", ""]
     for number, one in enumerate(measured):
-        has_reference = any(is_reference for *_, is_reference in one.rows)
-        lines += [f"| {plain(one.title)} | GiB | {plain(one.measure)} |", "|---|---:|---:|"]
+        has_reference = any(row.is_reference for row in one.rows)
+        lines += [f"| {plain(one.title)} | GiB | {plain(one.measure)} | against the reference |", "|---|---:|---:|---|"]
         lines += [
-            f"| {'**reference**: ' if is_reference else ''}{plain(name)} | {_gib(size)} | {plain(value)} |"
-            for name, size, value, is_reference in one.rows
+            f"| {'**reference**: ' if row.is_reference else ''}{plain(row.name)} | {_gib(row.bytes)} "
+            f"| {plain(value_text(row.value))} | {plain(row.against)} |"
+            for row in one.rows
         ]
         lines += [] if has_reference else ["", "The reference was not measured on the same ground."]
         if (picture := _size_name(number)) in {Path(name).name for name in pictures}:
@@ -226,12 +228,12 @@ def pictures_of(artifact: Artifact, measured: Sequence[Comparison]) -> dict[str,
         pictures[CLASSES] = classes_picture(kept.class_shares, "Contribution that was kept, by class of prompts")
     for number, one in enumerate(measured):
         points = [
-            Point(name, size / _GIB, value.value, value.low, value.high, is_reference)
-            for name, size, value, is_reference in one.rows
-            if value.value is not None
+            Point(row.name, row.bytes / _GIB, row.value.value, row.value.low, row.value.high, row.is_reference)
+            for row in one.rows
+            if row.value.value is not None
         ]
         if len(points) >= _FEWEST_POINTS:
-            unit = one.rows[0][2].unit
+            unit = one.rows[0].value.unit
             pictures[_size_name(number)] = sizes_picture(points, f"{one.title}: {one.measure} against size", unit)
     return pictures
 

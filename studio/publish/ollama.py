@@ -21,6 +21,7 @@ from studio.errors import InputError
 from studio.families import shape_of_gguf
 from studio.publish.artifact import Artifact
 from studio.publish.licence import strictest
+from studio.staging import staged
 
 TEMPLATES = Path(__file__).parent / "templates"
 CHAT_TEMPLATE = "tokenizer.chat_template"
@@ -168,7 +169,6 @@ def write_files(artifact: Artifact, out: Path) -> dict[str, OllamaModel]:
 
     Files of split models are left out. Raises what `ollama_model` raises.
     """
-    out.mkdir(parents=True, exist_ok=True)
     licenses = artifact.manifest.reference.licenses
     written: dict[str, OllamaModel] = {}
     for file in artifact.ggufs:
@@ -177,10 +177,11 @@ def write_files(artifact: Artifact, out: Path) -> dict[str, OllamaModel]:
         model = ollama_model(file.path, strictest(licenses) if licenses else None)
         name = f"{file.path.stem}.Modelfile"
         source = os.path.relpath(file.path, out)
-        (out / name).write_text(model.modelfile(source if source.startswith(".") else f"./{source}"), encoding="utf-8")
+        modelfile = model.modelfile(source if source.startswith(".") else f"./{source}")
+        for each, text in ((name, modelfile), *model.side_files().items()):  # those are the same for all tiers
+            with staged(out / each, overwrite=True) as partial:
+                partial.write_text(text, encoding="utf-8")
         written[name] = model
-        for side, text in model.side_files().items():  # the same for all tiers of a model
-            (out / side).write_text(text, encoding="utf-8")
     return written
 
 

@@ -6,12 +6,15 @@ model's relation to its base can be told in one word.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from studio.errors import InputError
+from studio.evaluate.results import Result
 from studio.publish.artifact import Artifact
 from studio.publish.card import PICTURES, Format, make_card
 from studio.publish.manifest import FILE_NAME, FileRecord
@@ -83,13 +86,14 @@ def plan_upload(
         for record in told.files
         if record.name.startswith(prefix) and record.name.removeprefix(prefix) not in REPLACED
     ]
-    manifest = told.model_copy(update={"part": part, "files": tuple(records)})
+    measures = {record.name: _without_answers(inside(artifact.folder, record.name)) for record in told.measures}
+    results = [_record(name, text) for name, text in measures.items()]
+    manifest = told.model_copy(update={"part": part, "files": tuple(records), "measures": tuple(results)})
     files = [
         RepositoryFile(record.name, record.bytes, source=inside(artifact.folder, prefix + record.name))
         for record in records
     ]
-    files += [RepositoryFile(one.name, one.bytes, source=inside(artifact.folder, one.name)) for one in told.measures]
-    files += _texts({FILE_NAME: manifest.to_json(), **_side_files(artifact, part)})
+    files += _texts({FILE_NAME: manifest.to_json(), **measures, **_side_files(artifact, part)})
     files += _card_files(artifact, repository, part, measured)
     order = sorted(files, key=lambda file: (not file.name.endswith(WEIGHTS), file.name))
     return Upload(repository, not public, tuple(order))
@@ -127,6 +131,23 @@ def _card_files(
         RepositoryFile(path.relative_to(artifact.folder).as_posix(), path.stat().st_size, source=path)
         for path in [own, *pictures]
     ]
+
+
+def _without_answers(path: Path) -> str:
+    """A result as it may leave: questions and answers of a benchmark stay here, and where files lie on this machine."""
+    told = Result.read(path)
+    models = {
+        name: record.model_copy(update={"path": record.name})
+        for name, record in (("model", told.model), ("reference", told.reference))
+        if record is not None
+    }
+    public = told.model_copy(update={**models, "answers": (), "details": {}})
+    return json.dumps(public.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+
+
+def _record(name: str, text: str) -> FileRecord:
+    content = text.encode()
+    return FileRecord(name=name, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def _texts(texts: dict[str, str]) -> list[RepositoryFile]:

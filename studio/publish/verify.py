@@ -38,12 +38,17 @@ def manifest_path(path: Path) -> Path:
 def verify(path: Path, progress: Progress = silent) -> Verification:
     """Read every file that the manifest at `path` (or in that folder) names, and compare sizes and hashes.
 
-    Nothing remembered is believed: the bytes are read from the disk. Raises `InputError` where there is no manifest,
-    `FormatError` for a damaged one.
+    Nothing remembered is believed: the bytes are read from the disk. Raises `InputError` where there is no manifest
+    or it names no files, `FormatError` for a damaged one.
     """
     told = manifest_path(path)
     manifest, folder = Manifest.read(told), told.parent
     records = [*manifest.files, *manifest.measures]
+    if not records:
+        raise InputError(
+            f"{told} names no files, and nothing can be verified by it.",
+            "Manifests of whole artifacts do; those inside a folder of weights tell only where these came from.",
+        )
     tally = Tally(progress, sum(record.bytes for record in records))
     problems = [problem for record in records if (problem := _problem(folder, record, tally))]
     named = {record.name for record in records} | {told.name}
@@ -52,16 +57,21 @@ def verify(path: Path, progress: Progress = silent) -> Verification:
     return Verification(told, len(records), sum(record.bytes for record in records), tuple(problems), strangers)
 
 
-def inside(folder: Path, name: str) -> Path:
-    """The file that a manifest in `folder` calls `name`; `FormatError` for one that lies elsewhere."""
+def inside(folder: Path, name: str, *, links: bool = False) -> Path:
+    """The file that a manifest in `folder` calls `name`; `FormatError` for one that lies elsewhere.
+
+    `links` says whether links to elsewhere may be followed, as they lie in the Hub's cache: where bytes are only
+    compared, and go nowhere.
+    """
     path = folder / name
-    if Path(name).is_absolute() or ".." in Path(name).parts or not path.resolve().is_relative_to(folder.resolve()):
+    elsewhere = Path(name).is_absolute() or ".." in Path(name).parts
+    if elsewhere or not (links or path.resolve().is_relative_to(folder.resolve())):
         raise FormatError(folder / FILE_NAME, "files", f"{name!r} lies outside the folder of the manifest")
     return path
 
 
 def _problem(folder: Path, record: FileRecord, tally: Tally) -> str | None:
-    path = inside(folder, record.name)
+    path = inside(folder, record.name, links=True)
     if not path.is_file():
         tally.advance(record.bytes, record.name)
         return f"{record.name} is missing."

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.errors import InputError
-from studio.quantize.fit import GIB, Need, compute_bytes, kv_bytes
+from studio.quantize.fit import GIB, compute_bytes, even_need, kv_bytes
 from studio.quantize.forecast import Sizes, forecast_of
 from studio.quantize.tiers import Tier
 
@@ -46,7 +46,7 @@ def taken(
     `imatrix` and `ranking` are as for `plan.make_plan`, and this raises as that and `kv_bytes` do.
     """
     forecast = forecast_of(header)
-    beside = Need(0, 0, kv_bytes(header, room.context), compute_bytes(header)).on_card if room.context else 0
+    beside = even_need(0, 0, kv_bytes(header, room.context), compute_bytes(header), 1).on_card if room.context else 0
 
     def of(sizes: Sizes, kept: int) -> Taken:
         size = sizes.file_bytes(kept)

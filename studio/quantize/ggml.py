@@ -93,6 +93,15 @@ def versions() -> dict[str, str]:
     return {name: version(name), "ggml": f"{found.version}{commit}"}
 
 
+def computes_on_gpu() -> bool:
+    """Whether the llama.cpp in the library was built for a graphics card."""
+    supports = getattr(_functions(), "llama_supports_gpu_offload", None)
+    if supports is None:
+        return False
+    supports.restype, supports.argtypes = ctypes.c_bool, []
+    return bool(supports())
+
+
 def quantize_init(kind: Type) -> None:
     """Build the tables that `kind` needs; before several threads ask for it at once."""
     _functions().ggml_quantize_init(kind)

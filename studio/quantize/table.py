@@ -9,8 +9,9 @@ from fractions import Fraction
 
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.errors import InputError, UnsupportedError
-from studio.quantize.fit import GIB, Need, Placement, compute_bytes, kv_bytes, placement
+from studio.quantize.fit import GIB, compute_bytes, even_need, kv_by_layer
 from studio.quantize.forecast import Sizes, forecast_of
+from studio.quantize.placement import Kind, placement
 from studio.quantize.tiers import Tier
 
 SHARES = (Fraction(1), Fraction(7, 8), Fraction(3, 4), Fraction(5, 8), Fraction(1, 2))
@@ -26,7 +27,7 @@ class Cell:
     """The size of the file, header included and provenance apart."""
     bits_per_weight: float
     """Bits of the file's tensors per weight."""
-    placement: Placement
+    placement: Kind
 
     @property
     def gib(self) -> float:
@@ -72,14 +73,14 @@ def rows(
     tokens. Fallbacks and missing importance are those of the first count. Raises `InputError` where a count is
     impossible or the header describes its attention wrongly.
     """
-    kv, compute = kv_bytes(header, context), compute_bytes(header)
+    kv, compute = kv_by_layer(header, context), compute_bytes(header)
     forecast = forecast_of(header)
 
     def cell(sizes: Sizes, kept: int) -> Cell:
         size = sizes.file_bytes(kept)
         weights = size - sizes.header
-        need = Need(weights, kept * sizes.routed, kv, compute)
-        return Cell(kept, size, 8 * weights / sizes.values(kept), placement(need, card_bytes, ram_bytes))
+        need = even_need(weights, kept * sizes.routed, sum(kv), compute, len(kv))
+        return Cell(kept, size, 8 * weights / sizes.values(kept), placement(need, card_bytes, ram_bytes).kind)
 
     def row(tier: Tier) -> Row:
         if tier.layers is not None and not ranking:

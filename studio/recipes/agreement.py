@@ -82,7 +82,8 @@ def _layers(recipe: Recipe) -> str:
         return "Where all layers drop the same ids they have the same floor; Give floor, and no floors per layer."
     if {*recipe.force_keep, *recipe.force_drop} - {"all"}:
         return (
-            "Where all layers drop the same ids, the layer of force_keep and force_drop can only be 'all'; Write 'all'."
+            "Where all layers drop the same ids, the layer of force_keep and force_drop can only be 'all'; "
+            "Write 'all', or release what is kept or dropped by hand in single layers first."
         )
     return ""
 

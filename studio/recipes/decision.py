@@ -20,6 +20,21 @@ from studio.recipes.scores import Scored, scored
 Mask = npt.NDArray[np.bool_]
 
 
+class ForcedError(InputError):
+    """By hand, a person keeps or drops more experts of a layer, or of a group in it, than the count has room for."""
+
+    def __init__(self, field: str, part: str, *, named: int, room: int, shape: MoeShape) -> None:
+        super().__init__(
+            f"{field} names {named} experts of {part}, and the recipe {field.removeprefix('force_')}s {room}.",
+            "Name fewer, or change how many are dropped.",
+        )
+        self.field, self.part, self.named, self.room = field, part, named, room
+        self.needed = named * shape.groups if field == "force_drop" else shape.experts - named * shape.groups
+        """The drop count that would have room for them, where `most` allows it."""
+        self.most = shape.experts - shape.top_k
+        """The most that can be dropped, whatever is asked."""
+
+
 @dataclass(frozen=True, eq=False)
 class Decision:
     """Masks [R, E]; R rows are the layers, or one where all layers drop the same experts."""
@@ -50,7 +65,7 @@ def decide(contributions: Contributions, recipe: Recipe, second: Contributions |
     order = by_groups(_drop_order(values, shield), shape)
     cut = places(order) < drop
     decision = Decision(values, floors, shield, order, cut, dropped=cut)
-    return replace(decision, dropped=_after_minimums(decision, recipe, shape))
+    return replace(decision, dropped=after_minimums(decision, recipe, shape))
 
 
 def _drop_order(values: Scored, shield: Protection) -> npt.NDArray[np.int64]:
@@ -85,14 +100,10 @@ def _require_room(shield: Protection, drop: int, recipe: Recipe, shape: MoeShape
         if counts[row, group] > room // shape.groups:
             layer = f"layer {shape.layer_ids[row]}" if recipe.scope == "layer" else "every layer"
             part = f"group {group} of {layer}" if shape.groups > 1 else layer
-            raise InputError(
-                f"{field} names {counts[row, group]} experts of {part}, "
-                f"and the recipe {field.removeprefix('force_')}s {room // shape.groups}.",
-                "Name fewer, or change how many are dropped.",
-            )
+            raise ForcedError(field, part, named=int(counts[row, group]), room=room // shape.groups, shape=shape)
 
 
-def _after_minimums(decision: Decision, recipe: Recipe, shape: MoeShape) -> Mask:
+def after_minimums(decision: Decision, recipe: Recipe, shape: MoeShape) -> Mask:
     """`decision.cut` after as many swaps as `class_minimums` need."""
     if not recipe.class_minimums:
         return decision.cut

@@ -16,15 +16,21 @@ from studio.recipes.recipe import Recipe
 PREFIX = "espalier:recipe:"
 _HASH = re.compile(r"[0-9a-f]{64}")
 _NAME = "permalink"
+LONGEST_MODEL = 200
+"""Letters of the name of a model."""
 
 
 @dataclass(frozen=True)
 class Permalink:
-    """`contributions` and `floor_contributions` are `Contributions.content_hash`; the second None where not needed."""
+    """`contributions` and `floor_contributions` are `Contributions.content_hash`; the second None where not needed.
+
+    `model` is what people call the model; it helps them and decides nothing. Links from before it have none.
+    """
 
     recipe: Recipe
     contributions: str
     floor_contributions: str | None = None
+    model: str = ""
 
     def to_text(self) -> str:
         """The fields that differ from their defaults, in the letters that a web address may have."""
@@ -32,6 +38,8 @@ class Permalink:
         content: dict[str, Any] = {"contributions": self.contributions, "recipe": changed}
         if self.floor_contributions is not None:
             content["floor_contributions"] = self.floor_contributions
+        if self.model:
+            content["model"] = self.model[:LONGEST_MODEL]
         compact = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return PREFIX + base64.urlsafe_b64encode(compact.encode()).decode().rstrip("=")
 
@@ -48,7 +56,9 @@ class Permalink:
         for name, value in (("contributions", first), ("floor_contributions", second or first)):
             if not isinstance(value, str) or not _HASH.fullmatch(value):
                 raise FormatError(_NAME, name, "it is not the hash of an analysis")
-        recipe = content.get("recipe")
-        if not isinstance(recipe, dict) or set(content) - {"recipe", "contributions", "floor_contributions"}:
-            raise FormatError(_NAME, "", "it holds something else than a recipe and hashes of analyses")
-        return cls(Recipe.from_json(recipe, _NAME), str(first), second or None)
+        recipe, model = content.get("recipe"), content.get("model", "")
+        if not isinstance(model, str) or len(model) > LONGEST_MODEL:
+            raise FormatError(_NAME, "model", "it is not the name of a model")
+        if not isinstance(recipe, dict) or set(content) - {"recipe", "contributions", "floor_contributions", "model"}:
+            raise FormatError(_NAME, "", "it holds something else than a recipe, hashes of analyses and a model")
+        return cls(Recipe.from_json(recipe, _NAME), str(first), second or None, model)

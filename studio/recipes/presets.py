@@ -9,6 +9,7 @@ from types import MappingProxyType
 from studio.errors import InputError
 from studio.families.base import MoeShape
 from studio.recipes.dropmap import most_droppable
+from studio.recipes.idle import without_idle
 from studio.recipes.recipe import Recipe
 
 PUBLISHED_EXPERTS = 128
@@ -127,3 +128,14 @@ def preset(name: str, drop: int | None = None, class_weights: Mapping[str, float
     if class_weights is not None:
         changes["class_weights"] = dict(class_weights)
     return recipe.but(**changes)
+
+
+def preset_named(recipe: Recipe, experts: int) -> str | None:
+    """The preset that `recipe` is on layers of `experts`; None where it is none of them.
+
+    Its drop count, its class weights and what it says by hand do not matter."""
+    said = without_idle(recipe.but(force_keep={}, force_drop={}))
+    for name in PRESETS:
+        if without_idle(scaled(preset(name, recipe.drop, recipe.class_weights), experts)) == said:
+            return name
+    return None

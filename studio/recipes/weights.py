@@ -62,6 +62,19 @@ def _by_position(classes: Sequence[str], weights: Mapping[str, float], places: l
     return {klass: weights[key] for klass, key in zip(classes, expected, strict=True)}
 
 
+def within(recipe: Recipe, known: Sequence[str], of_floors: Sequence[str]) -> Recipe:
+    """`recipe` without what it says about classes that are not among the `known` (in floors: `of_floors`)."""
+    kept = None if recipe.classes is None else [klass for klass in recipe.classes if klass in known]
+    return recipe.but(
+        classes=kept or None,
+        class_weights={klass: weight for klass, weight in recipe.class_weights.items() if klass in known},
+        protect_class_weights={
+            klass: weight for klass, weight in recipe.protect_class_weights.items() if klass in known
+        },
+        class_minimums=[pair for pair in recipe.class_minimums if pair[0] in of_floors],
+    )
+
+
 def as_array(weights: Mapping[str, float]) -> Array:
     """[C]."""
     return np.array(list(weights.values()), dtype=np.float64)

@@ -18,7 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from studio.errors import EspalierError, InputError
+from studio.errors import EspalierError, InputError, TooLongError
 
 LOOPBACK = "127.0.0.1"
 SILENCE_S = 900.0
@@ -111,12 +111,19 @@ def request_body(messages: Sequence[Message], sampler: Sampler, thinking: bool) 
 class ChatStream(Iterator[Delta]):
     """One answer in the making. Iterate to receive it; `stop` from any thread ends it here and on the server."""
 
-    def __init__(self, port: int, api_key: str, body: Mapping[str, Any], lost: Callable[[str], EspalierError]) -> None:
-        """`lost` turns how the connection broke into the error to raise."""
+    def __init__(
+        self,
+        port: int,
+        api_key: str,
+        body: Mapping[str, Any],
+        lost: Callable[[str], EspalierError],
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        """`lost` turns how the connection broke into the error to raise; it does so after `silence_s` too."""
         self._body = json.dumps(body).encode()
         self._headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/json"}
         self._lost = lost
-        self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=SILENCE_S)
+        self._connection = http.client.HTTPConnection(LOOPBACK, port, timeout=silence_s)
         self._socket: socket.socket | None = None
         self._guard = threading.Lock()
         self._stopped = False
@@ -183,7 +190,7 @@ class ChatStream(Iterator[Delta]):
     def _refusal(self, answer: Mapping[str, Any]) -> EspalierError:
         error = answer.get("error", {})
         if error.get("type") == "exceed_context_size_error":
-            return InputError(
+            return TooLongError(
                 f"This conversation has {error.get('n_prompt_tokens')} tokens, and the model is open for "
                 f"{error.get('n_ctx')}.",
                 "Clear the chat, or ask something shorter.",

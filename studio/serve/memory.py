@@ -13,12 +13,14 @@ import psutil
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
 from studio.machine import free_ram
-from studio.quantize.fit import GIB, context_length, kv_bytes, logit_bytes
+from studio.quantize.fit import Need, context_length, free_gpu_bytes, need_of
+from studio.quantize.ggml import computes_on_gpu
+from studio.quantize.placement import placements
 
 MEMORY_VARIABLE = "ESPALIER_MODEL_MEMORY"
 """Environment variable: bytes that chat may use for models, instead of what the system has free."""
-
-PROCESS_BYTES = 128 << 20  # Python and llama.cpp with all that is neither weights, keys and values nor logits
+CARD_VARIABLE = "ESPALIER_CARD_MEMORY"
+"""Environment variable: bytes of the graphics card that chat may use for models; 0 leaves it alone."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,13 @@ class ModelNeed:
 
     context: int
     """Tokens of one conversation: the model's own context, or less where less was asked for."""
-    memory: int
+    need: Need
     """Bytes, for all conversations together."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes of main memory when all of it is there."""
+        return self.need.in_ram
 
 
 @dataclass(frozen=True)
@@ -64,37 +71,44 @@ def model_need(path: Path, context: int, slots: int) -> ModelNeed:
 def _model_need(path: Path, _signature: tuple[int, int], context: int, slots: int) -> ModelNeed:
     header = read_header(path)
     context = min(context, context_length(header) or context)
-    weights = sum(tensor.size for tensor in header.tensors)
-    conversations = slots * kv_bytes(header, context)
-    return ModelNeed(context, weights + conversations + logit_bytes(header) + PROCESS_BYTES)
+    return ModelNeed(context, need_of(header, context, slots))
 
 
-def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0) -> Fit:
+def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0, held_on_card: int = 0) -> Fit:
     """Whether the models of `paths` can be in memory at the same time.
 
-    `held` is memory that model servers of this process have now and would give back. Raises as `model_need` does.
+    `held` is main memory, `held_on_card` that of the graphics card, which model servers of this process have now and
+    would give back. Raises as `model_need` does.
     """
-    needs = [model_need(path, context, slots).memory for path in paths]
-    free = free_bytes(held)
-    if sum(needs) <= free:
-        share = f"{sum(needs) / GIB:.1f} of {free / GIB:.1f} GiB"
-        return Fit(True, f"Both fit in memory ({share}) and answer at the same time.")
-    parts = " and ".join(f"{need / GIB:.1f}" for need in needs)
-    return Fit(
-        False,
-        f"They need {parts} GiB of memory and {free / GIB:.1f} GiB is free: they answer in turn, and each is loaded "
-        "when its turn comes.",
-    )
+    needs = [model_need(path, context, slots).need for path in paths]
+    found = placements(needs, free_card_bytes(held_on_card) or 0, free_bytes(held))
+    return Fit(found.together, found.reason)
+
+
+def free_card_bytes(held: int = 0) -> int | None:
+    """Memory of the graphics card for models: what `CARD_VARIABLE` allows, else what is free, plus `held`.
+
+    None where there is no card that llama.cpp computes on here, or none that tells: then llama.cpp decides itself.
+    """
+    allowed = _allowed(CARD_VARIABLE)
+    if allowed is not None or not computes_on_gpu():
+        return allowed
+    free = free_gpu_bytes()
+    return None if free is None else free + held
 
 
 def free_bytes(held: int = 0) -> int:
     """Memory for models: what `MEMORY_VARIABLE` allows, else what system and container have free, plus `held`."""
-    allowed = os.environ.get(MEMORY_VARIABLE)
-    if allowed:
-        if not allowed.isdigit():
-            raise InputError(f"{MEMORY_VARIABLE} is {allowed!r}, and has to be a number of bytes.")
-        return int(allowed)
-    return free_ram() + held
+    allowed = _allowed(MEMORY_VARIABLE)
+    return free_ram() + held if allowed is None else allowed
+
+
+def _allowed(variable: str) -> int | None:
+    """The bytes that an environment variable says, None where it is not set."""
+    said = os.environ.get(variable)
+    if said and not said.isdigit():
+        raise InputError(f"{variable} is {said!r}, and has to be a number of bytes.")
+    return int(said) if said else None
 
 
 def private_bytes(pid: int) -> int:

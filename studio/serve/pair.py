@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from studio.errors import EspalierError
+from studio.machine import threads_for
 from studio.serve.client import ChatStream, Delta, Message, Sampler
 from studio.serve.memory import Fit
 from studio.serve.pool import ServerPool
-from studio.serve.server import usable_cores
 
 Side = Literal["reference", "candidate"]
 SIDES: tuple[Side, Side] = ("reference", "candidate")
@@ -29,16 +29,6 @@ class Status:
 
 Event = Delta | Status | EspalierError
 """What happens on a side: a piece of its answer, what it waits for, or why it failed (then it is over)."""
-
-
-def threads_for(models: int) -> int:
-    """Threads of each of `models` that compute at the same time.
-
-    One alone leaves a core to the page: ggml's threads wait for each other in busy loops, and when one of two shares
-    its core with something else, both crawl (5 tokens/s instead of 600 were seen beside a training).
-    """
-    cores = usable_cores()
-    return max(1, cores // models if models > 1 else cores - 1)
 
 
 class Pair:

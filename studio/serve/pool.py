@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from studio.errors import Cancelled, ResourceError
-from studio.quantize.fit import GIB
+from studio.quantize.placement import Offload, Placement, placed, placement
 from studio.serve import memory
 from studio.serve.memory import Fit, ModelNeed
 from studio.serve.server import CONTEXT, SLOTS, ModelServer
@@ -33,6 +33,7 @@ class _Place:
     signature: tuple[int, int]
     threads: int
     need: ModelNeed
+    placement: Placement
     users: int = 0
     used_at: float = 0.0
     starting: threading.Lock = field(default_factory=threading.Lock)
@@ -47,17 +48,26 @@ class _Place:
 class ServerPool:
     """One server per model file, shared by everyone who asks; safe to use from many threads.
 
-    `logs` is the folder for the servers' logs; `context` is the longest conversation, in tokens.
+    `logs` is the folder for the servers' logs; `context` is the longest conversation, in tokens. `offload` is what of
+    every model goes to the graphics card; by default that is chosen for each, by the memory that is free.
     """
 
     def __init__(
-        self, logs: Path, *, context: int = CONTEXT, slots: int = SLOTS, keep: int = KEEP, idle_s: float = IDLE_S
+        self,
+        logs: Path,
+        *,
+        context: int = CONTEXT,
+        slots: int = SLOTS,
+        keep: int = KEEP,
+        idle_s: float = IDLE_S,
+        offload: Offload | None = None,
     ) -> None:
         self.logs = logs
         self.context = context
         self.slots = slots
         self.keep = keep
         self.idle_s = idle_s
+        self.offload = offload
         self._places: dict[Path, _Place] = {}
         self._closed = False
         self._reaper: threading.Timer | None = None
@@ -88,8 +98,8 @@ class ServerPool:
     def fit(self, paths: Sequence[Path]) -> Fit:
         """Whether the models of `paths` can answer at the same time."""
         with self._changed:
-            held = self._held()
-        return memory.can_run_together([path.resolve() for path in paths], self.context, self.slots, held)
+            held, on_card = self._held(), self._on_card(started=True)
+        return memory.can_run_together([path.resolve() for path in paths], self.context, self.slots, held, on_card)
 
     def loaded(self, path: Path) -> bool:
         """Whether the model of `path` can answer at once."""
@@ -128,11 +138,15 @@ class ServerPool:
                 continue
             if place:
                 self._evict(place)
-            free = memory.free_bytes(self._held())
-            crowded = sum(other.need.memory for other in self._places.values()) + need.memory > free
+            free, card = memory.free_bytes(self._held()), memory.free_card_bytes(self._on_card(started=True)) or 0
+            alone = self._placement(need, card, free)
+            used = sum(other.placement.ram for other in self._places.values())
+            found = self._placement(need, card - self._on_card(), free - used)
             idle = [other for other in self._places.values() if not other.users]
+            # Where others only keep their models warm, none has to do with less of the card than it could have.
+            crowded = found.kind == "no" or (bool(idle) and found.kind != alone.kind)
             if not crowded and (len(self._places) < self.keep or not idle):
-                self._places[path] = _Place(path, signature, threads, need)
+                self._places[path] = _Place(path, signature, threads, need, found)
                 return self._places[path]
             if idle:
                 self._evict(min(idle, key=lambda other: other.used_at))
@@ -140,9 +154,20 @@ class ServerPool:
                 self._changed.wait()
             else:
                 raise ResourceError(
-                    f"{path.name} needs {need.memory / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB is free.",
+                    alone.reason.replace("It", path.name, 1),
                     f"Choose a smaller tier, or set {memory.MEMORY_VARIABLE} to the bytes that models may use.",
                 )
+
+    def _placement(self, need: ModelNeed, card: int, ram: int) -> Placement:
+        """Where a model goes that has this much room: as was decided for all, or as the room decides."""
+        if self.offload is None:
+            return placement(need.need, card, ram)
+        return placed(need.need, self.offload, card, ram)
+
+    def _decided(self, place: _Place) -> Offload | None:
+        """What llama.cpp is told; nothing where no card says what it has free, so that it looks itself."""
+        unknown = self.offload is None and memory.free_card_bytes() is None
+        return None if unknown else place.placement.offload
 
     def _started(self, place: _Place) -> ModelServer:
         with place.starting:  # whoever comes second waits for the first one's start
@@ -154,6 +179,7 @@ class ServerPool:
                     context=place.need.context,
                     slots=self.slots,
                     threads=place.threads,
+                    offload=self._decided(place),
                 )
                 with self._changed:
                     if self._closed:
@@ -185,8 +211,12 @@ class ServerPool:
         place.stop()
         del self._places[place.path]
 
+    def _on_card(self, *, started: bool = False) -> int:
+        """Memory of the graphics card that the models here take, or only those that are loaded already."""
+        return sum(place.placement.card for place in self._places.values() if place.server or not started)
+
     def _held(self) -> int:
-        """Memory that comes back when all servers end."""
+        """Main memory that comes back when all servers end."""
         return sum(memory.private_bytes(place.server.pid) for place in self._places.values() if place.server)
 
 

@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import atexit
-import json
-import os
 import secrets
-import signal
 import subprocess
-import sys
-import threading
-import time
 import weakref
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from studio import child
 from studio.errors import ProcessError
-from studio.serve.client import ChatStream, Message, Sampler, request_body
+from studio.machine import usable_cores
+from studio.quantize.placement import Offload
+from studio.serve.client import LOOPBACK, SILENCE_S, ChatStream, Message, Sampler, request_body
 
 CONTEXT = 4096
 """Tokens of a conversation, prompt and answers, unless someone asks for more."""
 SLOTS = 2
 """Conversations that one server answers at once; others queue."""
 LOAD_TIMEOUT_S = 600.0
-LOG_TAIL_LINES = 15
-
-# Linux kills a child when the *thread* that started it ends, and the threads of a web server come and go.
-# This one stays as long as the process.
-_SPAWNER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-server-spawner")
 
 
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible API; the key belongs into no log and no list of processes."""
+
+    url: str
+    api_key: str = field(repr=False)
 
 
 class ModelServer:
@@ -60,12 +56,14 @@ class ModelServer:
         context: int = CONTEXT,
         slots: int = SLOTS,
         threads: int | None = None,
+        offload: Offload | None = None,
         timeout_s: float = LOAD_TIMEOUT_S,
     ) -> ModelServer:
         """Load `path` for `slots` conversations of `context` tokens each; returns when it can answer.
 
-        The child's output goes to `log`, which is written anew. Raises `ProcessError` with the log's last lines when
-        the model cannot be loaded, or is not within `timeout_s` seconds.
+        `offload` says what of it goes to the graphics card; by default llama.cpp decides. The child's output goes to
+        `log`, which is written anew. Raises `ProcessError` with the log's last lines when the model cannot be loaded,
+        or is not within `timeout_s` seconds.
         """
         api_key = secrets.token_urlsafe(32)
         settings = {
@@ -73,32 +71,11 @@ class ModelServer:
             "context": context,
             "slots": slots,
             "threads": threads or max(1, usable_cores() - 1),
+            "offload": None if offload is None else [offload.gpu_layers, offload.overrides],
             "api_key": api_key,  # through the pipe, where no list of processes shows it
         }
-        log.parent.mkdir(parents=True, exist_ok=True)
-        process = _SPAWNER.submit(_spawn, log).result()
-        late = time.monotonic() + timeout_s
-        alarm = threading.Timer(timeout_s, process.kill)
-        alarm.daemon = True
-        alarm.start()
-        assert process.stdin and process.stdout
-        try:
-            process.stdin.write(json.dumps(settings) + "\n")
-            process.stdin.flush()
-            answer = process.stdout.readline()
-        except OSError:
-            answer = ""  # it died before it read its settings
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            alarm.cancel()
-        if not answer:
-            reason = f"could not be loaded: {_ending(_ended(process))}"
-            if time.monotonic() >= late:
-                reason = f"was not loaded within {timeout_s:g} s"
-            raise ProcessError(f"{path} {reason}.", "Its log says more.", log_tail(log))
-        return cls(path, process, json.loads(answer)["port"], api_key, log)
+        process, answer = child.start("studio.serve.worker", settings, name=str(path), log=log, timeout_s=timeout_s)
+        return cls(path, process, answer["port"], api_key, log)
 
     @property
     def pid(self) -> int:
@@ -110,68 +87,38 @@ class ModelServer:
         """Whether the child runs."""
         return self._process.poll() is None
 
-    def stream(self, messages: Sequence[Message], sampler: Sampler, *, thinking: bool = False) -> ChatStream:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        sampler: Sampler,
+        *,
+        thinking: bool = False,
+        also: Mapping[str, Any] | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> ChatStream:
         """Ask; the answer comes as an iterator of `Delta`, whose `stop` ends it.
 
-        Iterating raises `InputError` for a conversation that does not fit, `ProcessError` with the log's last lines
-        when the server dies.
+        A last message of the assistant is continued. `also` are fields of the request that no sampler has. Iterating
+        raises `TooLongError` for a conversation that does not fit, `ProcessError` with the log's last lines when the
+        server dies, or says nothing for `silence_s` seconds.
         """
-        return ChatStream(self.port, self._api_key, request_body(messages, sampler, thinking), self._lost)
+        body = {**request_body(messages, sampler, thinking), **(also or {})}
+        return ChatStream(self.port, self._api_key, body, self._lost, silence_s)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where other programs of this machine can ask as they ask OpenAI."""
+        return Endpoint(f"http://{LOOPBACK}:{self.port}/v1", self._api_key)
 
     def stop(self) -> None:
         """Kill the child; its memory is free when this returns."""
-        self._process.kill()  # there is nothing in it to save
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe:
-                pipe.close()
+        child.kill(self._process)
 
     def _lost(self, how: str) -> ProcessError:
         """The error for an answer that broke off: `how` the connection ended, unless the process did."""
         with suppress(subprocess.TimeoutExpired):  # it may run, and not answer as it should
-            how = _ending(self._process.wait(timeout=1))
-        return ProcessError(f"The server of {self.path.name} failed: {how}.", "Restart it.", log_tail(self.log))
-
-
-def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """The last `lines` lines of a log file."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 400 * lines))
-            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
-    except OSError:
-        return ""
-
-
-def _spawn(log: Path) -> subprocess.Popen[str]:
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            [sys.executable, "-m", "studio.serve.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=output,
-            text=True,
-            cwd=Path(__file__).parents[2],  # where `studio` is found
-            start_new_session=True,  # Ctrl-C in the terminal is for the app, which then ends its children
-        )
-
-
-def _ended(process: subprocess.Popen[str]) -> int:
-    """The exit status of a child that has closed its end of the pipe, and ends now or is made to."""
-    try:
-        return process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return process.wait()
-
-
-def _ending(code: int) -> str:
-    """An exit status in words."""
-    if code >= 0:
-        return f"its process ended with status {code}"
-    if code == -signal.SIGKILL:
-        return "its process was killed (SIGKILL), as the system does when memory runs out"
-    return f"its process crashed ({signal.Signals(-code).name})"
+            how = child.ending(self._process.wait(timeout=1))
+        return ProcessError(f"The server of {self.path.name} failed: {how}.", "Restart it.", child.log_tail(self.log))
 
 
 _LIVING: weakref.WeakSet[ModelServer] = weakref.WeakSet()

@@ -1,33 +1,21 @@
-"""The child process that holds one model: `python -m studio.serve.worker`.
-
-Its parent writes one JSON line of settings to its stdin and keeps that pipe open; the child answers with one JSON line
-on its stdout when the model is loaded. All that llama.cpp says goes to stderr, which the parent points at a log file.
-
-The child never outlives its parent. On Linux the kernel kills it when the thread that started it ends. Everywhere, a
-thread waits for the end of stdin, which comes when the parent is gone, however it went; while a model loads it has to
-wait, because loading holds Python's lock.
-"""
+"""The child process that holds one GGUF model: `python -m studio.serve.worker`. See `studio.child`."""
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import signal
 import sys
 import threading
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from studio import child
 
 
 def main() -> None:
-    _die_with_parent()
-    answer = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what C code prints belongs into the log
-    settings = json.loads(sys.stdin.readline())
+    settings, answer = child.begin()
+    # While a model loads this thread has to wait, because loading holds Python's lock.
     threading.Thread(target=_exit_at_end_of_stdin, daemon=True).start()
     try:
         server = _serve(settings)
@@ -55,15 +43,14 @@ def _serve(settings: Mapping[str, Any]) -> Any:
     parameters.n_ctx_checkpoints = 1  # of sliding layers, 32 by default; one takes up a conversation where it stopped
     parameters.use_jinja = True
     parameters.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_DEEPSEEK
+    if settings["offload"] is not None:
+        parameters.fit_params = False  # what is decided is not for llama.cpp to fit anew
+        gpu_layers, overrides = settings["offload"]
+        if gpu_layers is not None:
+            parameters.n_gpu_layers = gpu_layers
+        if overrides:
+            parameters.tensor_buft_overrides = overrides
     return xllamacpp.Server(parameters)
-
-
-def _die_with_parent() -> None:
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before we asked
-            os._exit(1)
 
 
 def _exit_at_end_of_stdin() -> None:

@@ -42,3 +42,20 @@ def test_a_size_sets_the_slider_and_the_curves_follow_it(open_page: OpenPage) ->
     page.wait_for_function(f"document.querySelector('#counts-text h3').innerText.startsWith('Dropping {drop} keeps')")
     assert page.input_value("#drop input[type=number]") == str(drop)
     assert page.is_disabled("#counts-use")
+
+
+def test_the_number_follows_the_card_and_the_context_that_are_chosen_elsewhere(open_page: OpenPage) -> None:
+    page = open_page()
+    open_panel(page)
+    page.locator("#all-sizes button", has_text="All tiers").click()
+    page.wait_for_selector("#tier-table table")
+    page.click("#card input")
+    page.locator("ul[role=listbox] li", has_text="12 GB").click()
+    page.wait_for_selector("#counts-answer:has-text('a card with 11.4 GiB for models')")
+    page.click("#fit-context input")
+    page.locator("ul[role=listbox] li").first.click()
+    page.wait_for_selector("#counts-answer:has-text('with 4,096 tokens of context')")
+    page.reload()
+    page.wait_for_function("document.querySelector('#drop input[type=number]').value !== ''")
+    page.locator("#counts button", has_text="each number").click()
+    page.wait_for_selector("#counts-answer:has-text('a card with 11.4 GiB for models, with 4,096 tokens')")

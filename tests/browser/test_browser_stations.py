@@ -76,7 +76,7 @@ def test_class_scale_and_difference_change_the_question_and_the_colours(open_pag
 
 def test_a_class_weight_changes_what_is_dropped(open_page: OpenPage) -> None:
     page = open_page()
-    marks = "document.querySelector('.plot').layout.shapes[0].path"
+    marks = "document.querySelector('.plot').layout.meta.cells"
     set_drop(page, page.evaluate(SHAPE)[1] // 2)
     before = page.evaluate(marks)
     page.locator("#weights .weight", has_text="Code").locator("input[type=number]").fill("5")

@@ -78,11 +78,42 @@ def test_cells_are_kept_dropped_and_released_by_click_drag_and_label(open_page: 
     expect(page.locator(BY_HAND)).to_have_text("By hand: 8 kept.")
 
 
+def test_marks_lie_on_their_cells_and_follow_the_width_of_the_page(open_page: OpenPage) -> None:
+    page = open_page()
+    mode(page, "Drop")
+    click(page, 2, 9)
+    mode(page, "Keep")
+    click(page, 4, 30)
+    expect(page.locator(BY_HAND)).to_have_text("By hand: 1 kept and 1 dropped.")
+    for width in (1440, 900):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(600)
+        opaque = page.evaluate(
+            """() => {
+              const canvas = document.querySelector('.plot canvas.marks'), plot = document.querySelector('.plot');
+              const {layers, experts, dropped} = plot.layout.meta, pen = canvas.getContext('2d');
+              const box = canvas.getBoundingClientRect(), {xaxis} = plot._fullLayout;
+              const seen = (row, expert) => pen.getImageData(
+                Math.round(canvas.width * (expert + 0.5) / experts),
+                Math.round(canvas.height * (row + 0.5) / layers.length), 1, 1).data[3] > 0;
+              let count = 0;
+              for (let row = 0; row < layers.length; row += 1)
+                for (let expert = 0; expert < experts; expert += 1) count += seen(row, expert);
+              const fits = Math.abs(box.width - xaxis._length) < 1;
+              return {count, dropped, one: seen(2, 9), kept: seen(4, 30), fits};
+            }"""
+        )
+        assert opaque["count"] == opaque["dropped"] and opaque["fits"]
+        assert opaque["one"] and not opaque["kept"], "a frame leaves the middle of its cell free"
+
+
 def test_too_much_is_refused_in_words_and_changes_nothing(open_page: OpenPage) -> None:
     page = open_page()
     mode(page, "Drop")
     click(page, 2, -1)
-    expect(page.locator("#map-problem")).to_contain_text("force_drop names 32 experts of layer 2")
+    problem = page.locator("#map-problem")
+    expect(problem).to_contain_text("By hand, 32 experts of layer 2 would leave, and 8 leave every layer.")
+    expect(problem).to_contain_text("At most 28 can leave a layer of this model: release 24 of them on the map.")
     click(page, 2, 4)
     expect(page.locator(BY_HAND)).to_have_text("By hand: 1 dropped.")
     expect(page.locator("#map-problem")).to_be_hidden()
@@ -147,3 +178,27 @@ def test_a_recipe_is_kept_under_a_name_and_goes_into_a_link(open_page: OpenPage,
     expect(page.locator(BY_HAND)).to_have_text("By hand: 1 dropped.")
     page.click("#shelf-delete")
     expect(page.locator("#shelf-saved input")).to_have_value("")
+
+
+def test_the_history_lists_what_changed_and_a_click_goes_there(open_page: OpenPage) -> None:
+    page = open_page()
+    page.locator("#steps button", has_text="History of your choices").click()
+    current = page.locator("#steps-list [aria-current]")
+    expect(current).to_have_text("As the page was opened")
+    page.locator("#drop input[type=number]").fill("11")
+    page.locator("#drop input[type=number]").press("Enter")
+    expect(current).to_have_text("drop 8 → 11")
+    mode(page, "Keep")
+    click(page, 4, 7)
+    expect(current).to_have_text("kept by hand: layer 4, expert 7")
+    page.reload()
+    expect(page.locator("#drop input[type=number]")).to_have_value("11")
+    page.locator("#steps button", has_text="History of your choices").click()
+    expect(current).to_have_text("kept by hand: layer 4, expert 7")
+    page.locator("#steps-list button", has_text="As the page was opened").click()
+    expect(page.locator("#drop input[type=number]")).to_have_value("8")
+    expect(page.locator(BY_HAND)).to_have_text("")
+    expect(page.locator("#steps-list .undone")).to_have_count(2)
+    page.locator("#steps-list button", has_text="drop 8 → 11").click()
+    expect(page.locator("#drop input[type=number]")).to_have_value("11")
+    expect(current).to_have_text("drop 8 → 11")

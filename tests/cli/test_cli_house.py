@@ -32,18 +32,25 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "insights",
         "similarity",
         "map",
+        "measure",
+        "search",
         "prune",
         "convert",
         "plan",
         "quantize",
+        "diverge",
+        "fits",
         "chat",
         "verify",
         "replay",
         "ollama",
         "card",
         "publish",
+        "evaluate",
+        "results",
     }
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}
+    assert set(app.TASK_VERBS) == {"show", "convert"}
     assert set(app.IMATRIX_VERBS) == {"show", "merge", "convert", "slice"}
 
 

@@ -378,3 +378,31 @@ def test_analyses_are_merged(contributions: Path, tmp_path: Path, verb: Run) -> 
     assert "left out, because not all of them have it: gate, norm, weighted_norm" in said["source"]
     twice = verb("merge", contributions, contributions, "--out", tmp_path / "twice.safetensors").mistake
     assert "would count twice" in twice
+
+
+def test_recipes_are_kept_by_name_and_used_wherever_a_file_may_be(
+    verb: Run, contributions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ESPALIER_HOME", str(tmp_path / "home"))
+    assert "No recipe has a name yet" in verb("recipe", "list").out
+    (tmp_path / "recipe.json").write_text('{"drop": 3, "normalise": "rank"}')
+    assert verb("recipe", "save", "for code", "--recipe", tmp_path / "recipe.json", "--json").json == {
+        "name": "for code"
+    }
+    assert verb("recipe", "save", "again", "--recipe", "for code").code == 0
+    assert verb("recipe", "list", "--json").json == {"recipes": ["again", "for code"]}
+    (tmp_path / "shown.json").write_text(verb("recipe", "show", "for code").out)
+    made = [
+        verb("map", contributions, "--recipe", recipe, "--out", tmp_path / f"{number}.json", "--json").json["map_hash"]
+        for number, recipe in enumerate(["for code", tmp_path / "recipe.json", tmp_path / "shown.json"])
+    ]
+    assert len(set(made)) == 1
+    link = verb("recipe", "link", "for code", "--contributions", contributions, "--json").json["permalink"]
+    assert Permalink.from_text(link).model == "tiny-gemma"
+    assert verb("recipe", "delete", "for code").code == 0
+    for again in (("show", "for code"), ("delete", "for code"), ("save", "x", "--recipe", "for code")):
+        assert "`recipe list` prints the names" in verb("recipe", *again).mistake
+    assert (
+        "cannot be the name of a recipe"
+        in verb("recipe", "save", "../up", "--recipe", tmp_path / "recipe.json").mistake
+    )

@@ -81,6 +81,26 @@ def test_another_model_takes_the_analysis_along_only_where_it_fits(
     assert library.with_reference(opened.state, "plum").analysis is None
 
 
+def test_another_grid_leaves_the_tab_with_its_user_and_what_is_unfolded(
+    library: Library, opened: Opened, make_model: Callable[..., Path]
+) -> None:
+    make_model(library.workspace.references / "plum", experts=16)
+    state = library.with_reference(replace(opened.state, user="ann", tuning=True), "plum")
+    assert (state.user, state.tuning, state.analysis) == ("ann", True, None)
+
+
+def test_classes_that_another_analysis_lacks_leave_the_recipe(
+    library: Library, opened: Opened, contributions: Contributions, tmp_path: Path
+) -> None:
+    outside = tmp_path / "verse.safetensors"
+    file.save(replace(contributions, questions=(Question("q1", "math"), Question("q2", "verse"))), outside)
+    minimums = [("code", 1), ("math", 1)]
+    recipe = opened.state.recipe.but(floor_analysis="same", class_minimums=minimums, classes=["code", "math"])
+    state = library.with_analysis(library.cooking(opened.state, recipe), outside)
+    assert (state.recipe.classes, state.recipe.class_minimums) == (["math"], [("math", 1)])
+    assert library.open(state).drop is not None
+
+
 def test_a_model_outside_the_workspace_is_linked_for_the_command_line_and_refused_for_the_page(
     library: Library, make_model: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import pytest
 
 from components.markup import (
@@ -15,7 +18,10 @@ from components.markup import (
     size_text,
     station_head,
 )
+from studio.contributions.model import Contributions
 from studio.errors import InputError
+from studio.recipes.apply import make_map
+from studio.recipes.recipe import Recipe
 
 ATTACK = "<img src=x onerror=alert(1)>"
 
@@ -65,3 +71,25 @@ def test_a_meter_never_leaves_its_track() -> None:
 
 def test_class_labels_begin_with_a_capital() -> None:
     assert [class_label(klass) for klass in ("code", "", "LCB hard")] == ["Code", "", "LCB hard"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (
+            {"force_drop": {"1": [0, 1, 2]}},
+            "and 2 leave every layer. Set “Experts to drop in every layer” to 3 or more",
+        ),
+        ({"force_drop": {"1": list(range(7))}}, "At most 6 can leave a layer of this model: release 5 of them"),
+        (
+            {"force_keep": {"1": list(range(7))}},
+            "and 6 stay in every layer. Set “Experts to drop in every layer” to 1 or fewer",
+        ),
+    ],
+)
+def test_too_many_said_by_hand_is_answered_with_what_to_do_on_the_page(
+    contributions: Contributions, fields: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        make_map(contributions, Recipe(drop=2, **fields))
+    assert words in " ".join(re.sub("<[^>]+>", " ", failure(caught.value)).split())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,7 +39,7 @@ def test_a_reload_finds_everything_with_its_history(library: Library, opened: Op
 
 
 @pytest.mark.parametrize("imported", [False, True])
-def test_a_restart_finds_everything_but_the_history(library: Library, opened: Opened, imported: bool) -> None:
+def test_a_restart_finds_everything_with_its_history(library: Library, opened: Opened, imported: bool) -> None:
     sessions = Sessions(library)
     state = worked(library, opened.state, "ann/../x")
     if imported:
@@ -47,7 +49,8 @@ def test_a_restart_finds_everything_but_the_history(library: Library, opened: Op
     again = Library(library.workspace)
     back, problem = Sessions(again).coming_back(StudioState.opening("pear", None, None), "ann/../x", "")
     assert problem is None
-    assert back == replace(state, history=back.history) and not back.history.past
+    assert back == replace(state, history=back.history) and back.history.steps == state.history.steps
+    assert back.undone().choice == state.undone().choice and back.undone().redone().choice == state.choice
     assert again.open(back).drop == library.open(state).drop
     assert sessions.path("ann/../x").parent == library.workspace.sessions
     fresh = Sessions(again, fresh=True).coming_back(opened.state, "ann/../x", "")
@@ -91,3 +94,19 @@ def test_undo_gives_up_classes_that_another_analysis_lacks(library: Library, ope
     past = (*changed.history.past[:-1], replace(changed.history.past[-1], choice=alien))
     state = library.working(replace(changed, history=replace(changed.history, past=past)), ["undo"])
     assert state.recipe.class_weights == {}
+
+
+def test_a_link_opens_the_model_and_analysis_that_it_was_made_for(
+    library: Library, opened: Opened, make_model: Callable[..., Path]
+) -> None:
+    make_model(library.workspace.references / "quince", experts=4)
+    elsewhere = replace(library.with_reference(replace(opened.state, user="ann"), "quince"), target=Target("24", 4096))
+    assert elsewhere.user == "ann" and elsewhere.analysis is None
+    recipe = opened.state.recipe.but(drop=5)
+    for model, found in (("pear", "pear"), ("gone", ""), ("", "")):
+        link = Permalink(recipe, opened.state.analysis or "", model=model)
+        state = library.following(elsewhere, Permalink.from_text(link.to_text()))
+        assert (state.reference, state.analysis, state.recipe) == (found, opened.state.analysis, recipe)
+        assert state.user == "ann" and state.target == elsewhere.target
+    with pytest.raises(InputError, match="for an analysis of plum that is not in this workspace: 000000000000"):
+        library.following(elsewhere, Permalink(recipe, "0" * 64, model="plum"))

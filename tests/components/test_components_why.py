@@ -10,7 +10,17 @@ import pytest
 
 from components.library import Library, Opened
 from components.state import StudioState
-from components.why import cell, expert_html, layer_html, losses_html, map_html, ties_html
+from components.why import (
+    cell,
+    chosen_layer,
+    curve_html,
+    expert_html,
+    layer_choices,
+    layer_html,
+    losses_html,
+    map_html,
+    ties_html,
+)
 from studio.contributions.model import Contributions, Question
 from studio.errors import InputError
 from studio.families import MoeShape
@@ -135,3 +145,15 @@ def test_names_are_never_markup(contributions: Contributions) -> None:
     recipe = preset("98e-v4", 3).but(protect_top_per_class=2)
     html = expert_html(strange, explain(strange, recipe, 0, 7), 3)
     assert "<img" not in html + losses_html(preview(strange, make_map(strange, recipe)))
+
+
+def test_the_cut_of_a_layer_is_shown_without_a_cell(library: Library, opened: Opened) -> None:
+    assert layer_choices(opened) == [0, 1, 2] and chosen_layer(opened, None) == 0 and chosen_layer(opened, 2) == 2
+    assert "Layer 2: " in curve_html(opened, 2) and "expert 7<" not in curve_html(opened, 2)
+    pointed = library.open(opened.state.pointing(1, 7))
+    assert chosen_layer(pointed, None) == chosen_layer(pointed, 9) == 1
+    assert "expert 7<" in curve_html(pointed, 1) and "expert 7<" not in curve_html(pointed, 0)
+    with pytest.raises(InputError, match="no layer 9"):
+        curve_html(opened, 9)
+    imported = library.open(opened.state.showing(opened.drop))
+    assert chosen_layer(imported, 1) is None and curve_html(imported, 1) == ""

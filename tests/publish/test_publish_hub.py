@@ -14,11 +14,12 @@ import yaml
 
 from studio.cli.app import main
 from studio.errors import InputError, ProcessError
+from studio.evaluate.results import Answer, ModelRecord, Result, Value
 from studio.jobs import runner
 from studio.jobs.store import Job, JobStore
 from studio.jobs.tasks import check
 from studio.publish import hub as hub_module
-from studio.publish.artifact import open_artifact
+from studio.publish.artifact import keep_measures, open_artifact
 from studio.publish.hub import _Sender
 from studio.publish.manifest import FILE_NAME, Manifest
 from studio.publish.repository import plan_upload
@@ -200,6 +201,33 @@ def test_an_edited_card_is_sent_as_it_is(artifact: Path) -> None:
     plan = plan_upload(open_artifact(artifact), "me/small", chosen="gguf")
     (card,) = (file for file in plan.files if file.name == "README.md")
     assert card.source == artifact / "README.md" and card.bytes == 15
+
+
+def test_results_leave_without_the_questions_of_a_benchmark_and_without_local_paths(
+    artifact: Path, tmp_path: Path
+) -> None:
+    (artifact / "measures").mkdir()
+    answer = Answer(id="1", category="x", right=True, outcome="answered", expected="B", text="a secret question")
+    file = open_artifact(artifact).ggufs[0]
+    told = Result(
+        kind="task",
+        name="arithmetic",
+        model=ModelRecord(name=file.path.name, path=str(file.path), bytes=file.bytes, sha256="a" * 64),
+        configuration={},
+        inputs={"questions": 1},
+        values={"accuracy": Value(value=1.0, unit="share")},
+        answers=(answer,),
+        details={"log": "/home/somebody"},
+    )
+    told.write(artifact / "measures")
+    plan = plan_upload(keep_measures(open_artifact(artifact)), "me/small", chosen="gguf")
+    for one in plan.files:
+        one.place(tmp_path / "clone")
+    (sent,) = (tmp_path / "clone" / "measures").iterdir()
+    content = sent.read_text()
+    assert "secret" not in content and "somebody" not in content and str(artifact) not in content
+    assert Result.read(sent).ground == told.ground and Result.read(sent).values == told.values
+    assert not verify(tmp_path / "clone").problems
 
 
 def test_what_the_library_says_never_tells_the_token(monkeypatch: pytest.MonkeyPatch) -> None:

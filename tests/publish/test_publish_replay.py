@@ -15,6 +15,7 @@ from studio.cli.app import main
 from studio.errors import FormatError, InputError
 from studio.jobs.tasks import check
 from studio.progress import silent
+from studio.publish.artifact import open_artifact
 from studio.publish.manifest import FILE_NAME, Manifest
 from studio.publish.verify import verify
 from studio.recipes.presets import preset
@@ -85,6 +86,14 @@ def test_a_manifest_cannot_name_files_elsewhere(artifact: Path) -> None:
         verify(artifact.parent)
 
 
+def test_a_link_to_elsewhere_is_verified_but_never_published(artifact: Path, tmp_path: Path) -> None:
+    path = artifact / "gguf" / f"{NAME}-Q4_K_M.gguf"
+    path.symlink_to(path.rename(tmp_path / "blob"))  # as the Hub's cache lays files out
+    assert not verify(artifact).problems
+    with pytest.raises(FormatError, match="outside the folder"):
+        open_artifact(artifact)
+
+
 def test_a_replay_makes_the_same_bytes(artifact: Path, capfd: pytest.CaptureFixture[str]) -> None:
     arguments = ("--contributions", CONTRIBUTIONS, "--out", artifact.parent / "again")
     code, out, _ = ran(capfd, "replay", artifact, *arguments, "--json")
@@ -135,3 +144,8 @@ def test_other_sources_than_those_that_were_used_are_refused(
     assert "--imatrix PATH" in ran(capfd, "replay", artifact)[2]
     inner = artifact / "safetensors" / FILE_NAME
     assert "does not tell" in ran(capfd, "replay", inner)[2]
+
+
+def test_a_manifest_that_names_no_files_verifies_nothing(artifact: Path) -> None:
+    with pytest.raises(InputError, match="names no files"):
+        verify(artifact / "safetensors")

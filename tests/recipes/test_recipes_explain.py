@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.contributions.model import Contributions
@@ -136,12 +136,36 @@ def test_the_drop_curve_is_the_preview_at_every_count(
     contributions = analysis(seed=seed, experts=EXPERTS)
     recipe = recipe.but(scope=scope, layer_floors={}, floor_clamp=None, force_keep={"all": [3]})
     curve = drop_curve(contributions, recipe)
-    assert curve.most == EXPERTS - 2 and not curve.without_minimums
+    assert curve.most == EXPERTS - 2 and curve.counts == tuple(range(EXPERTS + 1))
     for count in range(0, curve.most + 1, 3):
         shares = preview(contributions, make_map(contributions, recipe.but(drop=count))).share_kept_per_class
         np.testing.assert_allclose(curve.kept_share[:, count], list(shares.values()), rtol=1e-9, atol=1e-12)
     assert (np.diff(curve.kept_share, axis=1) <= 0).all()
-    assert drop_curve(contributions, recipe.but(class_minimums=[("math", 2)])).without_minimums
+
+
+@settings(max_examples=25)
+@given(seed=st.integers(0, 2**32 - 1), minimum=st.integers(1, 6), scope=st.sampled_from(["layer", "model"]))
+def test_the_drop_curve_counts_minimums_per_class_in(analysis: Analysis, seed: int, minimum: int, scope: str) -> None:
+    contributions = analysis(seed=seed, experts=EXPERTS)
+    minimums = [(klass, minimum) for klass in contributions.classes[:2]]
+    recipe = Recipe(drop=4, class_minimums=minimums, floor_analysis="same", scope=scope)
+    curve = drop_curve(contributions, recipe)
+    assert curve.counts == tuple(range(curve.most + 1))
+    for count in curve.counts:
+        shares = preview(contributions, make_map(contributions, recipe.but(drop=count))).share_kept_per_class
+        np.testing.assert_allclose(curve.kept_share[:, count], list(shares.values()), rtol=1e-9, atol=1e-12)
+
+
+def test_a_curve_that_would_take_too_long_is_worked_out_at_some_counts(
+    analysis: Analysis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("studio.recipes.drop_curve.LEAST_COUNTS", 3)
+    monkeypatch.setattr("studio.recipes.drop_curve.MOST_WORK", 1)
+    recipe = Recipe(drop=4, class_minimums=[("math", 2)], floor_analysis="same")
+    curve = drop_curve(analysis(experts=EXPERTS), recipe)
+    assert len(curve.counts) == 4 and {0, 4, curve.most} < {*curve.counts}
+    assert np.isnan(curve.kept_share).any(axis=0).tolist() == [n not in curve.counts for n in range(EXPERTS + 1)]
+    assert curve.most_keeping(0.0) == curve.most and curve.most_keeping(1.0) == 0
 
 
 def test_how_many_can_leave_before_a_class_loses_too_much(analysis: Analysis) -> None:
@@ -177,6 +201,13 @@ def test_a_link_gives_the_recipe_and_the_hashes_back(name: str) -> None:
     assert again == link and again.recipe.content_hash == recipe.content_hash
     assert Permalink.from_text(Permalink(recipe, "a" * 64).to_text()).floor_contributions is None
     assert len(Permalink(Recipe(drop=30), "a" * 64).to_text()) < 180
+
+
+def test_a_link_names_the_model_and_one_from_before_names_none() -> None:
+    link = Permalink(Recipe(drop=3), "a" * 64, model="gemma-4-26b")
+    assert Permalink.from_text(link.to_text()) == link
+    assert Permalink.from_text(Permalink(Recipe(drop=3), "a" * 64).to_text()).model == ""
+    assert len(Permalink.from_text(Permalink(Recipe(drop=3), "a" * 64, model="x" * 999).to_text()).model) == 200
 
 
 @given(st.text(max_size=40) | st.recursive(st.none() | st.text(), st.lists, max_leaves=3).map(json.dumps))

@@ -1,0 +1,204 @@
+"""How far a GGUF file is from its reference, computed by llama.cpp on the same tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import numpy as np
+
+from studio.checkpoints.gguf_header import GgufHeader, read_header
+from studio.errors import InputError, MismatchError, ResourceError, UnsupportedError
+from studio.evaluate.divergence import Divergence, TokenDivergences, joined, summarised, token_divergences
+from studio.evaluate.logits import LogitsProcess, Rows, block_sizes
+from studio.evaluate.samples import Sample, Samples
+from studio.machine import free_ram, threads_for
+from studio.progress import Progress, Tally, silent
+from studio.quantize.fit import GIB, architecture_of, context_length, need_of
+from studio.quantize.placement import Offload
+from studio.staging import explained_disk_errors, require_disk
+
+Prepare = Callable[[LogitsProcess, GgufHeader], Samples]
+"""Makes the samples, with the tokenizer and the template of the reference."""
+
+_VOCABULARY = ("tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.merges")
+
+
+@dataclass(frozen=True)
+class FileDivergence:
+    """A candidate file against its reference."""
+
+    overall: Divergence
+    by_class: Mapping[str, Divergence]
+    context: int
+    """The most tokens that were read at a time."""
+    cut: int
+    left_out: int
+    """Prompts that were cut to the context, and those of which nothing could be scored."""
+    together: bool
+    """Whether both were in memory at the same time; the numbers are the same."""
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for machines."""
+        return {
+            **asdict(self),
+            "overall": _told(self.overall),
+            "by_class": {klass: _told(one) for klass, one in self.by_class.items()},
+        }
+
+
+def diverge(
+    candidate: Path,
+    reference: Path,
+    prepare: Prepare,
+    *,
+    context: int,
+    scratch: Path,
+    threads: int | None = None,
+    together: bool | None = None,
+    offload: Offload | None = None,
+    wide: bool = False,
+    progress: Progress = silent,
+) -> FileDivergence:
+    """Compare two GGUF files on the samples that `prepare` makes, none longer than `context` tokens.
+
+    Both models run at the same time where memory allows, else one after the other, and the logits of the reference lie
+    in a file in `scratch` meanwhile; `together` decides otherwise. Both give the same numbers. `scratch` is a folder
+    that gets the logs too. `wide` is as for `LlamaModel`.
+
+    Raises `UnsupportedError` for a file without a language model, `MismatchError` for two of different vocabularies,
+    `InputError` for a context longer than the model's, `ResourceError` for too little memory or disk, `ProcessError`
+    when llama.cpp fails, and what `prepare` raises.
+    """
+    headers = [read_header(path) for path in (reference, candidate)]
+    require_comparable(headers[0], headers[1], context)
+    if together is None:
+        together = _fit_together(headers, context)
+    scratch.mkdir(parents=True, exist_ok=True)
+    each = threads or threads_for(2 if together else 1)
+
+    def opened(path: Path, name: str) -> LogitsProcess:
+        log = scratch / f"{name}.log"
+        return LogitsProcess(path, context=context, threads=each, log=log, offload=offload, wide=wide)
+
+    with ExitStack() as stack:
+        first = stack.enter_context(opened(reference, "reference"))
+        if together:
+            second = stack.enter_context(opened(candidate, "candidate"))
+            samples = prepare(first, headers[0])
+            tally = Tally(progress, samples.scored, "tokens")
+            parts = _compared(samples, lambda sample: _asked(first, sample), second, tally)
+        else:
+            samples = prepare(first, headers[0])
+            tally = Tally(progress, 2 * samples.scored, "tokens")
+            file = stack.enter_context(_stored(samples, first, scratch, tally))
+            first.close()
+            second = stack.enter_context(opened(candidate, "candidate"))
+            vocabulary = second.about["vocabulary"]
+            parts = _compared(samples, lambda sample: _read(file, sample.scored, vocabulary), second, tally)
+    classes = list(dict.fromkeys(sample.klass for sample in samples.samples))
+    of_class = {
+        klass: joined(part for sample, part in zip(samples.samples, parts, strict=True) if sample.klass == klass)
+        for klass in classes
+    }
+    return FileDivergence(
+        overall=summarised(joined(parts)),
+        by_class={klass: summarised(part) for klass, part in of_class.items()},
+        context=context,
+        cut=samples.cut,
+        left_out=samples.left_out,
+        together=together,
+    )
+
+
+def _compared(
+    samples: Samples, reference_rows: Callable[[Sample], Iterator[Rows]], candidate: LogitsProcess, tally: Tally
+) -> list[TokenDivergences]:
+    """The divergences of each sample."""
+    parts = []
+    for sample in samples.samples:
+        following = np.array(sample.tokens[sample.first + 1 :], dtype=np.int64)
+        before, after = reference_rows(sample), _asked(candidate, sample)
+        blocks, done = [], 0
+        for left, right in zip(before, after, strict=True):
+            blocks.append(token_divergences(left, right, following[done : done + len(left)]))
+            done += len(left)
+            tally.advance(len(left), "Comparing")
+        parts.append(joined(blocks))
+    return parts
+
+
+def _asked(model: LogitsProcess, sample: Sample) -> Iterator[Rows]:
+    """The logits of `model` for what it has to predict in `sample`; it begins to compute at once."""
+    model.ask(sample.tokens[:-1], sample.first)
+    return model.rows(sample.scored)
+
+
+@contextmanager
+def _stored(samples: Samples, reference: LogitsProcess, scratch: Path, tally: Tally) -> Iterator[IO[bytes]]:
+    """The logits of `reference` for all samples, one after the other, in a file that vanishes, however this ends."""
+    require_disk(scratch, samples.scored * reference.about["vocabulary"] * 4)
+    with TemporaryFile(dir=scratch) as file:
+        with explained_disk_errors(scratch / "logits"):
+            for sample in samples.samples:
+                for block in _asked(reference, sample):
+                    file.write(block.data)
+                    tally.advance(len(block), "Computing the reference")
+            file.seek(0)
+        yield file
+
+
+def _read(file: IO[bytes], count: int, vocabulary: int) -> Iterator[Rows]:
+    """The next `count` rows of `file`, in the blocks that `LogitsProcess.rows` makes."""
+    for rows in block_sizes(count, vocabulary):
+        yield np.frombuffer(file.read(rows * vocabulary * 4), dtype=np.float32).reshape(rows, vocabulary)
+
+
+def require_comparable(reference: GgufHeader, candidate: GgufHeader, context: int) -> None:
+    """Raise unless both hold language models of one vocabulary that take `context` tokens; see `diverge`."""
+    for header in (reference, candidate):
+        architecture = architecture_of(header)
+        if header.values.get(f"{architecture}.attention.causal") is False:
+            raise UnsupportedError(
+                f"{header.path} looks at a whole text at once, and predicts no next token.",
+                "Choose the GGUF of a model that chats.",
+            )
+        most = context_length(header)
+        if most is not None and context > most:
+            raise InputError(
+                f"{header.path} was made for {most} tokens at a time, and {context} are asked for.",
+                f"Choose a context of {most} or less.",
+            )
+    if any(_raw(reference, key) != _raw(candidate, key) for key in _VOCABULARY):
+        raise MismatchError(
+            f"{candidate.path} has another vocabulary than {reference.path}: their predictions cannot be compared.",
+            "Choose the reference that it was made from.",
+        )
+
+
+def _raw(header: GgufHeader, key: str) -> bytes | None:
+    return header.values.pair_bytes(key) if key in header.values else None
+
+
+def _fit_together(headers: Sequence[GgufHeader], context: int) -> bool:
+    """Whether both fit in main memory at the same time; `ResourceError` where one does not even alone."""
+    needs = [need_of(header, context).in_ram for header in headers]
+    free = free_ram()
+    if max(needs) > free:
+        worst = headers[needs.index(max(needs))].path.name
+        raise ResourceError(
+            f"{worst} needs {max(needs) / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB is free.",
+            "Close something, or choose a smaller context.",
+        )
+    return sum(needs) <= free
+
+
+def _told(one: Divergence) -> dict[str, Any]:
+    """Numbers for JSON, which has none for what is not a number or infinite."""
+    values = {**asdict(one), "perplexity_ratio": one.perplexity_ratio}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -1,0 +1,143 @@
+"""One answer of a virtual model, token by token: runs in the process that holds the model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from studio.errors import InputError
+from studio.evaluate.routing import Routing, Watch, watched
+from studio.evaluate.virtual import VirtualModel
+from studio.recipes.dropmap import DropMap
+from studio.serve.client import Delta, Message, Sampler, Timing
+from studio.serve.sampling import choose
+from studio.serve.thoughts import Detokenizer, Splitter, marks_of
+
+ROUTING_EVERY_S = 0.25
+"""How often the routing is told while an answer comes."""
+
+
+@dataclass(frozen=True)
+class VirtualDelta(Delta):
+    """A piece of a virtual model's answer; now and then, and at the end, with the routing of the answer so far."""
+
+    routing: Routing | None = None
+
+
+def answer(
+    virtual: VirtualModel,
+    messages: Sequence[Message],
+    sampler: Sampler,
+    *,
+    context: int,
+    thinking: bool = False,
+    drop: DropMap | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[VirtualDelta]:
+    """What the model that `drop` leaves (the reference for None) answers, at most `context` tokens with the question.
+
+    Greedy answers are those of transformers' `generate` on the pruned checkpoint. A thought that is longer than its
+    budget is closed, and the answer follows. The last delta is `done`. Raises `InputError` for a conversation that does
+    not fit or that the template refuses, and what `DropMap.check` raises.
+    """
+    started = time.monotonic()
+    text, prompt = _prompt(virtual, messages, thinking)
+    if len(prompt) >= context:
+        raise InputError(
+            f"This conversation has {len(prompt)} tokens, and the model is open for {context}.",
+            "Clear the chat, or ask something shorter.",
+        )
+    marks = marks_of(str(virtual.tokenizer.chat_template))
+    splitter, detokenizer = Splitter(marks, text), Detokenizer(virtual.tokenizer, marks)
+    close = virtual.tokenizer(marks.close, add_special_tokens=False)["input_ids"] if marks else []
+    limit = min(sampler.max_tokens, context - len(prompt))
+    ends, lots = _ends(virtual), np.random.default_rng(sampler.seed)
+    said: list[int] = []
+    thought, forced, finish = 0, list[int](), ""
+    first_s, told = 0.0, started
+    with watched(virtual.model, drop, virtual.shape) as watch:
+        for logits in _passes(virtual, prompt, said):
+            if stopped():
+                finish = "stopped"
+                break
+            if splitter.thinking and thought >= sampler.thought_tokens and not forced:
+                forced = list(close)
+            token = forced.pop(0) if forced else choose(logits, sampler, [*prompt, *said], lots)
+            if token in ends:
+                finish = "stop"
+                break
+            said.append(token)
+            thought += splitter.thinking
+            piece = splitter.feed(detokenizer.feed(token))
+            if any(piece):
+                first_s = first_s or time.monotonic() - started
+                routing = None
+                if time.monotonic() - told >= ROUTING_EVERY_S:
+                    routing, told = watch.routing, time.monotonic()
+                yield VirtualDelta(*piece, timing=_timing(started, first_s, said, prompt), routing=routing)
+            if len(said) >= limit:
+                finish = "length"
+                break
+        rest = splitter.flush()
+        if any(rest):
+            yield VirtualDelta(*rest)
+        yield _last(watch, finish, _timing(started, first_s, said, prompt))
+
+
+def _last(watch: Watch, finish: str, timing: Timing) -> VirtualDelta:
+    return VirtualDelta(done=True, finish=finish, timing=timing, routing=watch.routing)
+
+
+def _passes(virtual: VirtualModel, prompt: Sequence[int], said: Sequence[int]) -> Iterator[Any]:
+    """Logits `[V]` of the next token, again and again; whoever takes them appends the token to `said`."""
+    import torch
+
+    from studio.contributions.modules import input_device
+
+    device = input_device(virtual.model)
+    tokens, cache = list(prompt), None
+    while True:
+        with torch.inference_mode():
+            result = virtual.model(
+                input_ids=torch.tensor([tokens], device=device), past_key_values=cache, use_cache=True, logits_to_keep=1
+            )
+            cache = result.past_key_values
+            logits = result.logits[0, -1].float().cpu().numpy()
+        yield logits
+        tokens = [said[-1]]
+
+
+def _prompt(virtual: VirtualModel, messages: Sequence[Message], thinking: bool) -> tuple[str, list[int]]:
+    tokenizer = virtual.tokenizer
+    if not tokenizer.chat_template:
+        raise InputError("The tokenizer of this model has no chat template.", "Choose an instruction-tuned model.")
+    try:
+        text = str(
+            tokenizer.apply_chat_template(
+                [dict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=True,
+                enable_thinking=thinking,
+            )
+        )
+    except Exception as error:  # jinja2's, and whatever a template raises
+        raise InputError(f"The chat template refuses this conversation: {error}.") from error
+    return text, list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _ends(virtual: VirtualModel) -> set[int]:
+    """The tokens that end an answer."""
+    from studio.contributions.sequences import end_tokens
+
+    own = virtual.tokenizer.eos_token_id
+    return {*end_tokens(virtual.model), *([] if own is None else [int(own)])}
+
+
+def _timing(started: float, first_s: float, said: Sequence[int], prompt: Sequence[int]) -> Timing:
+    since = time.monotonic() - started - first_s
+    rate = (len(said) - 1) / since if len(said) > 1 and since > 0 else 0.0
+    return Timing(first_s or time.monotonic() - started, len(said), rate, len(prompt))

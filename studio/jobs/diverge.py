@@ -1,0 +1,95 @@
+"""The job that measures how far a quantized file is from its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from studio.checkpoints.convert import cached_gguf
+from studio.checkpoints.gguf_header import read_header
+from studio.contributions.sources import BUILTIN, is_folder, is_path, is_remote, prompts_of
+from studio.errors import InputError
+from studio.evaluate.file_results import Ground, in_words, measure
+from studio.evaluate.files import require_comparable
+from studio.evaluate.samples import read_text
+from studio.jobs.task import Result, Task, input_path, reference_path, relative
+from studio.progress import Progress
+from studio.workspace import Workspace
+
+
+class Diverge(Task):
+    """Compare a GGUF file of the workspace with its reference; the result lies with the file's artifact."""
+
+    candidate: str
+    """A GGUF file in the workspace."""
+    reference: str
+    """As for a build; a safetensors model is converted first, once."""
+    text: str | None = None
+    """A text file in the workspace, in place of prompts."""
+    prompts: tuple[str, ...] = ()
+    """Sources as `prompts_of` takes them, by default those that come with Espalier; files lie in the workspace."""
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    klass: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    per_class: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    continuation: int = Field(default=128, ge=0)
+    thinking: bool = False
+    context: int | None = Field(default=None, ge=4)
+    together: bool | None = None
+    overwrite: bool = False
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _one_source(cls, value: Any) -> Any:
+        """A single source may be written without a list."""
+        return (value,) if isinstance(value, str) else value
+
+    def title(self) -> str:
+        return f"Compare {Path(self.candidate).name} with {self.reference}"
+
+    def check(self, workspace: Workspace) -> None:
+        candidate = read_header(input_path(workspace, self.candidate))
+        model = reference_path(workspace, self.reference)
+        require_comparable(candidate if model.is_dir() else read_header(model), candidate, self.context or 0)
+        if self.text and self.prompts:
+            raise InputError("A text and prompts are two different grounds.", "Name one of them.")
+        if self.text:
+            read_text(input_path(workspace, self.text))
+        elif not any(map(is_remote, self.prompts)):  # fetching is work
+            self._ground(workspace)
+
+    def run(self, workspace: Workspace, progress: Progress) -> Result:
+        model = reference_path(workspace, self.reference)
+        reference = cached_gguf(model, workspace.cache, progress=progress) if model.is_dir() else model
+        found, path = measure(
+            input_path(workspace, self.candidate),
+            reference,
+            self._ground(workspace),
+            workspace,
+            together=self.together,
+            overwrite=self.overwrite,
+            progress=progress,
+        )
+        return {"path": relative(workspace, path), "says": in_words(found), **found.details}
+
+    def _ground(self, workspace: Workspace) -> Ground:
+        if self.text:
+            return Ground(text=input_path(workspace, self.text), context=self.context)
+        sources = self.prompts or (BUILTIN,)
+        if outside := next(filter(is_folder, sources), None):
+            raise InputError(f"{outside} is also a folder outside the workspace.", "Give the files themselves.")
+        calibration = prompts_of(
+            [str(input_path(workspace, source)) if is_path(source) else source for source in sources],
+            columns=self.columns,
+            klass=self.klass,
+            limit=self.limit,
+            per_class=self.per_class,
+            seed=self.seed,
+        )
+        return Ground(
+            calibration=calibration, context=self.context, continuation=self.continuation, thinking=self.thinking
+        )
