@@ -23,6 +23,7 @@ from studio.jobs.publish import Publish
 from studio.jobs.replay import Replay
 from studio.jobs.search import Search
 from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
+from studio.jobs.verify import Verify
 from studio.progress import Progress
 from studio.staging import require_disk
 from studio.workspace import Workspace
@@ -106,6 +107,7 @@ TASKS: dict[str, type[Task]] = {
     "convert": Convert,
     "prune": Prune,
     "build": Build,
+    "verify": Verify,
     "replay": Replay,
     "ollama": OllamaCreate,
     "publish": Publish,

@@ -12,13 +12,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from studio.errors import EspalierError, InputError, ProcessError
 from studio.progress import Progress, silent
 from studio.publish.repository import WEIGHTS, RepositoryFile, Upload
-from studio.staging import resumable
+from studio.staging import remove, resumable
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -62,20 +63,21 @@ def upload(plan: Upload, scratch: Path, progress: Progress = silent) -> Uploaded
 
     token = token_of_environment()
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
-    sender = _Sender(plan.repository, token)
+    sender = Sender(plan.repository, token)
     with resumable(scratch, f"upload of {plan.repository.replace('/', '--')}", "links") as folder:
         place = folder / "files"
+        remove(place)  # what a killed upload of other files left
         for file in plan.files:
             file.place(place)
         progress(0, plan.bytes, "bytes", f"Opening {plan.repository}")
-        url = sender.tried(lambda: _open_repository(api, plan))
+        url = sender.tried(partial(_open_repository, api, plan))
         done, commit = 0, ""
         groups = [[file] for file in plan.files if file.name.endswith(WEIGHTS)]
         groups.append([file for file in plan.files if not file.name.endswith(WEIGHTS)])
         for group in groups:
             title = group[0].name if len(group) == 1 else f"the card and {len(group) - 1} other files"
             progress(done, plan.bytes, "bytes", f"Sending {title}")
-            commit = sender.tried(lambda group=group, title=title: _send(api, plan, place, group, title))  # type: ignore[misc]
+            commit = sender.tried(partial(_send, api, plan, place, group, title))
             done += sum(file.bytes for file in group)
         progress(plan.bytes, plan.bytes, "bytes", "Sent")
     return Uploaded(url, commit)
@@ -103,7 +105,7 @@ def _send(api: HfApi, plan: Upload, folder: Path, files: Sequence[RepositoryFile
 
 
 @dataclass(frozen=True)
-class _Sender:
+class Sender:
     """Tries again what a broken connection stopped, and explains what cannot be mended by that."""
 
     repository: str

@@ -20,7 +20,7 @@ from studio.jobs.store import Job, JobStore
 from studio.jobs.tasks import check
 from studio.publish import hub as hub_module
 from studio.publish.artifact import keep_measures, open_artifact
-from studio.publish.hub import _Sender
+from studio.publish.hub import Sender
 from studio.publish.manifest import FILE_NAME, Manifest
 from studio.publish.repository import plan_upload
 from studio.publish.verify import verify
@@ -239,11 +239,11 @@ def test_what_the_library_says_never_tells_the_token(monkeypatch: pytest.MonkeyP
         raise ConnectionError(f"no route with Bearer {TOKEN}")
 
     with pytest.raises(ProcessError, match="with Bearer …") as caught:
-        _Sender("me/x", TOKEN).tried(broken)
+        Sender("me/x", TOKEN).tried(broken)
     assert TOKEN not in str(caught.value) and len(tries) == 3
     tries.clear()
 
     def mended() -> str:
         return "done" if len(tries) == 2 else broken()
 
-    assert _Sender("me/x", TOKEN).tried(mended) == "done"
+    assert Sender("me/x", TOKEN).tried(mended) == "done"

@@ -54,6 +54,8 @@ def test_an_artifact_is_what_its_manifest_says_until_a_byte_changes(
 ) -> None:
     code, out, _ = ran(capfd, "verify", artifact)
     assert code == 0 and "files are what they were" in out
+    workspace = Workspace.open()
+    assert check("verify", {"artifact": f"artifacts/{NAME}"}, workspace).run(workspace, silent)["problems"] == []
     damaged = artifact / "gguf" / f"{NAME}-Q4_K_M.gguf"
     with damaged.open("r+b") as file:
         file.seek(100_000)
