@@ -106,7 +106,8 @@ def usage_section(artifact: Artifact, formats: Sequence[str], repository: str | 
     lines = ["## Run it"]
     if "gguf" in formats and artifact.ggufs:
         file = _recommended(artifact.ggufs)
-        model = ["--hf-repo", f"{repository}:{file.tier}"] if repository else ["--model", file.names[0]]
+        name = Path(file.names[0]).name
+        model = ["--hf-repo", repository, "--hf-file", name] if repository else ["--model", file.names[0]]
         lines += ["", "llama.cpp:", "", fenced(server_command(model, family, template), "sh")]
         if len(file.names) == 1:
             lines += ["", *_ollama_lines(file, repository)]
@@ -118,7 +119,7 @@ def usage_section(artifact: Artifact, formats: Sequence[str], repository: str | 
 
 def _ollama_lines(file: GgufFile, repository: str | None) -> list[str]:
     remark = ollama_model(file.path).remark
-    command = hub_command(repository or "OWNER/NAME", file.tier)
+    command = hub_command(repository or "OWNER/NAME", file.tier, file.path.name)
     return ["Ollama:", "", fenced(command, "sh"), "", plain(remark)]
 
 

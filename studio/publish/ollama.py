@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ RUNTIMES: Mapping[str, Runtime] = {
     ),
 }
 """Family → what Ollama knows of it; a family is only here when somebody has run it."""
+
+_KNOWN_TIER = re.compile(r"I?Q\d_\w+|TQ\d_0|B?F16")
 
 _SAMPLING = {
     "general.sampling.temp": "temperature",
@@ -159,9 +162,12 @@ def commands(model: str, tier: str, modelfile: Path | str) -> tuple[str, ...]:
     return f"ollama create {name} -f {modelfile}", f"ollama run {name}"
 
 
-def hub_command(repository: str, tier: str) -> str:
-    """What a person types to run a file of `repository` (OWNER/NAME) on the Hub."""
-    return f"ollama run hf.co/{repository}:{tier}"
+def hub_command(repository: str, tier: str, file_name: str) -> str:
+    """What a person types to run a file of `repository` (OWNER/NAME) on the Hub.
+
+    The Hub knows llama.cpp's own tiers by their names, and any file by its own.
+    """
+    return f"ollama run hf.co/{repository}:{tier if _KNOWN_TIER.fullmatch(tier) else file_name}"
 
 
 def write_files(artifact: Artifact, out: Path) -> dict[str, OllamaModel]:

@@ -25,6 +25,7 @@ from studio.publish.card import Card, chat_template, make_card
 from studio.publish.escape import fenced, plain
 from studio.publish.licence import UNKNOWN, licenses_of, strictest
 from studio.publish.measures import comparisons
+from studio.publish.ollama import hub_command
 from studio.publish.pictures import kept_picture
 from studio.publish.snippets import server_arguments, server_command, transformers_code
 from studio.publish.verify import verify
@@ -183,7 +184,9 @@ def test_the_same_artifact_gives_the_same_card(artifact: Path, capfd: pytest.Cap
     assert main(["card", str(artifact), "--repo", "me/demo"]) == 2
     assert main(["card", str(artifact), "--repo", "me/demo", "--overwrite"]) == 0
     assert (artifact / "README.md").read_bytes() == first and (artifact / "pictures" / "kept.svg").is_file()
-    assert b"llama-server --hf-repo me/demo:CD-Q4_K_M --jinja" in first and b"ollama run hf.co/me/demo:" in first
+    assert b"llama-server --hf-repo me/demo --hf-file demo-24e-CD-Q4_K_M.gguf --jinja" in first
+    assert b"ollama run hf.co/me/demo:demo-24e-CD-Q4_K_M.gguf\n" in first
+    assert hub_command("me/demo", "Q4_K_M", "x.gguf") == "ollama run hf.co/me/demo:Q4_K_M"
     capfd.readouterr()
 
 
@@ -203,7 +206,7 @@ def test_the_arguments_of_llama_server_are_those_of_our_build() -> None:
     known = library().path.read_bytes()  # llama.cpp's own reader of arguments is compiled into it
     for template in ("", "{{ enable_thinking }}"):
         for family in ("gemma4", "mixtral", None):
-            line = server_command(["--hf-repo", "me/x:Q4_K_M", "--model", "x.gguf"], family, template)
+            line = server_command(["--hf-repo", "me/x", "--hf-file", "x.gguf", "--model", "x.gguf"], family, template)
             switches = [word for word in shlex.split(line)[1:] if word.startswith("-")]
             assert "--jinja" in switches and all(b"\0" + word.encode() + b"\0" in known for word in switches), switches
     thinking = server_arguments("gemma4", "{{ enable_thinking }}")
