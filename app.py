@@ -36,14 +36,15 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def credentials(host: str) -> tuple[str, str] | None:
-    """Who may log in, `ESPALIER_AUTH=USER:PASSWORD`; `InputError` when others can reach a page without a login."""
-    told = os.environ.get("ESPALIER_AUTH", "")
-    user, _, password = told.partition(":")
-    if user and password:
-        return user, password
-    if told:
-        raise InputError("ESPALIER_AUTH is not of the form USER:PASSWORD.")
+def credentials(host: str) -> list[tuple[str, str]] | None:
+    """Who may log in, `ESPALIER_AUTH=USER:PASSWORD` with a line for each person; `InputError` when others can reach a
+    page without a login."""
+    told = os.environ.get("ESPALIER_AUTH", "").strip()
+    people = [line.strip().partition(":") for line in told.splitlines() if line.strip()]
+    if any(not user or not password for user, _, password in people):
+        raise InputError("ESPALIER_AUTH is not of the form USER:PASSWORD, with a line for each person.")
+    if people:
+        return [(user, password) for user, _, password in people]
     if host in ("127.0.0.1", "localhost", "::1"):
         return None
     raise InputError(f"Others can reach {host}, and the page has no login.", "Set ESPALIER_AUTH=USER:PASSWORD.")
@@ -89,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _launch(page: gr.Blocks, given: argparse.Namespace, login: tuple[str, str] | None, studio: Studio) -> None:
+def _launch(page: gr.Blocks, given: argparse.Namespace, login: list[tuple[str, str]] | None, studio: Studio) -> None:
     page.launch(
         server_name=given.host,
         auth=login,

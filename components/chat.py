@@ -1,33 +1,46 @@
-"""Station 5, Talk: the reference and a candidate side by side, one prompt, both answers streaming."""
+"""Station 5, Talk: up to four models side by side, one prompt, all answers streaming."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from components.chat_parts import ChatModel, ChatSources, ChatStation, Settings, Updates, laid_out
-from components.chat_view import (
-    ANSWERS_HERE,
-    NO_CANDIDATE,
-    NO_REFERENCE,
-    STOPPED_WAITING,
-    chat_messages,
-    heading_html,
-    next_example,
-    problem_html,
-    stats_html,
+from components.chat_parts import (
+    ChatModel,
+    ChatSources,
+    ChatStation,
+    Updates,
+    Values,
+    first_columns,
+    laid_out,
 )
-from components.markup import failure, notice
+from components.chat_settings import asked_with, sampled
+from components.chat_shown import (
+    begun,
+    columns_shown,
+    ended,
+    known_of,
+    models_shown,
+    newest_chosen,
+    now,
+    of_columns,
+    refused,
+    settled,
+    with_a_column,
+)
+from components.chat_tokens import parting_html
+from components.chat_view import STOPPED_WAITING, next_example, note_html, turn_of_message
+from components.markup import failure
 from studio.errors import Cancelled, EspalierError, InputError
-from studio.serve.client import Sampler, sampler_of
-from studio.serve.conversation import Conversation
-from studio.serve.pair import SIDES, Pair, PairStream, Side, Status
+from studio.serve.columns import Columns, ColumnsStream, Status
+from studio.serve.conversation import Conversation, Origin
+from studio.serve.saved import conversation_json, conversation_markdown
+from studio.serve.served import Request, Served
 
 UPDATE_S = 1 / 15
 """Between two updates of the page: smooth to the eye, and cheap enough to leave the processor to the models."""
@@ -37,46 +50,82 @@ HEARTBEAT = 15
 """Updates without news after which the browser is asked whether it still listens."""
 SESSIONS = 16
 """Tabs that chat at once; their questions queue for the slots of the model servers."""
+KEEP_S = 3.0
+"""Between two savings of answers that are coming, so that a reload in the middle finds most of them."""
 
 __all__ = ["ChatModel", "ChatSources", "ChatStation", "chat_station"]
+
+_SAVE = """(text) => {
+  if (!text) return;
+  const [name, ...lines] = text.split('\\n');
+  const link = document.createElement('a');
+  link.href = URL.createObjectURL(new Blob([lines.join('\\n')]));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}"""
+"""Saves what stands after the first line as a file with the name in the first line."""
 
 
 def chat_station(sources: ChatSources) -> ChatStation:
     """Lay the station out and wire it, inside a `gr.Blocks`."""
     station = laid_out(sources, partial(_refreshed, sources))
-    _wire(sources, station)
+    _wire_questions(sources, station)
+    _wire_columns(sources, station)
     return station
 
 
-def asked_with(settings: Sequence[Any]) -> tuple[str, bool, Sampler]:
-    """(system prompt, thinking, sampler) of the values of `Settings`; `InputError` names what is out of range."""
-    values = dict(zip((one.name for one in fields(Settings)), settings, strict=True))
-    return values.pop("system") or "", bool(values.pop("thinking")), sampler_of(**values)
-
-
-def _wire(sources: ChatSources, station: ChatStation) -> None:
-    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
     streaming: dict[str, Any] = {
         "show_progress": "hidden",
         "api_visibility": "private",
         "concurrency_limit": SESSIONS,
         "concurrency_id": "chat",
     }
-    inputs = [station.conversation, station.candidate, *station.settings.inputs, *sources.states]
-    gr.on(
-        [station.send.click, station.prompt.submit],
-        partial(_send, sources, station),
-        [station.prompt, *inputs],
-        station.changing,
-        **streaming,
-    )
-    for side, parts in station.sides.items():
-        parts.restart.click(partial(_restart, sources, station, side), inputs, station.changing, **streaming)
+
+    def on(events: Any, handler: Callable[..., Iterator[Updates]], *more: Any) -> None:
+        gr.on(events, partial(handler, sources, station, *more), station.inputs, station.changing, **streaming)
+
+    on([station.send.click, station.prompt.submit], _send)
+    on(station.same.click, _again, 0)
+    on(station.other.click, _again, 1)
+    for id, parts in station.columns.items():
+        on(parts.restart.click, _restart, id)
+
+        def on_edit(values: Values, event: gr.EditData, id: str = id) -> Iterator[Updates]:
+            yield from _edit(sources, station, id, values, event)
+
+        parts.chat.edit(on_edit, station.inputs, station.changing, **streaming)
+
+
+def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    settings = station.settings
+
+    def on(events: Any, handler: Callable[..., Updates], *more: Any) -> None:
+        gr.on(events, partial(handler, sources, station, *more), station.inputs, station.changing, **quick)
+
     station.stop.click(_stop, station.running, None, **quick)
-    bins = [parts.chat.clear for parts in station.sides.values()]  # gradio's own button on a chatbot
-    for event in (station.clear.click, station.candidate.input, *bins):
-        event(partial(_clear, station), station.running, station.changing, **quick).then(
-            station.refresh, station.refresh_inputs, station.refresh_outputs, **quick
+    bins = [parts.chat.clear for parts in station.columns.values()]  # gradio's own button on a chatbot
+    on([station.clear.click, *bins], _clear)
+    on(station.add.click, _add)
+    for id, parts in station.columns.items():
+        parts.stop.click(partial(_stop, column=id), station.running, None, **quick)
+        on(parts.model.input, _another_model, id)
+        on(parts.remove.click, _remove, id)
+        parts.system.blur(partial(_kept, sources, station), station.inputs, station.conversation, **quick)
+    on([settings.how.input, settings.thinking.input], _sampler)
+    for part in settings.sampling:
+        part.input(lambda: "own", None, settings.how, **quick)
+
+    def on_token(values: Values, event: gr.EventData) -> str:
+        return parting_html(values[station.conversation], int(event.index))
+
+    station.parting.click(on_token, {station.conversation}, station.parting, **quick)
+    saved = ((station.save_json, conversation_json, "json"), (station.save_markdown, conversation_markdown, "md"))
+    for button, written, ending in saved:
+        button.click(partial(_file, written, ending), station.conversation, station.saved, **quick).then(
+            None, station.saved, None, js=_SAVE, **quick
         )
     for klass, chip in station.chips.items():
         chip.click(partial(next_example, list(sources.examples[klass])), station.prompt, station.prompt, **quick)
@@ -88,21 +137,21 @@ class _Waiting:
 
     stopped: bool = False
 
-    def stop(self) -> None:
-        self.stopped = True
+    def stop(self, column: str | None = None) -> None:
+        self.stopped = self.stopped or column is None
 
 
 @dataclass
 class _Running:
     """Answers that are coming in a tab, and what another handler of that tab wants of them."""
 
-    stream: PairStream | _Waiting
-    cleared: bool = False
+    stream: ColumnsStream | _Waiting
+    instead: Conversation | None = None
     over: bool = False
 
-    def clear(self) -> bool:
-        """End the answers and have the chat emptied; False when it is too late for the handler that shows them."""
-        self.cleared = True
+    def give_way(self, instead: Conversation) -> bool:
+        """End the answers and have `instead` shown; False when it is too late for the handler that shows them."""
+        self.instead = instead
         self.stream.stop()
         return not self.over
 
@@ -114,192 +163,292 @@ class _Question:
     before: Conversation
     """What stands when the question turns out not to be askable."""
     conversation: Conversation
-    sides: Sequence[Side]
-    candidate: str | None
-    settings: Sequence[Any]
-    states: Sequence[Any]
+    columns: Sequence[str]
+    values: Values
 
 
-def _send(
-    sources: ChatSources, station: ChatStation, prompt: str, before: Conversation, candidate: str | None, *values: Any
-) -> Iterator[Updates]:
-    """Ask both sides; a question that cannot be asked goes back into its box."""
+def _states(station: ChatStation, values: Values) -> list[Any]:
+    return [values[state] for state in station.states]
+
+
+def _askable(conversation: Conversation) -> list[str]:
+    """Columns that have a model."""
+    return [column.id for column in conversation.columns if column.model]
+
+
+def _send(sources: ChatSources, station: ChatStation, values: Values) -> Iterator[Updates]:
+    """Ask all columns; a question that cannot be asked goes back into its box."""
+    prompt = values[station.prompt]
     if not prompt.strip():
         yield gr.skip()
         return
-    sides: list[Side] = ["reference", "candidate"] if candidate else ["reference"]
-    count = len(station.settings.inputs)
-    question = _Question(before, before.asked(prompt.strip(), sides), sides, candidate, values[:count], values[count:])
-    yield {station.prompt: "", **_begun(station, question.conversation, sides)}
-    try:
-        yield from _converse(sources, station, question)
-    except EspalierError as error:
-        yield {station.prompt: prompt, **_refused(station, question, error)}
+    before = now(station, values)
+    columns = _askable(before)
+    question = _Question(before, before.asked(prompt.strip(), columns), columns, values)
+    yield from _answered(sources, station, question, prompt=prompt)
 
 
-def _restart(
-    sources: ChatSources, station: ChatStation, side: Side, before: Conversation, candidate: str | None, *values: Any
+def _again(sources: ChatSources, station: ChatStation, seeds: int, values: Values) -> Iterator[Updates]:
+    """Ask all columns the last question again, with a seed that is `seeds` further on."""
+    before = now(station, values)
+    if not before.turns:
+        yield gr.skip()
+        return
+    seed = values[station.settings.seed]
+    if seeds and seed is not None:
+        values = {**values, station.settings.seed: seed + seeds}
+        yield {station.settings.seed: seed + seeds}
+    columns = _askable(before)
+    yield from _answered(sources, station, _Question(before, before.asked_again(columns), columns, values))
+
+
+def _edit(
+    sources: ChatSources, station: ChatStation, column: str, values: Values, event: gr.EditData
 ) -> Iterator[Updates]:
-    """Start the server of `side` anew and ask it the last question again."""
-    count = len(station.settings.inputs)
-    question = _Question(before, before.asked_again(side), [side], candidate, values[:count], values[count:])
-    yield _begun(station, question.conversation, [side])
+    """Ask another question in the place of one that was asked; the conversation goes on from there."""
+    before, prompt = now(station, values), str(event.value)
     try:
-        path = next(step for step in sources.prepare(*question.states) if isinstance(step, Path))
-        _pair(sources, question, path).restart(side)
-        yield from _converse(sources, station, question)
+        turn = turn_of_message(before, column, event.index if isinstance(event.index, int) else event.index[0])
+        if values[station.running] is not None:
+            raise InputError("Answers are coming.", "Stop them, then change the question.")
+        if not prompt.strip():
+            raise InputError("An empty question cannot be asked.", "Clear the chat to begin anew.")
     except EspalierError as error:
-        yield _refused(station, question, error)
+        yield {**of_columns(station, before), station.problem: gr.HTML(failure(error), visible=True)}
+        return
+    columns = _askable(before)
+    edited = before.edited(turn, prompt.strip(), columns)
+    yield from _answered(sources, station, _Question(before, edited, columns, values))
 
 
-def _converse(sources: ChatSources, station: ChatStation, question: _Question) -> Iterator[Updates]:
+def _restart(sources: ChatSources, station: ChatStation, column: str, values: Values) -> Iterator[Updates]:
+    """Start the server of `column` anew and ask it the last question again."""
+    before = now(station, values)
+    question = _Question(before, before.asked_again([column]), [column], values)
+    yield from _answered(sources, station, question, restart=True)
+
+
+def _answered(
+    sources: ChatSources, station: ChatStation, question: _Question, *, prompt: str = "", restart: bool = False
+) -> Iterator[Updates]:
+    """The page while a question is asked and answered, up to its end or to why it cannot be asked.
+
+    `prompt` is what stood in the box: it goes back there when it cannot be asked.
+    """
+    emptied = {station.prompt: ""} if prompt else {}
+    yield {**begun(station, question.conversation, question.columns), **emptied}
+    try:
+        yield from _converse(sources, station, question, restart)
+    except EspalierError as error:
+        given_back = {station.prompt: prompt} if prompt else {}
+        yield {**refused(station, question.before, error), **given_back}
+
+
+def _converse(sources: ChatSources, station: ChatStation, question: _Question, restart: bool) -> Iterator[Updates]:
     """The answers to a question as they come. Raises `EspalierError` when it cannot be asked."""
-    system, thinking, sampler = asked_with(question.settings)
-    conversation = question.conversation
-    reference = sources.reference(*question.states)
+    asked = asked_with(station.settings, question.values)
+    states = _states(station, question.values)
+    if not question.columns:
+        raise InputError("No column has a model.", "Open one in the first station, or choose one above.")
     waiting = _Waiting()
-    yield {station.running: _Running(waiting)}
-    path: Path | None = None
-    for step in sources.prepare(*question.states):
+    running = _Running(waiting)
+    yield {station.running: running}
+    models = sources.models(*states)
+    conversation = question.conversation
+    served: dict[str, Served] = {}
+    for step in _prepared(models, conversation, question.columns, served):
+        conversation = step
+        if waiting.stopped and running.instead is not None:
+            yield ended(station, running.instead)
+            return
         if waiting.stopped:
             raise Cancelled(STOPPED_WAITING)
-        if isinstance(step, Path):
-            path = step
-            break
-        for side in question.sides:
-            conversation = conversation.heard(side, Status(step))
-        yield _columns(station, conversation, question.sides)
-    pair = _pair(sources, question, path)
-    # Before anything is loaded: how they will answer, and which file the reference is.
-    heading = heading_html("Reference", reference.name if reference else "", pair.paths["reference"])
-    yield {station.note: note_html(pair), station.sides["reference"].heading: heading}
-    messages = {side: conversation.messages(side, system) for side in question.sides}
-    stream = pair.stream(messages, sampler, thinking=thinking)
-    running = _Running(stream)
+        yield of_columns(station, conversation, question.columns)
+    columns = Columns(sources.pool, served)
+    # Before anything is loaded: how they will answer, and which file each of them is.
+    yield {station.note: note_html(columns), **models_shown(station, conversation, models, columns)}
+    requests = {}
+    for column in conversation.columns:
+        if (model := served.get(column.id)) is None:
+            continue
+        system = column.system if column.system.strip() else asked.system
+        messages = conversation.messages(column.id, system)
+        requests[column.id] = Request(messages, asked.sampler, asked.thinking, asked.probabilities)
+        size = model.key.stat().st_size if model.key.is_file() else 0
+        origin = Origin(models[column.model].name, model.name, size, system, asked.thinking, asked.sampler)
+        conversation = conversation.told(column.id, origin)
+    if restart:
+        for id in served:
+            columns.restart(id)
+    running.stream = columns.stream(requests)
     try:
-        yield {station.running: running}
-        silence = 0
-        while not stream.finished:
-            events = stream.collect(UPDATE_S * max(1.0, _longest(conversation) / SLOWER_FROM))
-            silence = 0 if events else silence + 1
-            for side, event in events:
-                conversation = conversation.heard(side, event)
-            if events:
-                yield _columns(station, conversation, sorted({side for side, _ in events}))
-            elif silence % HEARTBEAT == 0:
-                yield gr.skip()
-        if not running.cleared:
-            yield _ended(station, conversation)
-        if running.cleared:
-            yield _ended(station, Conversation())
+        for so_far, heard in _heard(running.stream, conversation, partial(_keep, sources, states)):
+            conversation = so_far
+            yield of_columns(station, conversation, heard) if heard else gr.skip()
+        if running.instead is None:
+            yield ended(station, conversation)
+        if running.instead is not None:  # also when that was asked for a moment ago
+            conversation = running.instead
+            yield ended(station, conversation)
     finally:
-        stream.stop()  # also when the tab was closed in the middle
+        running.stream.stop()  # also when the tab was closed in the middle
         running.over = True
+        _keep(sources, states, running.instead or conversation)
+
+
+def _prepared(
+    models: Mapping[str, ChatModel], conversation: Conversation, columns: Sequence[str], served: dict[str, Served]
+) -> Iterator[Conversation]:
+    """Get the models of `columns` ready, into `served`; the conversation each time something was heard of that.
+
+    A model that cannot be had is the error of its columns.
+    """
+    waiting: dict[str, list[str]] = {}
+    for id in columns:
+        column = conversation.column(id)
+        waiting.setdefault(column.model if column else "", []).append(id)
+    for key, ids in waiting.items():
+        try:
+            if key not in models:
+                raise InputError(f"{key} is no longer there.", "Choose another model, or build it again.")
+            for step in models[key].prepare():
+                if isinstance(step, str):
+                    for id in ids:
+                        conversation = conversation.heard(id, Status(step))
+                    yield conversation
+                else:
+                    served |= dict.fromkeys(ids, step)
+        except Cancelled:
+            raise
+        except EspalierError as error:
+            for id in ids:
+                conversation = conversation.heard(id, error)
+            yield conversation
+
+
+def _heard(
+    stream: ColumnsStream, conversation: Conversation, keep: Callable[[Conversation], None]
+) -> Iterator[tuple[Conversation, list[str]]]:
+    """(conversation, columns in which something happened) until all answers are over; now and then without news."""
+    silence, kept_at = 0, 0.0
+    while not stream.finished:
+        events = stream.collect(UPDATE_S * max(1.0, _longest(conversation) / SLOWER_FROM))
+        silence = 0 if events else silence + 1
+        for column, event in events:
+            conversation = conversation.heard(column, event)
+        if time.monotonic() - kept_at > KEEP_S:
+            keep(conversation)
+            kept_at = time.monotonic()
+        if events or silence % HEARTBEAT == 0:
+            yield conversation, sorted({column for column, _ in events})
 
 
 def _longest(conversation: Conversation) -> int:
-    """Characters of the longer of the answers that are coming."""
-    answers = [conversation.answer(side) for side in SIDES]
-    return max(len(answer.text) + len(answer.reasoning) if answer else 0 for answer in answers)
+    """Characters of the longest of the answers that are coming."""
+    answers = conversation.turns[-1].answers.values() if conversation.turns else ()
+    return max((len(answer.text) + len(answer.reasoning) for answer in answers), default=0)
 
 
-def _pair(sources: ChatSources, question: _Question, reference: Path | None) -> Pair:
-    """The models that a question is for; raises what `sources` raise."""
-    candidates = sources.candidates(*question.states)
-    if question.candidate and question.candidate not in candidates:
-        raise InputError(f"{question.candidate} is no longer there.", "Choose another candidate, or build it again.")
-    return Pair(sources.pool, reference, candidates[question.candidate] if question.candidate else None)
+def _keep(sources: ChatSources, states: Sequence[Any], conversation: Conversation) -> None:
+    sources.keep(conversation.cut_off(), *states)
 
 
-def note_html(pair: Pair) -> str:
-    """How the two will answer: at the same time or in turn."""
-    try:
-        fit = pair.fit()
-    except EspalierError:
-        return ""  # the side whose file is wrong says so when it is asked
-    return f"<p class='quiet chat-fit'>{escape(fit.reason)}</p>" if fit.together else notice(fit.reason, kind="warning")
+def _kept(sources: ChatSources, station: ChatStation, values: Values) -> Any:
+    """The conversation with what stands in the columns now, remembered; while answers come, they are anyway."""
+    if values[station.running] is not None:
+        return gr.skip()
+    conversation = now(station, values)
+    _keep(sources, _states(station, values), conversation)
+    return conversation
 
 
-def _columns(station: ChatStation, conversation: Conversation, sides: Sequence[Side]) -> Updates:
-    """The columns of `sides` as they stand."""
-    updates: Updates = {station.conversation: conversation}
-    for side in sides:
-        parts, answer = station.sides[side], conversation.answer(side)
-        updates[parts.chat] = chat_messages(conversation, side)
-        updates[parts.stats] = stats_html(answer)
-        if problem := problem_html(answer):
-            updates[parts.problem] = gr.HTML(problem, visible=True)
-    return updates
-
-
-def _begun(station: ChatStation, conversation: Conversation, sides: Sequence[Side]) -> Updates:
-    """A question was asked: its columns, without the problems of the last one, and what can be pressed."""
-    updates = _columns(station, conversation, sides) | _buttons(station, busy=True)
-    updates[station.problem] = gr.HTML(visible=False)
-    for parts in station.sides.values():
-        updates[parts.restart] = gr.Button(visible=False)
-    for side in sides:
-        updates[station.sides[side].problem] = gr.HTML(visible=False)
-    return updates
-
-
-def _ended(station: ChatStation, conversation: Conversation) -> Updates:
-    """Nothing more comes: both columns, and what can be pressed."""
-    updates = _columns(station, conversation, SIDES) | _buttons(station, busy=False)
-    for side, parts in station.sides.items():
-        answer = conversation.answer(side)
-        updates[parts.restart] = gr.Button(visible=answer is not None and answer.can_restart)
-        if answer is None or answer.error is None:
-            updates[parts.problem] = gr.HTML(visible=False)
-    return {**updates, station.running: None}
-
-
-def _refused(station: ChatStation, question: _Question, error: EspalierError) -> Updates:
-    """The question could not be asked."""
-    return {**_ended(station, question.before), station.problem: gr.HTML(failure(error), visible=True)}
-
-
-def _buttons(station: ChatStation, *, busy: bool) -> Updates:
-    return {station.send: gr.Button(interactive=not busy), station.stop: gr.Button(interactive=busy)}
-
-
-def _stop(running: _Running | None) -> None:
+def _stop(running: _Running | None, column: str | None = None) -> None:
     if running is not None:
-        running.stream.stop()
+        running.stream.stop(column)
 
 
-def _clear(station: ChatStation, running: _Running | None) -> Updates:
-    """An empty chat, whatever was going on; while answers come, the handler that shows them has the last word."""
-    if running is not None and running.clear():
-        return {station.problem: gr.HTML(visible=False)}
-    return {**_ended(station, Conversation()), station.problem: gr.HTML(visible=False)}
+def _shown_instead(sources: ChatSources, station: ChatStation, values: Values, conversation: Conversation) -> Updates:
+    """Another conversation; while answers come, the handler that shows them has the last word."""
+    running = values[station.running]
+    if running is not None and running.give_way(conversation):
+        return columns_shown(station, conversation)
+    _keep(sources, _states(station, values), conversation)
+    return {**ended(station, conversation), **columns_shown(station, conversation)}
 
 
-def _refreshed(
-    sources: ChatSources,
-    station: ChatStation,
-    chosen: str | None,
-    known_reference: str,
-    running: _Running | None,
-    *states: Any,
-) -> Updates:
-    """The models there are now; a choice that is still possible stays, and the chat with it."""
+def _clear(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
+    """An empty chat with the same columns, whatever was going on."""
+    empty = replace(now(station, values), turns=())
+    return {**_shown_instead(sources, station, values, empty), station.problem: gr.HTML(visible=False)}
+
+
+def _changed(sources: ChatSources, station: ChatStation, values: Values, conversation: Conversation) -> Updates:
+    """The page with other columns."""
+    updates = _shown_instead(sources, station, values, conversation)
     try:
-        reference, candidates = sources.reference(*states), sources.candidates(*states)
+        return {**updates, **settled(station, conversation, sources, _states(station, values))}
+    except EspalierError as error:
+        return {**updates, station.problem: gr.HTML(failure(error), visible=True)}
+
+
+def _add(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
+    """One more column, with a model that none has yet."""
+    conversation = now(station, values)
+    try:
+        conversation = with_a_column(conversation, list(sources.models(*_states(station, values))))
     except EspalierError as error:
         return {station.problem: gr.HTML(failure(error), visible=True)}
-    name = reference.name if reference else ""
-    candidate = chosen if chosen in candidates else next(iter(candidates), None)
-    path = candidates[candidate] if candidate else None
-    left, right = station.sides["reference"], station.sides["candidate"]
-    updates = _clear(station, running) if name != known_reference else {}
-    return {
-        **updates,
-        station.known_reference: name,
-        station.candidate: gr.Dropdown(list(candidates), value=candidate),
-        station.note: note_html(Pair(sources.pool, reference.path if reference else None, path)),
-        left.heading: heading_html("Reference", name, reference.path if reference else None),
-        right.heading: heading_html("Candidate", candidate or "", path),
-        right.chat: gr.Chatbot(placeholder=ANSWERS_HERE if candidate else NO_CANDIDATE),
-        left.chat: gr.Chatbot(placeholder=ANSWERS_HERE if reference else NO_REFERENCE),
-    }
+    return _changed(sources, station, values, conversation)
+
+
+def _remove(sources: ChatSources, station: ChatStation, column: str, values: Values) -> Updates:
+    """Without `column` and what it said."""
+    conversation = now(station, values).without(column)
+    left = tuple(one for one in conversation.columns if one.id != column)
+    return _changed(sources, station, values, replace(conversation, columns=left))
+
+
+def _another_model(sources: ChatSources, station: ChatStation, column: str, values: Values) -> Updates:
+    """Another model in `column`: what the one before said there is gone."""
+    conversation = now(station, values)
+    before, after = values[station.conversation].column(column), conversation.column(column)
+    if before is None or after is None or before.model == after.model:
+        return {station.problem: gr.skip()}  # gradio also tells when a list was opened and closed again
+    return _changed(sources, station, values, conversation.without(column))
+
+
+def _sampler(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
+    """The values of the way to sample that was chosen."""
+    settings = station.settings
+    family = sources.family(*_states(station, values))
+    updates = sampled(settings, values[settings.how], family, bool(values[settings.thinking]))
+    return updates or {station.problem: gr.skip()}
+
+
+def _file(written: Callable[[Conversation], str], ending: str, conversation: Conversation) -> str:
+    """Name and content of a file; empty where nothing was said."""
+    return f"conversation.{ending}\n{written(conversation)}" if conversation.turns else ""
+
+
+def _refreshed(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
+    """The models there are now; a choice that is still possible stays, and the chat with it."""
+    states = _states(station, values)
+    try:
+        return _fresh(sources, station, values, states)
+    except EspalierError as error:
+        return {station.problem: gr.HTML(failure(error), visible=True)}
+
+
+def _fresh(sources: ChatSources, station: ChatStation, values: Values, states: Sequence[Any]) -> Updates:
+    models = sources.models(*states)
+    known = known_of(models)
+    before = values[station.known]
+    conversation = values[station.conversation]  # the browser may not show it yet
+    updates: Updates = {station.known: known}
+    if before is None or before[0] != known[0]:  # another reference: what was said to it is another conversation
+        conversation = sources.kept(*states) or Conversation(columns=first_columns(models))
+        updates |= _shown_instead(sources, station, values, conversation)
+    elif not conversation.turns:
+        conversation = newest_chosen(conversation, before[1], known[1])
+        updates[station.conversation] = conversation
+    return {**updates, **settled(station, conversation, sources, states)}

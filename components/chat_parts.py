@@ -9,70 +9,78 @@ from typing import Any
 
 import gradio as gr
 
-from components.chat_view import NO_CANDIDATE, NO_REFERENCE, heading_html, stats_html
+from components.chat_settings import Settings, laid_out_settings
+from components.chat_view import LATEX, heading_html, stats_html
 from components.markup import station_head
-from studio.serve.conversation import Conversation
-from studio.serve.pair import Side
+from components.theme import script
+from studio.families import Family
+from studio.serve.columns import MOST_COLUMNS
+from studio.serve.conversation import Column, Conversation
 from studio.serve.pool import ServerPool
+from studio.serve.served import Served
 
 _LEAD = (
-    "Ask the reference and what you built the same question. Both get the same sampler and seed, so that a difference "
-    "between the answers comes from the pruning."
+    "Ask the reference and what you built the same question, up to four side by side. All get the same sampler and "
+    "seed, so that a difference between the answers comes from the pruning."
 )
 
+IDS = "ABCD"[:MOST_COLUMNS]
+"""Ids of the columns, which is also what the page calls them."""
+REFERENCE = "@reference"
+"""Key of the reference among the models; no file can be called so."""
+
 Updates = dict[Any, Any]
+Values = Mapping[Any, Any]
+"""What a handler is given: component → value."""
 
 
 @dataclass(frozen=True)
 class ChatModel:
-    """A model that can be talked to. `path` is its GGUF; None while that has yet to be made."""
+    """A model that a column can talk to."""
 
     name: str
+    role: str
+    """"Reference", "Candidate" …"""
     path: Path | None
+    """Its file, where that is known without any work."""
+    prepare: Callable[[], Iterator[str | Served]]
+    """What happens until it can be served, in words, and last the model; raises `EspalierError`."""
 
 
 @dataclass(frozen=True)
 class ChatSources:
-    """Where the station gets its models: callables, given the values of `states`, that may raise `EspalierError`."""
+    """Where the station gets its models and keeps what was said: callables, given the values of `states`, that may
+    raise `EspalierError`."""
 
     pool: ServerPool
-    reference: Callable[..., ChatModel | None]
-    """The reference that is open."""
-    prepare: Callable[..., Iterator[str | Path]]
-    """What happens until the reference's GGUF is there, in words, and last its path."""
-    candidates: Callable[..., Mapping[str, Path]]
-    """What was built: name → GGUF, the newest first."""
+    models: Callable[..., Mapping[str, ChatModel]]
+    """All that can be talked to by their keys: the reference (`REFERENCE`) if one is open, then what was built, the
+    newest first."""
     examples: Mapping[str, Sequence[str]]
     """Questions for each class."""
+    family: Callable[..., Family | None]
+    """The architecture of the reference."""
+    kept: Callable[..., Conversation | None]
+    """What was said to this reference before, by the same person."""
+    keep: Callable[..., None]
+    """Called with a conversation and the states: remembers it."""
     states: Sequence[gr.State] = ()
 
 
 @dataclass(frozen=True)
-class SideParts:
+class ColumnParts:
     """One column."""
 
+    group: gr.Column
+    model: gr.Dropdown
     heading: gr.HTML
     chat: gr.Chatbot
     stats: gr.HTML
     problem: gr.HTML
+    stop: gr.Button
     restart: gr.Button
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How is asked; the order of the fields is the order in which handlers receive them."""
-
+    remove: gr.Button
     system: gr.Textbox
-    thinking: gr.Checkbox
-    temperature: gr.Slider
-    top_p: gr.Slider
-    top_k: gr.Number
-    seed: gr.Number
-    max_tokens: gr.Slider
-
-    @property
-    def inputs(self) -> list[Any]:
-        return list(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -80,53 +88,65 @@ class ChatStation:
     """The station's parts, and how the rest of the page keeps it up to date.
 
     When the page opens, after a build, and when another model is opened:
-    `event(station.refresh, station.refresh_inputs, station.refresh_outputs)`. It keeps the chosen candidate while there
-    is one, and clears the chat for another reference.
+    `event(station.refresh, station.inputs, station.changing)`. It keeps what was chosen while that is possible, and
+    brings back what was said to another reference.
     """
 
     conversation: gr.State
     running: gr.State
-    known_reference: gr.State
-    candidate: gr.Dropdown
+    known: gr.State
+    """(name of the reference, keys of all models) as of the last refresh; None before the first."""
     note: gr.HTML
     problem: gr.HTML
-    sides: Mapping[Side, SideParts]
+    columns: Mapping[str, ColumnParts]
     prompt: gr.Textbox
     send: gr.Button
     stop: gr.Button
+    same: gr.Button
+    other: gr.Button
     clear: gr.Button
+    add: gr.Button
     chips: Mapping[str, gr.Button]
+    parting: gr.HTML
+    save_json: gr.Button
+    save_markdown: gr.Button
+    saved: gr.Textbox
     settings: Settings
-    refresh: Callable[..., Updates]
-    refresh_inputs: list[Any]
+    states: Sequence[gr.State]
+    refresh: Callable[[Values], Updates]
 
     @property
-    def refresh_outputs(self) -> list[Any]:
-        headings = [parts.heading for parts in self.sides.values()]
-        return [self.candidate, self.note, self.known_reference, *headings, *self.changing]
+    def inputs(self) -> set[Any]:
+        """What every handler of the station is given."""
+        chosen = [part for parts in self.columns.values() for part in (parts.model, parts.system)]
+        own = [self.conversation, self.running, self.known, self.prompt]
+        return {*own, *chosen, *self.settings.inputs, *self.states}
 
     @property
     def changing(self) -> list[Any]:
-        """What changes while answers come."""
-        columns = [part for parts in self.sides.values() for part in vars(parts).values()]
-        return [self.conversation, self.running, self.problem, self.note, self.prompt, self.send, self.stop, *columns]
+        """What handlers of the station change."""
+        columns = [part for parts in self.columns.values() for part in vars(parts).values()]
+        buttons = [self.send, self.stop, self.same, self.other, self.add]
+        own = [self.conversation, self.running, self.known, self.problem, self.note, self.prompt, self.parting]
+        return [*own, *buttons, *columns, *self.settings.inputs]
 
 
-def laid_out(sources: ChatSources, refresh: Callable[..., Updates]) -> ChatStation:
-    """Lay the station out, inside a `gr.Blocks`; `refresh` gets the station and the values of `refresh_inputs`."""
+def first_columns(models: Mapping[str, ChatModel]) -> tuple[Column, ...]:
+    """The reference and the newest of what was built, or as much as there is."""
+    keys = [*models, "", ""]
+    return Column(IDS[0], keys[0]), Column(IDS[1], keys[1])
+
+
+def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Updates]) -> ChatStation:
+    """Lay the station out, inside a `gr.Blocks`; `refresh` gets the station and the values of its inputs."""
     with gr.Column(elem_id="talk", elem_classes="station"):
-        gr.HTML(station_head(5, "Talk to both", _LEAD))
-        with gr.Row(elem_classes="halves"):
-            candidate = gr.Dropdown([], label="Candidate", elem_id="candidate", min_width=300)
-            note = gr.HTML(elem_id="chat-note", min_width=300)
+        gr.HTML(station_head(5, "Talk to it", _LEAD))
+        note = gr.HTML(elem_id="chat-note")
         problem = gr.HTML(visible=False)
-        with gr.Row(elem_classes="halves chat-columns"):
-            sides: dict[Side, SideParts] = {
-                "reference": _column("reference", "Reference", NO_REFERENCE),
-                "candidate": _column("candidate", "Candidate", NO_CANDIDATE),
-            }
+        with gr.Row(elem_classes="chat-columns"):
+            columns = {id: _column(id) for id in IDS}
         prompt = gr.Textbox(
-            label="Your question, to both",
+            label="Your question, to all columns",
             placeholder="Ask something, or choose an example",
             max_lines=8,
             elem_id="prompt",
@@ -135,69 +155,83 @@ def laid_out(sources: ChatSources, refresh: Callable[..., Updates]) -> ChatStati
             chips = {klass: gr.Button(klass.capitalize(), size="sm", min_width=60) for klass in sources.examples}
         with gr.Row(elem_classes="chat-buttons"):
             send = gr.Button("Send", variant="primary", min_width=90, elem_id="send")
-            stop = gr.Button("Stop", variant="stop", interactive=False, min_width=90, elem_id="stop")
+            stop = gr.Button("Stop all", variant="stop", interactive=False, min_width=90, elem_id="stop")
+            same = gr.Button("Ask again, same seed", min_width=90, elem_id="again-same")
+            other = gr.Button("Ask again, next seed", min_width=90, elem_id="again-other")
+            add = gr.Button("Add a column", min_width=90, elem_id="add-column")
             clear = gr.Button("Clear", min_width=90, elem_id="clear")
-        settings = _settings()
-    known_reference, running = gr.State(""), gr.State(None)
+        parting = gr.HTML(elem_id="parting", apply_default_css=False, js_on_load=script("parting.js"))
+        settings = laid_out_settings()
+        with gr.Row(elem_classes="chat-buttons"):
+            save_json = gr.Button("Save as JSON", size="sm", min_width=60, elem_id="save-json")
+            save_markdown = gr.Button("Save as Markdown", size="sm", min_width=60, elem_id="save-markdown")
+        saved = gr.Textbox(visible="hidden", elem_id="chat-saved")
     station = ChatStation(
-        conversation=gr.State(Conversation()),
-        running=running,
-        known_reference=known_reference,
-        candidate=candidate,
+        conversation=gr.State(Conversation(columns=first_columns({}))),
+        running=gr.State(None),
+        known=gr.State(None),
         note=note,
         problem=problem,
-        sides=sides,
+        columns=columns,
         prompt=prompt,
         send=send,
         stop=stop,
+        same=same,
+        other=other,
         clear=clear,
+        add=add,
         chips=chips,
+        parting=parting,
+        save_json=save_json,
+        save_markdown=save_markdown,
+        saved=saved,
         settings=settings,
-        refresh=lambda *values: refresh(station, *values),
-        refresh_inputs=[candidate, known_reference, running, *sources.states],
+        states=sources.states,
+        refresh=lambda values: refresh(station, values),
     )
     return station
 
 
-def _column(side: Side, role: str, empty: str) -> SideParts:
-    with gr.Column(min_width=300):
-        return SideParts(
-            heading=gr.HTML(heading_html(role, "", None)),
-            chat=gr.Chatbot(
-                label=f"{role}'s answers",
-                show_label=False,
-                placeholder=empty,
-                height=420,
-                buttons=["copy"],
-                feedback_options=None,
-                elem_id=f"chat-{side}",
-            ),
-            stats=gr.HTML(stats_html(None), elem_id=f"stats-{side}"),
-            problem=gr.HTML(visible=False),
-            restart=gr.Button(f"Restart the {side}", size="sm", visible=False, elem_id=f"restart-{side}"),
+def _column(id: str) -> ColumnParts:
+    with gr.Column(min_width=240, visible=id in IDS[:2], elem_id=f"column-{id}", elem_classes="chat-column") as group:
+        model = gr.Dropdown([], label=id, elem_id=f"model-{id}", min_width=160)
+        heading = gr.HTML(heading_html("", None))
+        chat = gr.Chatbot(
+            label=f"Answers of {id}",
+            show_label=False,
+            height=420,
+            buttons=["copy"],
+            editable="user",
+            feedback_options=None,
+            latex_delimiters=LATEX,
+            elem_id=f"chat-{id}",
+            elem_classes="chat-answers",
         )
-
-
-def _settings() -> Settings:
-    """Greedy by default: the likeliest token each time is what two models can best be compared by."""
-    with gr.Accordion("Settings of the answers", open=False, elem_id="chat-settings"):
-        system = gr.Textbox(label="System prompt", lines=2, max_lines=6)
-        thinking = gr.Checkbox(False, label="Think before answering", info="Shown folded, apart from the answer.")
-        with gr.Row(elem_classes="halves"):
-            temperature = gr.Slider(
-                0,
-                2,
-                0.0,
-                step=0.05,
-                label="Temperature",
-                info="0: always the likeliest token. Gemma's own: 1.0",
-                min_width=240,
+        with gr.Row(elem_classes="chat-line"):
+            stats = gr.HTML(stats_html(None), elem_id=f"stats-{id}")
+            stop = gr.Button("Stop", size="sm", visible=False, min_width=50, elem_id=f"stop-{id}")
+            remove = gr.Button("Remove", size="sm", min_width=50, elem_id=f"remove-{id}")
+        problem = gr.HTML(visible=False, elem_id=f"problem-{id}")
+        restart = gr.Button(f"Restart {id}", size="sm", visible=False, elem_id=f"restart-{id}")
+        with gr.Accordion("Its own system prompt", open=False, elem_classes="chat-own"):
+            system = gr.Textbox(
+                show_label=False,
+                container=False,
+                label=f"System prompt of {id}",
+                placeholder="Empty: the one for all, in the settings",
+                lines=2,
+                max_lines=6,
+                elem_id=f"system-{id}",
             )
-            top_p = gr.Slider(0.05, 1, 0.95, step=0.01, label="Top-p", min_width=240)
-            top_k = gr.Number(64, label="Top-k", precision=0, minimum=0, min_width=120)
-        with gr.Row(elem_classes="halves"):
-            max_tokens = gr.Slider(
-                16, 4096, 512, step=16, label="Most tokens", info="Thought and answer.", min_width=240
-            )
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=120)
-    return Settings(system, thinking, temperature, top_p, top_k, seed, max_tokens)
+    return ColumnParts(
+        group=group,
+        model=model,
+        heading=heading,
+        chat=chat,
+        stats=stats,
+        problem=problem,
+        stop=stop,
+        restart=restart,
+        remove=remove,
+        system=system,
+    )

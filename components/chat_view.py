@@ -2,42 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from components.markup import failure, size_text
-from studio.errors import ProcessError
+from components.markup import failure, notice, size_text
+from studio.errors import EspalierError, InputError, ProcessError
+from studio.serve.columns import Columns
 from studio.serve.conversation import Answer, Conversation
-from studio.serve.pair import Side
 
-NO_CANDIDATE = "**No candidate yet.** Build a pruned model in step 4, and it answers here beside the reference."
+NO_MODEL = "**Nothing to talk to here yet.** Choose a model above, or build one in step 4."
 ANSWERS_HERE = "Its answers appear here."
 NO_REFERENCE = "**No reference yet.** Open a model in step 1."
 STOPPED_WAITING = "Stopped waiting for the reference; its conversion goes on in the list of jobs."
 
+LATEX: list[dict[str, str | bool]] = [
+    {"left": "$$", "right": "$$", "display": True},
+    {"left": "\\[", "right": "\\]", "display": True},
+    {"left": "\\(", "right": "\\)", "display": False},
+]
+"""How models mark formulas; those between single dollars become one of these, see `with_formulas`."""
 
-def chat_messages(conversation: Conversation, side: Side) -> list[dict[str, Any]]:
-    """One side of a conversation, as messages of a gradio chatbot; thoughts come folded, before their answers."""
-    messages: list[dict[str, Any]] = []
-    for turn in conversation.turns:
-        answer = turn.answer(side)
+_CODE_OR_FORMULA = re.compile(
+    r"(?P<code>```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|(?P<ticks>`+)[^`].*?(?P=ticks))"
+    r"|(?<![\\$])\$(?![\s$])(?P<formula>[^$\n]*?(?<![\s\\]))\$(?![\d$])",
+    re.DOTALL,
+)
+
+
+def with_formulas(text: str) -> str:
+    """Markdown with `$x$` as `\\(x\\)`, but for code, and for prices: as in pandoc, the first dollar has no space after
+    it, the second none before it and no digit after it."""
+
+    def marked(found: re.Match[str]) -> str:
+        return found[0] if found["code"] else f"\\({found['formula']}\\)"
+
+    return _CODE_OR_FORMULA.sub(marked, text)
+
+
+def chat_messages(conversation: Conversation, column: str) -> list[dict[str, Any]]:
+    """One column of a conversation, as messages of a gradio chatbot; thoughts come folded, before their answers."""
+    return [message for _, message in _numbered(conversation, column)]
+
+
+def turn_of_message(conversation: Conversation, column: str, message: int) -> int:
+    """Number of the turn that message number `message` of `chat_messages` belongs to; `InputError` for none."""
+    turns = [turn for turn, _ in _numbered(conversation, column)]
+    if not 0 <= message < len(turns):
+        raise InputError("That question is no longer there.", "Reload the page.")
+    return turns[message]
+
+
+def _numbered(conversation: Conversation, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number of the turn, message)."""
+    for number, turn in enumerate(conversation.turns):
+        answer = turn.answers.get(column)
         if answer is None:
             continue
-        messages.append({"role": "user", "content": turn.prompt})
+        yield number, {"role": "user", "content": _text(turn.prompt)}
         if answer.reasoning:
-            messages.append({"role": "assistant", "content": answer.reasoning, "metadata": _thought(answer)})
+            thought = {
+                "role": "assistant",
+                "content": _text(with_formulas(answer.reasoning)),
+                "metadata": _thought(answer),
+            }
+            yield number, thought
         if answer.text:
-            messages.append({"role": "assistant", "content": answer.text})
-    return messages
+            yield number, {"role": "assistant", "content": _text(with_formulas(answer.text))}
+
+
+def _text(text: str) -> list[dict[str, str]]:
+    """Text as it is; gradio would take the indentation from a plain string."""
+    return [{"type": "text", "text": text}]
 
 
 def _thought(answer: Answer) -> dict[str, str]:
     """Metadata of the message with the thought: gradio folds it when it is done, with an answer to follow."""
+    count = answer.thought_tokens
+    title = f"Thought, {count} token{'s' if count != 1 else ''}" if count else "Thought"
     if answer.text:
-        return {"title": "Thought", "status": "done"}
-    return {"title": "Thought"} if answer.over else {"title": "Thought", "status": "pending"}
+        return {"title": title, "status": "done"}
+    return {"title": title} if answer.over else {"title": title, "status": "pending"}
 
 
 def stats_text(answer: Answer | None) -> str:
@@ -72,13 +119,22 @@ def problem_html(answer: Answer | None) -> str:
     return failure(answer.error) + (f"<pre class='log' tabindex='0'><code>{escape(log)}</code></pre>" if log else "")
 
 
-def heading_html(role: str, name: str, path: Path | None) -> str:
-    """Who answers in a column: role, name and size."""
+def heading_html(role: str, path: Path | None) -> str:
+    """What answers in a column: its role and size."""
     size = f" · {size_text(path.stat().st_size)}" if path is not None and path.exists() else ""
-    return f"<h3 class='chat-heading'>{escape(role)} <small>{escape(name)}{size}</small></h3>"
+    return f"<p class='chat-heading quiet'>{escape(role)}{size}&nbsp;</p>"
 
 
 def next_example(examples: Sequence[str], current: str) -> str:
     """The example after `current`, so that pressing a chip again shows another one."""
     following = examples.index(current) + 1 if current in examples else 0
     return examples[following % len(examples)]
+
+
+def note_html(columns: Columns) -> str:
+    """How the models will answer: at the same time or in turn."""
+    try:
+        fit = columns.fit()
+    except EspalierError:
+        return ""  # the column whose file is wrong says so when it is asked
+    return f"<p class='quiet chat-fit'>{escape(fit.reason)}</p>" if fit.together else notice(fit.reason, kind="warning")

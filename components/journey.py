@@ -32,7 +32,6 @@ from components.why import shown_cell, wire_why
 from components.work import wire_map, wire_shelf, wire_steps
 from studio.errors import EspalierError
 from studio.quantize.fit import this_gpu
-from studio.serve.conversation import Conversation
 from studio.shelf import Shelf
 
 Updates = dict[Any, Any]
@@ -121,28 +120,19 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     )
     aimed = wire_build(page, studio, stations.state, stations.build)
     _wire(studio, stations, aimed)
-    _wire_opening(studio, stations, page)
+    opened_page = _wire_opening(studio, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
     opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
     wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
-    _keep_talk_fresh(page, talk, stations)
+    _keep_talk_fresh(opened_page, talk, stations)
 
 
-def _keep_talk_fresh(page: gr.Blocks, talk: ChatStation, stations: Stations) -> None:
-    """The chat knows its models when the page opens, after a job, and when another reference is opened.
-
-    What was just built is chosen to talk to, unless a conversation is under way.
-    """
+def _keep_talk_fresh(opened_page: Any, talk: ChatStation, stations: Stations) -> None:
+    """The chat knows its models once the page has opened for its user, after a job, and for another reference."""
     settings: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    opened = [page.load, stations.load.reference.change]
-    gr.on(opened, talk.refresh, talk.refresh_inputs, talk.refresh_outputs, **settings)
-
-    def on_finished(conversation: Conversation, candidate: str | None, *others: Any) -> Updates:
-        return talk.refresh(candidate if conversation.turns else None, *others)
-
-    inputs = [talk.conversation, *talk.refresh_inputs]
-    stations.build.finished.change(on_finished, inputs, talk.refresh_outputs, **settings)
+    for event in (opened_page.then, stations.load.reference.change, stations.build.finished.change):
+        event(talk.refresh, talk.inputs, talk.changing, **settings)
 
 
 def map_text(opened: Opened) -> str:
@@ -328,8 +318,11 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
     load.upload.upload(on_upload, [state, load.upload, load.add], stations.everything, **slow)
 
 
-def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
-    """What happens when a browser opens the page, and when a job has put something into the workspace."""
+def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> Any:
+    """What happens when a browser opens the page, and when a job has put something into the workspace.
+
+    Returns the event after which the state is that of the browser's user.
+    """
     library, state, load, choose = studio.library, stations.state, stations.load, stations.choose
 
     def on_open(now: StudioState, request: gr.Request) -> Updates:
@@ -359,3 +352,4 @@ def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> None:
     opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved, choose.counts.room], **_LIVE)
     opened.then(on_page, state, lists, **_LIVE).then(None, js=_WITHOUT_LINK)
     stations.build.finished.change(on_page, state, lists, **_LIVE)
+    return opened

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import gradio as gr
 
-from components.chat import ChatModel, ChatSources
+from components.chat_parts import REFERENCE, ChatModel, ChatSources
+from components.kept_conversations import KeptConversations
 from components.library import Studio
 from components.state import StudioState
 from studio.checkpoints.convert import cached_path
 from studio.contributions.prompts import read_prompts
-from studio.errors import EspalierError, InputError, ProcessError
+from studio.errors import EspalierError, ProcessError
+from studio.families import Family, family_named
 from studio.jobs import runner
 from studio.jobs.store import JobStore
 from studio.jobs.task import ASSETS
 from studio.publish import manifest
 from studio.publish.manifest import Manifest
+from studio.serve.conversation import Conversation
 from studio.serve.pool import ServerPool
+from studio.serve.served import GgufModel, Served
 
 EXAMPLES = ASSETS / "demo-heldout.jsonl"
 """Questions that the demo model was not trained on; any model can be asked them."""
@@ -38,31 +42,47 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
     """The models and examples of one tab."""
     library = studio.library
 
-    def reference(now: StudioState) -> ChatModel | None:
-        if not now.reference:
-            return None
-        opened = library.reference(now.reference)
-        return ChatModel(opened.name, opened.path if opened.kind == "gguf" else None)
+    kept = KeptConversations(library.workspace.sessions)
 
-    def prepare(now: StudioState) -> Iterator[str | Path]:
+    def models(now: StudioState) -> Mapping[str, ChatModel]:
         if not now.reference:
-            raise InputError("No reference is open.", "Open one in the first station.")
+            return {}
+        opened = library.reference(now.reference)
+        path = opened.path if opened.kind == "gguf" else None
+        found = {REFERENCE: ChatModel(opened.name, "Reference", path, partial(prepare, now))}
+        for name, file in built(library.workspace.artifacts, opened.name).items():
+            found[name] = ChatModel(name, "Candidate", file, partial(iter, [GgufModel(file)]))
+        return found
+
+    def prepare(now: StudioState) -> Iterator[str | Served]:
         opened = library.reference(now.reference)
         if opened.kind == "gguf":
-            yield opened.path
+            yield GgufModel(opened.path)
             return
         cache = library.workspace.cache
         digests = cache / "digests"
         if not (opened.hash_is_known(digests) and cached_path(opened.content_hash(cache=digests), cache).exists()):
             yield from _conversion(studio.store, now.reference)
-        yield cached_path(opened.content_hash(cache=digests), cache)
+        yield GgufModel(cached_path(opened.content_hash(cache=digests), cache))
 
-    def candidates(now: StudioState) -> Mapping[str, Path]:
-        name = library.reference(now.reference).name if now.reference else ""
-        return built(library.workspace.artifacts, name)
+    def family(now: StudioState) -> Family | None:
+        return family_named(library.reference(now.reference).shape.family) if now.reference else None
 
-    pool = ServerPool(library.workspace.cache / "chat")
-    return ChatSources(pool, reference, prepare, candidates, examples(), states=[state])
+    def what_was_said(now: StudioState) -> Conversation | None:
+        return kept.read(now.user, now.reference)
+
+    def keep(conversation: Conversation, now: StudioState) -> None:
+        kept.write(now.user, now.reference, conversation)
+
+    return ChatSources(
+        pool=ServerPool(library.workspace.cache / "chat"),
+        models=models,
+        examples=examples(),
+        family=family,
+        kept=what_was_said,
+        keep=keep,
+        states=[state],
+    )
 
 
 def _conversion(store: JobStore, reference: str) -> Iterator[str]:

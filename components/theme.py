@@ -154,9 +154,14 @@ def static_url(path: Path) -> str:
     return f"gradio_api/file={path}"
 
 
+POLICY = "img-src 'self' data: blob:; media-src 'self' data: blob:; object-src 'none'; form-action 'none'"
+"""What the page may load and send: gradio leaves pictures and forms in what a model says, which may name any place."""
+
+
 def head() -> str:
-    """Links to the style sheets. Not through gradio's `css`, which prefixes selectors, `:root` in media queries too."""
-    return "".join(f'<link rel="stylesheet" href="{static_url(sheet)}">' for sheet in STYLESHEETS)
+    """The content policy, and links to the style sheets: gradio's `css` would prefix selectors, also `:root`."""
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    return policy + "".join(f'<link rel="stylesheet" href="{static_url(sheet)}">' for sheet in STYLESHEETS)
 
 
 def script(name: str) -> str:

@@ -18,6 +18,8 @@ LIGHT_ROOMS = [
     "studio.quantize.plan",
     "studio.jobs.store",
     "studio.jobs.runner",
+    "studio.evaluate.virtual_server",
+    "studio.evaluate.search_run",
 ]
 
 
@@ -58,4 +60,9 @@ def test_a_page_that_others_can_reach_needs_a_login(monkeypatch: pytest.MonkeyPa
     with pytest.raises(InputError, match="no login"):
         app.credentials("0.0.0.0")
     monkeypatch.setenv("ESPALIER_AUTH", "me:secret:with:colons")
-    assert app.credentials("0.0.0.0") == ("me", "secret:with:colons")
+    assert app.credentials("0.0.0.0") == [("me", "secret:with:colons")]
+    monkeypatch.setenv("ESPALIER_AUTH", "me:one\nyou:two")
+    assert app.credentials("127.0.0.1") == [("me", "one"), ("you", "two")]
+    monkeypatch.setenv("ESPALIER_AUTH", "me:one\nyou")
+    with pytest.raises(InputError, match="USER:PASSWORD"):
+        app.credentials("127.0.0.1")

@@ -61,6 +61,7 @@ VERBS: dict[str, Verb] = {
     "ollama": (publish.ollama, "ollama ~/.espalier/artifacts/my-model-98e"),
     "publish": (publish.publish, "publish ~/.espalier/artifacts/my-model-98e --repo OWNER/my-model-98e --dry-run"),
     "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
+    "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),
     "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
 }
 JOB_VERBS: dict[str, Verb] = {

@@ -1,9 +1,9 @@
-"""The verb that talks to one model, or to two side by side."""
+"""The verb that talks to one model, or to several side by side."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,14 +14,15 @@ from studio.workspace import Workspace
 
 if TYPE_CHECKING:
     from studio.serve.conversation import Answer, Conversation
-    from studio.serve.pair import Side
 
 
 def chat(
     file: Annotated[Path, typer.Argument(help="A GGUF file.", metavar="FILE.gguf")],
     *,
     prompt: Annotated[str, typer.Option(help="What to ask.")],
-    against: Annotated[Path | None, typer.Option(help="A second GGUF file, asked the same.")] = None,
+    against: Annotated[
+        list[Path] | None, typer.Option(help="Another GGUF file, asked the same; up to three times.")
+    ] = None,
     system: Annotated[str, typer.Option(help="A system prompt.")] = "",
     max_tokens: Annotated[int, typer.Option(help="The longest answer, in tokens.")] = 512,
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 1.0,
@@ -32,59 +33,65 @@ def chat(
     context: Annotated[int, typer.Option(min=1, help="Tokens of prompt and answer together.")] = 4096,
     json: Json = False,
 ) -> None:
-    """Ask a model, or two the same.
+    """Ask a model, or up to four the same.
 
     Answers go to stdout, timing to stderr.
     """
+    from studio.errors import InputError
     from studio.serve.client import sampler_of
+    from studio.serve.columns import MOST_COLUMNS, Columns
     from studio.serve.conversation import Conversation
-    from studio.serve.pair import SIDES, Pair
     from studio.serve.pool import ServerPool
+    from studio.serve.served import GgufModel, Request
 
     sampler = sampler_of(max_tokens=max_tokens, temperature=temperature, seed=seed)
-    pool = ServerPool(Workspace.open().cache / "chat-logs", context=context)
-    pair = Pair(pool, against, file)
-    names: dict[Side, str] = {side: str(path) for side, path in pair.paths.items()}
+    files = [file, *(against or [])]
+    if len(files) > MOST_COLUMNS:
+        raise InputError(f"{len(files)} files are too many.", f"Ask up to {MOST_COLUMNS} side by side.")
     # The file that was named first is heard first.
-    sides: list[Side] = [side for side in reversed(SIDES) if side in names]
-    conversation = Conversation().asked(prompt, sides)
+    names = {str(number): str(path) for number, path in enumerate(files, 1)}
+    pool = ServerPool(Workspace.open().cache / "chat-logs", context=context)
+    columns = Columns(pool, {column: GgufModel(Path(name)) for column, name in names.items()})
+    conversation = Conversation().asked(prompt, names)
     try:
-        if not (fit := pair.fit()).together:
+        if not (fit := columns.fit()).together:
             note(fit.reason)
-        messages = {side: conversation.messages(side, system) for side in sides}
-        speaker = None if json else _Speaker(names, sides)
-        for side, event in pair.stream(messages, sampler, thinking=thinking):
-            conversation = conversation.heard(side, event)
+        requests = {
+            column: Request(conversation.messages(column, system), sampler, thinking=thinking) for column in names
+        }
+        speaker = None if json else _Speaker(names)
+        for column, event in columns.stream(requests):
+            conversation = conversation.heard(column, event)
             if speaker is not None:
                 speaker.catch_up(conversation)
     finally:
         pool.close()
-    answers = {side: answer for side in sides if (answer := conversation.answer(side)) is not None}
-    for side, answer in answers.items():
-        _tell_timing(names[side], answer)
+    answers = {column: answer for column in names if (answer := conversation.answer(column)) is not None}
+    for column, answer in answers.items():
+        _tell_timing(names[column], answer)
     if failed := [answer.error for answer in answers.values() if answer.error is not None]:
         raise failed[0]
     if json:
-        result(True, {"answers": [_fields(names[side], answer) for side, answer in answers.items()]}, "")
+        result(True, {"answers": [_fields(names[column], answer) for column, answer in answers.items()]}, "")
 
 
 class _Speaker:
     """Prints answers that come at the same time one after the other, each as it comes once its turn has come."""
 
-    def __init__(self, names: Mapping[Side, str], sides: Sequence[Side]) -> None:
+    def __init__(self, names: Mapping[str, str]) -> None:
         self._names = names
-        self._waiting = list(sides)
+        self._waiting = list(names)
         self._labelled = False
-        self._thought = self._spoken = 0  # characters of the current side
+        self._thought = self._spoken = 0  # characters of the current answer
 
     def catch_up(self, conversation: Conversation) -> None:
         """Print what is new in `conversation`."""
         while self._waiting:
-            side = self._waiting[0]
-            answer = conversation.answer(side)
+            column = self._waiting[0]
+            answer = conversation.answer(column)
             if answer is None:
                 return
-            self._say(self._names[side], answer)
+            self._say(self._names[column], answer)
             if not answer.over:
                 return
             if self._labelled:

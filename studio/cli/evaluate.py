@@ -12,11 +12,17 @@ from studio.cli.terminal import Json, Overwrite, note, progress_bar, result
 from studio.workspace import Workspace
 
 if TYPE_CHECKING:
+    from studio.evaluate.configuration import Configuration
     from studio.evaluate.results import Result
 
 Model = Annotated[Path, typer.Argument(help="A GGUF file, a safetensors folder, or demo.", metavar="MODEL")]
 PerCategory = Annotated[int, typer.Option(min=0, help="Questions of each category; 0 takes all.")]
 SubsetSeed = Annotated[int, typer.Option(help="Which questions of each category; the same seed, the same ones.")]
+Configured = Annotated[
+    str | None, typer.Option(help="For instance greedy; by default the official one of the reference's family.")
+]
+Thinking = Annotated[bool, typer.Option("--thinking", help="Let the models think first.")]
+Slots = Annotated[int, typer.Option(min=1, max=64, help="Questions that are answered at once.")]
 
 
 def evaluate(
@@ -26,11 +32,9 @@ def evaluate(
     against: Annotated[Path | None, typer.Option(help="A reference, which is asked the same.")] = None,
     per_category: PerCategory = 20,
     seed: SubsetSeed = 42,
-    configuration: Annotated[
-        str | None, typer.Option(help="For instance greedy; by default the official one of the reference's family.")
-    ] = None,
-    thinking: Annotated[bool, typer.Option("--thinking", help="Let the models think first.")] = False,
-    slots: Annotated[int, typer.Option(min=1, max=64, help="Questions that are answered at once.")] = 4,
+    configuration: Configured = None,
+    thinking: Thinking = False,
+    slots: Slots = 4,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
@@ -38,24 +42,15 @@ def evaluate(
 
     What was measured already is not measured again; interrupted and called again, it goes on where it was.
     """
-    from dataclasses import asdict
-
     from studio.demo.task import task_named
-    from studio.evaluate.configuration import configuration_for, configuration_named
-    from studio.evaluate.results_table import compare_results
-    from studio.evaluate.results_table import in_words as score_in_words
+    from studio.evaluate.results_table import in_words
     from studio.evaluate.runner import evaluate as measure
-    from studio.evaluate.statistics import in_words
 
     chosen, workspace = task_named(task).subset(per_category or None, seed), Workspace.open()
     with progress_bar() as progress:
         named = [path for path in (against, model) if path is not None]
         files = [as_gguf(path, progress) for path in named]
-        locked = (
-            configuration_named(configuration, thinking=thinking)
-            if configuration
-            else configuration_for(files[0], thinking=thinking)
-        )
+        locked = _locked(configuration, files[0], thinking)
         measured = [
             measure(
                 file,
@@ -69,14 +64,51 @@ def evaluate(
             )
             for path, file in zip(named, files, strict=True)
         ]
-    lines = [score_in_words(one) for one in measured]
-    fields: dict[str, Any] = {"model": _fields(measured[-1])}
-    if against is not None:
-        comparison = compare_results(measured[0], measured[-1])
-        lines.append(in_words(comparison))
-        fields |= {"against": _fields(measured[0]), "comparison": asdict(comparison), "says": lines[-1]}
     note(f"{chosen.name}: {len(chosen.questions)} questions, configuration {locked.name}")
-    result(json, fields, "\n".join(lines))
+    _tell(json, measured, [in_words(one) for one in measured])
+
+
+def harness(
+    model: Model,
+    *,
+    task: Annotated[str, typer.Option(help="A task as lm-evaluation-harness calls it.")],
+    against: Annotated[Path | None, typer.Option(help="A reference, which is asked the same.")] = None,
+    include: Annotated[Path | None, typer.Option(help="A folder with tasks of your own.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many questions.")] = None,
+    shots: Annotated[int | None, typer.Option(min=0, help="Examples before each question.")] = None,
+    configuration: Configured = None,
+    thinking: Thinking = False,
+    slots: Slots = 4,
+    json: Json = False,
+) -> None:
+    """Run a generative task of lm-evaluation-harness against a model.
+
+    The harness is optional: pip install "lm_eval[api]".
+    """
+    from studio.evaluate.harness import measure_with_harness
+    from studio.evaluate.results_table import in_words
+
+    workspace = Workspace.open()
+    with progress_bar() as progress:
+        named = [path for path in (against, model) if path is not None]
+        files = [as_gguf(path, progress) for path in named]
+        locked = _locked(configuration, files[0], thinking)
+        measured = [
+            measure_with_harness(
+                file,
+                task,
+                locked,
+                workspace,
+                include=include,
+                limit=limit,
+                shots=shots,
+                name=path.name,
+                slots=slots,
+                progress=progress,
+            )
+            for path, file in zip(named, files, strict=True)
+        ]
+    _tell(json, measured, [in_words(one) for one in measured])
 
 
 def results(
@@ -152,6 +184,32 @@ def convert_task(
 
     count = write_task(out, read_mmlu_pro(file), overwrite=overwrite)
     result(json, {"out": str(out), "format": format_, "questions": count}, f"{out}: {count} questions.")
+
+
+def _locked(name: str | None, reference: Path, thinking: bool) -> Configuration:
+    """The configuration that a person named, or the official one of the reference's family."""
+    from studio.evaluate.configuration import configuration_for, configuration_named
+
+    return configuration_named(name, thinking=thinking) if name else configuration_for(reference, thinking=thinking)
+
+
+def _tell(as_json: bool, measured: list[Result], lines: list[str]) -> None:
+    """What a model scored, and where there is a reference, the first of `measured`, how they compare."""
+    from dataclasses import asdict
+
+    from studio.evaluate.results import different_versions
+    from studio.evaluate.results_table import compare_results
+    from studio.evaluate.statistics import in_words
+
+    fields: dict[str, Any] = {"model": _fields(measured[-1])}
+    if len(measured) > 1:
+        comparison = compare_results(measured[0], measured[-1])
+        says = in_words(comparison)
+        fields |= {"against": _fields(measured[0]), "comparison": asdict(comparison), "says": says}
+        lines = [*lines, says]
+        if warning := different_versions(measured[0], measured[-1]):
+            note(warning)
+    result(as_json, fields, "\n".join(lines))
 
 
 def _fields(measured: Result) -> dict[str, Any]:

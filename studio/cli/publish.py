@@ -133,7 +133,8 @@ def ollama(
     ]
     lines = [line for name in written for line in (f"{folder / name}:", *(f"  {one}" for one in typed[name]))]
     remarks = dict.fromkeys(model.remark for model in written.values())
-    result(json, {"folder": str(folder), "files": files}, "\n".join([*lines, *remarks]) or "There is no GGUF file.")
+    nothing = "There is no GGUF file for Ollama; it loads no models that are split into parts."
+    result(json, {"folder": str(folder), "files": files}, "\n".join([*lines, *remarks]) or nothing)
 
 
 def card(

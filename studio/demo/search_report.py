@@ -1,6 +1,6 @@
 """What searching for a recipe gains on the demo model: the table in its card.
 
-    python -m studio.demo.search_report --budget 600
+    python -m studio.demo.search_report
 
 A search goes by freshly generated held-out exercises. Its best recipes and the fixed ways to choose experts, with 25
 and 50 % dropped, are then measured on the held-out exercises that come with the model, none of which the search has
@@ -107,9 +107,9 @@ def table(examiner: Examiner, finalists: Sequence[Finalist]) -> str:
 
 
 def main(
-    budget: Annotated[float, typer.Option(min=1, help="seconds for the search")] = 600.0,
+    budget: Annotated[float, typer.Option(min=1, help="seconds for the search")] = 900.0,
     contributions_path: Annotated[Path, typer.Option("--contributions")] = ASSETS / "demo-contributions.safetensors",
-    per_class: Annotated[int, typer.Option(min=1, help="exercises of each class to answer at the end")] = 100,
+    per_class: Annotated[int, typer.Option(min=1, help="exercises of each class to answer at the end")] = 60,
 ) -> None:
     """Searches, measures, and writes the table into the model's card."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")

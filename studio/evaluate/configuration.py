@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import EspalierError, InputError
-from studio.evaluate.tasks.asking import WORDING
+from studio.evaluate.tasks.asking import READING, WORDING
 from studio.families import shape_of_gguf
 from studio.serve.client import Sampler
 
@@ -57,6 +57,7 @@ class Configuration:
             "context": self.context,
             "retry_tokens": self.retry_tokens,
             "wording": WORDING,
+            "reading": READING,
         }
 
 

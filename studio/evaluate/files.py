@@ -19,8 +19,9 @@ from studio.evaluate.logits import LogitsProcess, Rows, block_sizes
 from studio.evaluate.samples import Sample, Samples
 from studio.machine import free_ram, threads_for
 from studio.progress import Progress, Tally, silent
-from studio.quantize.fit import GIB, architecture_of, context_length, need_of
-from studio.quantize.placement import Offload
+from studio.quantize.card import free_card_bytes
+from studio.quantize.fit import architecture_of, context_length, need_of
+from studio.quantize.placement import Offload, placement, placements
 from studio.staging import explained_disk_errors, require_disk
 
 Prepare = Callable[[LogitsProcess, GgufHeader], Samples]
@@ -69,7 +70,8 @@ def diverge(
 
     Both models run at the same time where memory allows, else one after the other, and the logits of the reference lie
     in a file in `scratch` meanwhile; `together` decides otherwise. Both give the same numbers. `scratch` is a folder
-    that gets the logs too. `wide` is as for `LlamaModel`.
+    that gets the logs too. `offload` is what of both goes to the graphics card, by default what fits. `wide` is as for
+    `LlamaModel`.
 
     Raises `UnsupportedError` for a file without a language model, `MismatchError` for two of different vocabularies,
     `InputError` for a context longer than the model's, `ResourceError` for too little memory or disk, `ProcessError`
@@ -77,19 +79,18 @@ def diverge(
     """
     headers = [read_header(path) for path in (reference, candidate)]
     require_comparable(headers[0], headers[1], context)
-    if together is None:
-        together = _fit_together(headers, context)
+    together, offloads = _places(headers, context, together)
     scratch.mkdir(parents=True, exist_ok=True)
     each = threads or threads_for(2 if together else 1)
 
-    def opened(path: Path, name: str) -> LogitsProcess:
+    def opened(path: Path, name: str, placed: Offload | None) -> LogitsProcess:
         log = scratch / f"{name}.log"
-        return LogitsProcess(path, context=context, threads=each, log=log, offload=offload, wide=wide)
+        return LogitsProcess(path, context=context, threads=each, log=log, offload=offload or placed, wide=wide)
 
     with ExitStack() as stack:
-        first = stack.enter_context(opened(reference, "reference"))
+        first = stack.enter_context(opened(reference, "reference", offloads[0]))
         if together:
-            second = stack.enter_context(opened(candidate, "candidate"))
+            second = stack.enter_context(opened(candidate, "candidate", offloads[1]))
             samples = prepare(first, headers[0])
             tally = Tally(progress, samples.scored, "tokens")
             parts = _compared(samples, lambda sample: _asked(first, sample), second, tally)
@@ -98,7 +99,7 @@ def diverge(
             tally = Tally(progress, 2 * samples.scored, "tokens")
             file = stack.enter_context(_stored(samples, first, scratch, tally))
             first.close()
-            second = stack.enter_context(opened(candidate, "candidate"))
+            second = stack.enter_context(opened(candidate, "candidate", offloads[1]))
             vocabulary = second.about["vocabulary"]
             parts = _compared(samples, lambda sample: _read(file, sample.scored, vocabulary), second, tally)
     classes = list(dict.fromkeys(sample.klass for sample in samples.samples))
@@ -185,17 +186,24 @@ def _raw(header: GgufHeader, key: str) -> bytes | None:
     return header.values.pair_bytes(key) if key in header.values else None
 
 
-def _fit_together(headers: Sequence[GgufHeader], context: int) -> bool:
-    """Whether both fit in main memory at the same time; `ResourceError` where one does not even alone."""
-    needs = [need_of(header, context).in_ram for header in headers]
-    free = free_ram()
-    if max(needs) > free:
-        worst = headers[needs.index(max(needs))].path.name
-        raise ResourceError(
-            f"{worst} needs {max(needs) / GIB:.1f} GiB of memory and {free / GIB:.1f} GiB is free.",
-            "Close something, or choose a smaller context.",
-        )
-    return sum(needs) <= free
+def _places(headers: Sequence[GgufHeader], context: int, together: bool | None) -> tuple[bool, list[Offload | None]]:
+    """Whether both run at the same time, as `together` says or as memory allows, and what of each goes to the card.
+
+    Raises `ResourceError` where one does not fit even alone.
+    """
+    needs = [need_of(header, context) for header in headers]
+    card, ram = free_card_bytes(), free_ram()
+    found = placements(needs, card or 0, ram)
+    models = found.models
+    if together is not None and together != found.together:
+        models = tuple(placement(need, (card or 0) // (2 if together else 1), ram) for need in needs)
+    for header, model in zip(headers, models, strict=True):
+        if model.kind == "no":
+            raise ResourceError(
+                model.reason.replace("It", header.path.name, 1), "Close something, or choose a smaller context."
+            )
+    chosen = [None if card is None else model.offload for model in models]
+    return found.together if together is None else together, chosen
 
 
 def _told(one: Divergence) -> dict[str, Any]:

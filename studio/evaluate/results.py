@@ -198,14 +198,14 @@ def result_files(workspace: Workspace) -> Iterator[Path]:
     yield from sorted(workspace.artifacts.glob(f"*/{FOLDER}/*.json"))
 
 
-def read_results(workspace: Workspace) -> tuple[list[Result], list[FormatError]]:
+def read_results(workspace: Workspace) -> tuple[list[Result], list[InputError]]:
     """Every result that can be read, and what is wrong with the others: one damaged file hides nothing else."""
     results: list[Result] = []
-    damaged: list[FormatError] = []
+    damaged: list[InputError] = []
     for path in result_files(workspace):
         try:
             results.append(Result.read(path))
-        except FormatError as error:
+        except InputError as error:
             damaged.append(error)
     return results, damaged
 
@@ -219,6 +219,14 @@ def require_same_ground(reference: Result, candidate: Result) -> None:
         f"{candidate.model.name} and {reference.model.name} were not measured alike: {'; '.join(differing)}.",
         "Measure both with the same configuration on the same questions.",
     )
+
+
+def different_versions(reference: Result, candidate: Result) -> str:
+    """A sentence where two results that may be compared were measured with different programs, else nothing."""
+    before, after = reference.versions, candidate.versions
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    changes = ", ".join(f"{name} {before.get(name, 'none')} and {after.get(name, 'none')}" for name in names)
+    return f"They were measured with different versions: {changes}. Measure both again to be sure." if names else ""
 
 
 def _differing(reference: Result, candidate: Result) -> Sequence[str]:

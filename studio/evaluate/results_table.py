@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from studio.errors import InputError
 from studio.evaluate.results import ModelRecord, Result, Value, require_same_ground
 from studio.evaluate.statistics import Comparison, compare, p_text, points
@@ -206,7 +208,9 @@ def _columns(results: Sequence[Result]) -> list[Column]:
     kept = {key: result for key, (result, _) in seen.items() if key in telling}
     plain = {key: f"{result.name} {key[1]}" for key, result in kept.items()}
     named = {key: f"{plain[key]} [{result.configuration.get('name')}]" for key, result in kept.items()}
-    hashed = {key: f"{plain[key]} [{result.configuration.get('name')}, {key[0][:6]}]" for key, result in kept.items()}
+    hashed = {
+        key: f"{plain[key]} [{', '.join(map(str, _apart(result)))}, {key[0][:6]}]" for key, result in kept.items()
+    }
     return [
         Column(
             ground=key[0],
@@ -217,6 +221,12 @@ def _columns(results: Sequence[Result]) -> list[Column]:
         )
         for key in kept
     ]
+
+
+def _apart(result: Result) -> list[JsonValue]:
+    """What a person tells results of one name apart by."""
+    questions = result.inputs.get("questions")
+    return [result.configuration.get("name"), *([f"{questions} questions"] if questions else [])]
 
 
 def _alone(titles: Mapping[tuple[str, str], str], key: tuple[str, str]) -> bool:
@@ -234,6 +244,11 @@ def _chosen(models: Sequence[ModelRecord], wanted: str) -> ModelRecord:
         problem = "was not measured" if not found else "is the name of several models that were measured"
         raise InputError(f"{wanted} {problem}.", f"Measured are: {known}.")
     return found[0]
+
+
+def _same_file(one: ModelRecord, other: ModelRecord) -> bool:
+    """Whatever it was called."""
+    return (one.path, one.sha256) == (other.path, other.sha256)
 
 
 def _number(row: Row, column: Column) -> float | None:

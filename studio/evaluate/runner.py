@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-import studio
 from studio.errors import Cancelled, ProcessError, TooLongError
 from studio.evaluate.configuration import Configuration
 from studio.evaluate.respondent import RESTARTS, Reply, Respondent
@@ -20,7 +19,7 @@ from studio.evaluate.tasks.asking import Grade, grade, prompt_of, retry_start
 from studio.evaluate.tasks.question import Question
 from studio.evaluate.tasks.task import Task
 from studio.progress import Progress, silent
-from studio.quantize import ggml
+from studio.publish.manifest import tool_versions
 from studio.serve import memory
 from studio.serve.client import SILENCE_S, Message
 from studio.serve.pool import ServerPool
@@ -85,7 +84,7 @@ def evaluate(
             inputs=inputs,
             values=values_of(answers),
             answers=tuple(answers),
-            versions={"espalier": studio.__version__, **ggml.versions()},
+            versions=tool_versions(),
             details={
                 "categories": _per_category(answers),
                 "seconds": round(time.monotonic() - started, 1),
@@ -163,19 +162,27 @@ def interview(respondent: Respondent, question: Question) -> Answer:
         return _answer(question, "too long", _NOTHING, Reply("", "", "", 0))
     if first.complete:
         return _answer(question, "answered", grade(question, first.text), first)
-    # The model is made to begin its answer, and goes on from there, knowing what it has thought and said.
-    said, start = first.text.rstrip(), retry_start(question)
-    begun = "\n\n".join(part for part in (said, start) if part)
-    if begun:
-        thought = {"reasoning_content": first.thought} if first.thought else {}
-        messages.append({"role": "assistant", "content": begun, **thought})
-    try:
-        second = respondent.reply(messages, thinking=False, max_tokens=configuration.retry_tokens)
-    except TooLongError:
-        return _answer(question, "unanswered", _NOTHING, first)
-    graded = grade(question, begun + second.text)
-    outcome: Outcome = "unanswered" if graded.given is None else "retried"
-    return _answer(question, outcome, graded, first, retry=start + second.text, tokens=second.tokens)
+    start = retry_start(question)
+    for begun, thought in _beginnings(first, start):
+        prefilled = [{"role": "assistant", "content": begun, **thought}] if begun else []
+        try:
+            second = respondent.reply([*messages, *prefilled], thinking=False, max_tokens=configuration.retry_tokens)
+        except TooLongError:
+            continue
+        graded = grade(question, begun + second.text)
+        outcome: Outcome = "unanswered" if graded.given is None else "retried"
+        return _answer(question, outcome, graded, first, retry=start + second.text, tokens=second.tokens)
+    return _answer(question, "unanswered", _NOTHING, first)
+
+
+def _beginnings(first: Reply, start: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """What the model is made to go on from: all it has thought and said, or less where that leaves no room."""
+    said = "\n\n".join(part for part in (first.text.rstrip(), start) if part)
+    if first.thought:
+        yield said, {"reasoning_content": first.thought}
+    yield said, {}
+    if said != start:
+        yield start, {}
 
 
 def _answer(

@@ -55,14 +55,14 @@ def search(
 ) -> list[Point]:
     """All points of the search, those of `journal` first, which is written as they are measured.
 
-    It ends when `budget_s` seconds are spent, those of earlier runs included, or `most` points are measured. `ruler`
-    holds the prompts that it goes by. Raises `InputError` for drop counts that the model does not allow.
+    It ends when `budget_s` seconds are spent, those of earlier runs included, or `most` points are measured; the
+    reference's own pass comes before that. `ruler` holds the prompts that it goes by. Raises `InputError` for drop
+    counts that the model does not allow.
     """
     check_drops(contributions, drops)
     known = {point.measurement.map_hash: point for point in journal.points}
-    spent, since = journal.spent, time.monotonic()
     ruler.prepare(progress)
-    since = time.monotonic() if journal.points else since
+    spent, since = journal.spent, time.monotonic()
     dialogue = proposals(contributions, drops, seed)
     answer: Point | None = None
     fruitless = 0

@@ -12,7 +12,7 @@ from studio.checkpoints.reference import open_reference
 from studio.contributions.calibration import Calibration
 from studio.contributions.checkpoint import model_key
 from studio.contributions.model import Contributions
-from studio.errors import Cancelled, InputError
+from studio.errors import InputError
 from studio.evaluate.held_out import MAX_TOKENS, held_out, overlap, question_of, split
 from studio.evaluate.search import check_drops, search
 from studio.evaluate.search_candidates import fixed_recipes, random_map
@@ -150,7 +150,7 @@ def run_search(
 
     There, `journal.jsonl` has every point as soon as it is measured: a search that was cancelled or killed goes on from
     it, and so does one that is asked for again with a larger budget. `search.json` is the result; beside it lie recipe
-    and map of the best for each drop count. The last table comes on top of the budget.
+    and map of the best for each drop count. The reference's own pass and the last table come on top of the budget.
 
     Raises as `SearchRequest.check` and `VirtualModel.load` do, `MismatchError` when `folder` holds another search.
     """
@@ -177,7 +177,7 @@ def run_search(
         progress=progress,
     )
     if not points:
-        raise Cancelled("The budget ended before a single recipe was measured.")
+        raise InputError("Not a single recipe gives a map of this model.", "Drop fewer experts.")
     chosen = list(finalists(request.contributions, points, request.drops, request.seed))
     measured = []
     for number, (drop, label, recipe, drop_map, searched) in enumerate(chosen):

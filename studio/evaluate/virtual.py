@@ -7,7 +7,6 @@ ruler.measure(drop_map).classes["math"].kl_mean
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from studio.checkpoints.reference import Reference, open_reference
 from studio.contributions.checkpoint import key_of
 from studio.contributions.preflight import Estimate
-from studio.errors import FormatError, InputError, ResourceError
+from studio.errors import InputError, ResourceError
 from studio.evaluate.divergence import Divergence, TokenDivergences, joined, summarised, token_divergences
 from studio.evaluate.held_out import CONTINUATION_TOKENS, HeldOut, Passage
 from studio.evaluate.masking import masked
 from studio.evaluate.reference_logits import MEMORY_BYTES, Entry, LogitCache
 from studio.families.base import MoeShape
-from studio.families.lookup import shape_of_config
 from studio.progress import Progress, silent
 from studio.recipes.dropmap import DropMap
 
@@ -56,7 +55,7 @@ class VirtualModel:
         """
         from studio.contributions.observation import Request, load, model_place_key
 
-        shape = shape_of_config(read_config(Path(model_dir)))
+        shape = _checkpoint(Path(model_dir)).shape
         chosen, dtype = _way(Path(model_dir), dtype)
         model, tokenizer = load(Request(Path(model_dir), [], shape, dtype, 1, 0, False), chosen.device)
         return cls(model, tokenizer, shape, model_place_key(Path(model_dir), f"{model.dtype} {dtype}", chosen.device))
@@ -73,13 +72,20 @@ class VirtualModel:
             yield
 
 
+def _checkpoint(model_dir: Path) -> Reference:
+    reference = open_reference(model_dir)
+    if reference.kind != "safetensors":
+        raise InputError(f"{reference.name} is a GGUF file, and cannot be loaded in torch.", "Open the checkpoint.")
+    return reference
+
+
 def _way(model_dir: Path, dtype: str) -> tuple[Estimate, str]:
     """Where the model goes, and in which dtype; `ResourceError` when it fits nowhere."""
     from studio.contributions.measuring import measure as foresee
     from studio.contributions.prompts import Prompt
 
     one_token = [Prompt("load", "load", (), passage="a")]
-    config = read_config(model_dir)
+    config = _checkpoint(model_dir).config
     found: list[tuple[Estimate, str]] = []
     for wanted in ("auto", "float32") if dtype == "auto" else (dtype,):
         foreseen = foresee(model_dir, config, one_token, dtype=wanted, continuation_tokens=0)
@@ -95,18 +101,6 @@ def _way(model_dir: Path, dtype: str) -> tuple[Estimate, str]:
         f"{model_dir.name} does not fit in memory: {' '.join(reasons)}",
         "Load it with experts in four bits (nf4), use a machine with more memory, or measure the built files.",
     )
-
-
-def read_config(model_dir: Path) -> dict[str, Any]:
-    """The `config.json` in `model_dir`; `InputError` when there is none, `FormatError` when it cannot be read."""
-    path = model_dir / "config.json"
-    if not path.is_file():
-        raise InputError(f"{model_dir} holds no config.json.", "Give the folder of a safetensors model.")
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise FormatError(path, "", f"this is not JSON ({error})") from error
-    return config
 
 
 @dataclass(frozen=True)

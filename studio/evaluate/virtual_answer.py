@@ -23,7 +23,7 @@ ROUTING_EVERY_S = 0.25
 
 @dataclass(frozen=True)
 class VirtualDelta(Delta):
-    """A piece of a virtual model's answer; now and then, and at the end, with the routing of the answer so far."""
+    """A piece of a virtual model's answer; now and then, and at its end, with the routing of all of it so far."""
 
     routing: Routing | None = None
 
@@ -54,6 +54,7 @@ def answer(
     marks = marks_of(str(virtual.tokenizer.chat_template))
     splitter, detokenizer = Splitter(marks, text), Detokenizer(virtual.tokenizer, marks)
     close = virtual.tokenizer(marks.close, add_special_tokens=False)["input_ids"] if marks else []
+    budget = sampler.thought_tokens if thinking else 0
     limit = min(sampler.max_tokens, context - len(prompt))
     ends, lots = _ends(virtual), np.random.default_rng(sampler.seed)
     said: list[int] = []
@@ -64,7 +65,7 @@ def answer(
             if stopped():
                 finish = "stopped"
                 break
-            if splitter.thinking and thought >= sampler.thought_tokens and not forced:
+            if splitter.thinking and thought >= budget and not forced:
                 forced = list(close)
             token = forced.pop(0) if forced else choose(logits, sampler, [*prompt, *said], lots)
             if token in ends:

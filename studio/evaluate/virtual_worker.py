@@ -66,6 +66,7 @@ class Worker:
             except Exception as error:
                 traceback.print_exc()  # into the log
                 self._fail(request, "ProcessError", f"Unexpected {type(error).__name__}: {error}.", "")
+            self._stopped.discard(request["id"])
 
     def _answer(self, request: Mapping[str, Any]) -> None:
         number = request["id"]

@@ -83,6 +83,15 @@ _GGUF_EXPERTS = re.compile(
 """GGUF tensors with an expert axis, in every architecture: last in ne, first in numpy."""
 
 
+class Sampling(NamedTuple):
+    """How the makers of a model recommend to choose its next token; `top_k` 0 looks at the whole vocabulary."""
+
+    temperature: float
+    top_p: float
+    top_k: int = 0
+    min_p: float = 0.0
+
+
 @dataclass(frozen=True)
 class Family:
     """One row of knowledge about an architecture; README.md in this folder tells how to write one."""
@@ -113,6 +122,11 @@ class Family:
     """How many blocks after the decoder layers, numbered on, draft tokens ahead (multi-token prediction)."""
     text_config_key: str = "text_config"
     """Where a multimodal `config.json` keeps the language model's part."""
+
+    sampling: Sampling | None = None
+    """As the makers recommend for chat, where they say the same for the whole family; its file names the source."""
+    sampling_thinking: Sampling | None = None
+    """The same for answers after a thought, where they recommend something else."""
 
     def place(self, tensor_name: str) -> ExpertPlace | None:
         """Where a safetensors tensor belongs, or None when it has to do with no single expert."""

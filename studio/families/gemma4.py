@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from studio.families.base import ExpertTensor, Family
+from studio.families.base import ExpertTensor, Family, Sampling
 
 # `model.language_model.` in the multimodal checkpoint, `model.` in a text-only one.
 _LAYER = r"model\.(?:language_model\.)?layers\.(?P<layer>\d+)\."
@@ -24,4 +24,6 @@ GEMMA4 = Family(
         ExpertTensor(re.compile(_LAYER + r"router\.proj\.weight")),  # [E, hidden]
         ExpertTensor(re.compile(_LAYER + r"router\.per_expert_scale")),  # [E]
     ),
+    # "Best practices" of the model cards of google/gemma-4-*.
+    sampling=Sampling(temperature=1.0, top_p=0.95, top_k=64),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.families.base import Family, block_tensors
+from studio.families.base import Family, Sampling, block_tensors
 
 GPT_OSS = Family(
     name="gpt_oss",
@@ -15,4 +15,6 @@ GPT_OSS = Family(
     experts_module="mlp.experts",
     checkpoint_tensors=block_tensors(router="router"),
     transposed=True,
+    # README of github.com/openai/gpt-oss, "Recommended Sampling Parameters".
+    sampling=Sampling(temperature=1.0, top_p=1.0),
 )

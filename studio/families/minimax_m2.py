@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.families.base import Family, block_tensors
+from studio.families.base import Family, Sampling, block_tensors
 
 MINIMAX_M2 = Family(
     name="minimax_m2",
@@ -15,4 +15,6 @@ MINIMAX_M2 = Family(
     experts_module="mlp.experts",
     checkpoint_tensors=block_tensors(block="(?:block_sparse_moe|mlp)"),
     correction_bias="mlp.e_score_correction_bias",
+    # "Inference Parameters" of the model card of MiniMaxAI/MiniMax-M2.
+    sampling=Sampling(temperature=1.0, top_p=0.95, top_k=40),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from studio.families.base import Family, block_tensors
+from studio.families.base import Family, Sampling, block_tensors
 from studio.families.layers import sparse_steps
 
 QWEN3_MOE = Family(
@@ -16,4 +16,7 @@ QWEN3_MOE = Family(
     experts_module="mlp.experts",
     checkpoint_tensors=block_tensors(),
     layers_with_experts=sparse_steps,
+    # "Best Practices" of the model cards of Qwen/Qwen3-30B-A3B and -235B-A22B.
+    sampling=Sampling(temperature=0.7, top_p=0.8, top_k=20),
+    sampling_thinking=Sampling(temperature=0.6, top_p=0.95, top_k=20),
 )

@@ -12,7 +12,7 @@ from studio.checkpoints.reference import open_reference
 from studio.demo.task import DEMO, demo_task
 from studio.evaluate.configuration import Configuration, configuration_for, configuration_named
 from studio.evaluate.results import Result as Measured
-from studio.evaluate.results import folder_of
+from studio.evaluate.results import different_versions, folder_of
 from studio.evaluate.results_table import compare_results
 from studio.evaluate.results_table import in_words as score_in_words
 from studio.evaluate.runner import SLOTS, evaluate
@@ -83,9 +83,9 @@ class Evaluate(Task):
         made: Result = {"results": [_told(workspace, *pair) for pair in zip(files, measured, strict=True)]}
         if self.against is not None:
             comparison = compare_results(measured[0], measured[-1])
-            says.append(in_words(comparison))
+            says += [in_words(comparison), different_versions(measured[0], measured[-1])]
             made["comparison"] = asdict(comparison)
-        return {**made, "says": " ".join(says), "configuration": configuration.name}
+        return {**made, "says": " ".join(filter(None, says)), "configuration": configuration.name}
 
     @property
     def _models(self) -> list[str]:

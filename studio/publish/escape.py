@@ -9,7 +9,7 @@ _MARKDOWN = re.compile(
     r"[\\`*\[\]|~$@]"  # emphasis, code, links, cells, mathematics, mentions
     r"|(?<![^\W_])_|_(?![^\W_])"  # inside a word it means nothing
     r"|!(?=\[)|:(?=//)|(?<=www)\."  # pictures, and addresses that become links by themselves
-    r"|^\s*[#+>=-]|(?<=^\d)[.)]",  # headings, lists, quotes
+    r"|^\s*[#+>=-]|(?<=^\d)[.)](?=\s|$)",  # headings, lists, quotes
     re.IGNORECASE,
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")

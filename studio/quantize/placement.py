@@ -81,7 +81,7 @@ def offloads(need: Need) -> list[Offload]:
     layers = len(need.layers)
     routed = layers if any(layer.experts for layer in need.layers) else 0
     by_experts = [Offload(None, count) for count in range(routed + 1)]
-    return by_experts + [Offload(count, routed) for count in range(layers, -1, -1)]
+    return [*by_experts, *(Offload(count, routed) for count in range(layers, 0, -1)), Offload(0)]
 
 
 def placement(need: Need, card: int, ram: int) -> Placement:

@@ -13,8 +13,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,6 +23,9 @@ from studio.errors import EspalierError, InputError, TooLongError
 LOOPBACK = "127.0.0.1"
 SILENCE_S = 900.0
 """How long a server may say nothing: a long prompt on a slow processor, behind another one, is silent for minutes."""
+
+TOP = 10
+"""How many of the likeliest tokens come with each token, where probabilities are asked for."""
 
 Message = Mapping[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""
@@ -72,6 +75,32 @@ class Timing:
     prompt_tokens: int
 
 
+class Likely(NamedTuple):
+    """A token that could have come, with the natural logarithm of its probability.
+
+    The probability is the model's own: a softmax over the whole vocabulary, before temperature, top-k, top-p and
+    penalties have their say.
+    """
+
+    id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of an answer or of its thought.
+
+    Where probabilities were asked for it has its `id` and `top`, the likeliest tokens at its place. Where they were
+    not, it is what arrived at once, which is a token but for characters that take several.
+    """
+
+    text: str
+    thought: bool = False
+    id: int | None = None
+    top: tuple[Likely, ...] = ()
+
+
 @dataclass(frozen=True)
 class Delta:
     """A piece of an answer.
@@ -84,11 +113,22 @@ class Delta:
     done: bool = False
     timing: Timing | None = None
     finish: str = ""
+    tokens: tuple[Token, ...] = field(default=(), kw_only=True)
+    """The tokens of the piece with what else was likely; empty unless that was asked for."""
+
+    @property
+    def pieces(self) -> tuple[Token, ...]:
+        """`tokens`, or what arrived in their place."""
+        arrived = ((self.reasoning, True), (self.text, False))
+        return self.tokens or tuple(Token(piece, thought) for piece, thought in arrived if piece)
 
 
-def request_body(messages: Sequence[Message], sampler: Sampler, thinking: bool) -> dict[str, Any]:
+def request_body(
+    messages: Sequence[Message], sampler: Sampler, thinking: bool, probabilities: bool = False
+) -> dict[str, Any]:
     """The body of a `/v1/chat/completions` request as llama.cpp's server takes it."""
     return {
+        **({"logprobs": True, "top_logprobs": TOP} if probabilities else {}),
         "messages": [dict(message) for message in messages],
         "stream": True,
         "timings_per_token": True,  # so that a stopped answer has its numbers too
@@ -155,8 +195,12 @@ class ChatStream(Iterator[Delta]):
                 if "timings" in event:
                     timing = _timing(event["timings"], first_token_s or time.monotonic() - started)
                 finish = choice.get("finish_reason") or finish
-                if text or reasoning:
-                    yield Delta(text, reasoning, timing=timing)
+                tokens = _tokens(bool(reasoning), choice.get("logprobs"))
+                if text or reasoning or tokens:
+                    yield Delta(text, reasoning, timing=timing, tokens=tokens)
+        except TimeoutError as error:
+            if not self._stopped:
+                raise self._lost(f"it has said nothing for {self._connection.timeout:g} seconds") from error
         except (OSError, http.client.HTTPException) as error:
             if not self._stopped:
                 raise self._lost(f"{type(error).__name__}: {error}") from error
@@ -207,6 +251,17 @@ def _parsed(data: bytes) -> dict[str, Any]:
     except ValueError:
         parsed = {"error": {"message": data[:200].decode(errors="replace")}}
     return parsed if isinstance(parsed, dict) else {}
+
+
+def _tokens(thought: bool, logprobs: Any) -> tuple[Token, ...]:
+    return tuple(
+        Token(one["token"], thought, one["id"], tuple(map(_likely, one["top_logprobs"])))
+        for one in (logprobs or {}).get("content", ())
+    )
+
+
+def _likely(one: Mapping[str, Any]) -> Likely:
+    return Likely(one["id"], one["token"], round(one["logprob"], 5))
 
 
 def _timing(timings: Mapping[str, Any], first_token_s: float) -> Timing:

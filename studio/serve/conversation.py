@@ -1,27 +1,64 @@
-"""What was said: question after question, with the answer of each side. Pure data, for the page and for scripts."""
+"""What was said: question after question, with the answer of each column. Pure data, for the page and for scripts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator
 
 from studio.errors import EspalierError, ProcessError
-from studio.serve.client import Message, Timing
-from studio.serve.pair import Event, Side, Status
+from studio.serve.client import Message, Sampler, Timing, Token
+from studio.serve.columns import Event, Status
+
+
+def _error_fields(error: EspalierError | None) -> dict[str, str] | None:
+    if error is None:
+        return None
+    log = {"log": error.log_tail} if isinstance(error, ProcessError) else {}
+    return {"what": error.what, "remedy": error.remedy, **log}
+
+
+def _error_of(fields: Any) -> EspalierError | None:
+    if fields is None or isinstance(fields, EspalierError):
+        return fields
+    said = {name: str(fields[name]) for name in ("what", "remedy")}
+    return ProcessError(**said, log_tail=str(fields["log"])) if "log" in fields else EspalierError(**said)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an answer comes from: enough to ask for it again."""
+
+    model: str
+    """Its name on the page."""
+    file: str
+    """Name of the file or folder with the weights; empty while it is not known."""
+    file_bytes: int
+    system: str
+    thinking: bool
+    sampler: Sampler
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One side's answer, as far as it has come."""
+    """One column's answer, as far as it has come."""
 
     text: str = ""
     reasoning: str = ""
+    tokens: tuple[Token, ...] = ()
+    """Of the thought and the answer, in the order in which they came."""
+    thought_tokens: int = 0
+    """Tokens of the thought, its marks included."""
     status: str = ""
     """What it waits for, before its first token."""
     timing: Timing | None = None
     finish: str = ""
     """Why it ended, as in `Delta`; empty while it is coming, and when it failed."""
-    error: EspalierError | None = None
+    error: Annotated[EspalierError | None, PlainValidator(_error_of), PlainSerializer(_error_fields)] = None
+    """Why it failed; in JSON an object with `what`, `remedy` and the `log` of the server, where it was that."""
+    origin: Origin | None = None
 
     @property
     def over(self) -> bool:
@@ -39,71 +76,111 @@ class Answer:
             return replace(self, status=event.text)
         if isinstance(event, EspalierError):
             return replace(self, status="", error=event)
+        timing = event.timing or self.timing
         return replace(
             self,
             text=self.text + event.text,
             reasoning=self.reasoning + event.reasoning,
+            tokens=self.tokens + event.pieces,
+            thought_tokens=timing.tokens if event.reasoning and timing else self.thought_tokens,
             status="",
-            timing=event.timing or self.timing,
+            timing=timing,
             finish=event.finish if event.done else "",
         )
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One question, and the answers of the sides that were asked."""
+    """One question, and the answers of the columns that were asked."""
 
     prompt: str
-    reference: Answer | None = None
-    candidate: Answer | None = None
+    answers: Mapping[str, Answer] = field(default_factory=dict)
 
-    def answer(self, side: Side) -> Answer | None:
-        return self.reference if side == "reference" else self.candidate
+    def having(self, column: str, answer: Answer) -> Turn:
+        """With another answer of `column`."""
+        return replace(self, answers={**self.answers, column: answer})
 
-    def having(self, side: Side, answer: Answer) -> Turn:
-        """With another answer of `side`."""
-        return replace(self, reference=answer) if side == "reference" else replace(self, candidate=answer)
+
+@dataclass(frozen=True)
+class Column:
+    """One of the models that are asked side by side."""
+
+    id: str
+    model: str = ""
+    """The key of a model in the list of those that can be talked to; empty: none was chosen."""
+    system: str = ""
+    """A system prompt of its own; empty: the common one."""
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """All turns, the last one perhaps still being answered."""
+    """All turns, the last one perhaps still being answered, and the columns that answer."""
 
-    turns: tuple[Turn, ...] = field(default=())
+    turns: tuple[Turn, ...] = ()
+    columns: tuple[Column, ...] = ()
 
-    def asked(self, prompt: str, sides: Iterable[Side]) -> Conversation:
-        """With a new question to `sides`."""
-        turn = Turn(prompt)
-        for side in sides:
-            turn = turn.having(side, Answer())
-        return Conversation((*self.turns, turn))
+    def asked(self, prompt: str, columns: Iterable[str]) -> Conversation:
+        """With a new question to `columns` (ids)."""
+        return replace(self, turns=(*self.turns, Turn(prompt, {column: Answer() for column in columns})))
 
-    def asked_again(self, side: Side) -> Conversation:
-        """With the last question put to `side` once more."""
-        return self._with_answer(side, Answer())
+    def asked_again(self, columns: Iterable[str]) -> Conversation:
+        """With the last question put to `columns` once more."""
+        *before, last = self.turns
+        for column in columns:
+            last = last.having(column, Answer())
+        return replace(self, turns=(*before, last))
 
-    def heard(self, side: Side, event: Event) -> Conversation:
-        """With what happened on `side`; what comes after an answer's end is not part of it."""
-        answer = self.answer(side)
-        return self if answer is None or answer.over else self._with_answer(side, answer.after(event))
+    def edited(self, turn: int, prompt: str, columns: Iterable[str]) -> Conversation:
+        """With another question in the place of number `turn`, put to `columns`; what came after it is gone."""
+        return replace(self, turns=self.turns[:turn]).asked(prompt, columns)
 
-    def answer(self, side: Side) -> Answer | None:
-        """The answer of `side` to the last question; None when it was not asked."""
-        return self.turns[-1].answer(side) if self.turns else None
+    def without(self, column: str) -> Conversation:
+        """With nothing said by `column`; questions that nobody else was asked are gone."""
+        turns = [
+            replace(turn, answers={one: answer for one, answer in turn.answers.items() if one != column})
+            for turn in self.turns
+        ]
+        return replace(self, turns=tuple(turn for turn in turns if turn.answers))
 
-    def messages(self, side: Side, system: str = "") -> list[Message]:
-        """What the model of `side` is sent, the last question included.
+    def cut_off(self) -> Conversation:
+        """With every answer over: those that are still coming were stopped."""
+        ended = self
+        for column, answer in (self.turns[-1].answers if self.turns else {}).items():
+            if not answer.over:
+                ended = ended._with_answer(column, replace(answer, status="", finish="stopped"))
+        return ended
 
-        Thoughts are left out, as chat templates expect. A question that this side has not answered is left out too:
+    def heard(self, column: str, event: Event) -> Conversation:
+        """With what happened in `column`; what comes after an answer's end is not part of it."""
+        answer = self.answer(column)
+        return self if answer is None or answer.over else self._with_answer(column, answer.after(event))
+
+    def told(self, column: str, origin: Origin) -> Conversation:
+        """With what the answer of `column` comes from."""
+        answer = self.answer(column)
+        return self if answer is None else self._with_answer(column, replace(answer, origin=origin))
+
+    def answer(self, column: str) -> Answer | None:
+        """The answer of `column` to the last question; None when it was not asked."""
+        return self.turns[-1].answers.get(column) if self.turns else None
+
+    def column(self, id: str) -> Column | None:
+        """The column of that id."""
+        return next((one for one in self.columns if one.id == id), None)
+
+    def messages(self, column: str, system: str = "") -> list[Message]:
+        """What the model of `column` is sent, the last question included.
+
+        Thoughts are left out, as chat templates expect. A question that this column has not answered is left out too:
         there would be two questions in a row.
         """
         messages: list[Message] = [{"role": "system", "content": system}] if system.strip() else []
         for turn in self.turns[:-1]:
-            answer = turn.answer(side)
+            answer = turn.answers.get(column)
             if answer and answer.text.strip():
                 messages += [{"role": "user", "content": turn.prompt}, {"role": "assistant", "content": answer.text}]
         return messages + [{"role": "user", "content": turn.prompt} for turn in self.turns[-1:]]
 
-    def _with_answer(self, side: Side, answer: Answer) -> Conversation:
+    def _with_answer(self, column: str, answer: Answer) -> Conversation:
         *before, last = self.turns
-        return Conversation((*before, last.having(side, answer)))
+        return replace(self, turns=(*before, last.having(column, answer)))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,14 +12,12 @@ import psutil
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
 from studio.machine import free_ram
-from studio.quantize.fit import Need, context_length, free_gpu_bytes, need_of
-from studio.quantize.ggml import computes_on_gpu
+from studio.quantize.card import bytes_allowed
+from studio.quantize.fit import Need, context_length, need_of
 from studio.quantize.placement import placements
 
 MEMORY_VARIABLE = "ESPALIER_MODEL_MEMORY"
 """Environment variable: bytes that chat may use for models, instead of what the system has free."""
-CARD_VARIABLE = "ESPALIER_CARD_MEMORY"
-"""Environment variable: bytes of the graphics card that chat may use for models; 0 leaves it alone."""
 
 
 @dataclass(frozen=True)
@@ -74,41 +71,25 @@ def _model_need(path: Path, _signature: tuple[int, int], context: int, slots: in
     return ModelNeed(context, need_of(header, context, slots))
 
 
-def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0, held_on_card: int = 0) -> Fit:
+def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int = 0, card: int = 0) -> Fit:
     """Whether the models of `paths` can be in memory at the same time.
 
-    `held` is main memory, `held_on_card` that of the graphics card, which model servers of this process have now and
-    would give back. Raises as `model_need` does.
+    `held` is memory that model servers of this process have now and would give back, `card` what they may take of the
+    graphics card. Raises as `model_need` does.
     """
-    needs = [model_need(path, context, slots).need for path in paths]
-    found = placements(needs, free_card_bytes(held_on_card) or 0, free_bytes(held))
+    return fit_of([model_need(path, context, slots).need for path in paths], held, card)
+
+
+def fit_of(needs: Sequence[Need], held: int = 0, card: int = 0) -> Fit:
+    """Whether models that need so much each can be in memory at the same time."""
+    found = placements(needs, card, free_bytes(held))
     return Fit(found.together, found.reason)
-
-
-def free_card_bytes(held: int = 0) -> int | None:
-    """Memory of the graphics card for models: what `CARD_VARIABLE` allows, else what is free, plus `held`.
-
-    None where there is no card that llama.cpp computes on here, or none that tells: then llama.cpp decides itself.
-    """
-    allowed = _allowed(CARD_VARIABLE)
-    if allowed is not None or not computes_on_gpu():
-        return allowed
-    free = free_gpu_bytes()
-    return None if free is None else free + held
 
 
 def free_bytes(held: int = 0) -> int:
     """Memory for models: what `MEMORY_VARIABLE` allows, else what system and container have free, plus `held`."""
-    allowed = _allowed(MEMORY_VARIABLE)
+    allowed = bytes_allowed(MEMORY_VARIABLE)
     return free_ram() + held if allowed is None else allowed
-
-
-def _allowed(variable: str) -> int | None:
-    """The bytes that an environment variable says, None where it is not set."""
-    said = os.environ.get(variable)
-    if said and not said.isdigit():
-        raise InputError(f"{variable} is {said!r}, and has to be a number of bytes.")
-    return int(said) if said else None
 
 
 def private_bytes(pid: int) -> int:

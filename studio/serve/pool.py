@@ -5,39 +5,42 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from studio.errors import Cancelled, ResourceError
+from studio.quantize.card import free_card_bytes
 from studio.quantize.placement import Offload, Placement, placed, placement
 from studio.serve import memory
 from studio.serve.memory import Fit, ModelNeed
-from studio.serve.server import CONTEXT, SLOTS, ModelServer
+from studio.serve.served import Served, Server, served
+from studio.serve.server import CONTEXT, SLOTS
 
-KEEP = 3
-"""Servers kept when nobody is asking: a reference and two candidates."""
+KEEP = 4
+"""Servers kept when nobody is asking: one for each column of the page."""
 IDLE_S = 900.0
 """After this many seconds without a question a server gives its memory back."""
 
 
 @dataclass
 class _Place:
-    """One model file, its server, and who is using it."""
+    """One model, its server, and who is using it."""
 
-    path: Path
-    signature: tuple[int, int]
+    model: Served
+    signature: Hashable
     threads: int
     need: ModelNeed
     placement: Placement
     users: int = 0
     used_at: float = 0.0
     starting: threading.Lock = field(default_factory=threading.Lock)
-    server: ModelServer | None = None
+    server: Server | None = None
 
     def stop(self) -> None:
         if self.server:
@@ -46,7 +49,7 @@ class _Place:
 
 
 class ServerPool:
-    """One server per model file, shared by everyone who asks; safe to use from many threads.
+    """One server per model, shared by everyone who asks; safe to use from many threads.
 
     `logs` is the folder for the servers' logs; `context` is the longest conversation, in tokens. `offload` is what of
     every model goes to the graphics card; by default that is chosen for each, by the memory that is free.
@@ -69,22 +72,22 @@ class ServerPool:
         self.idle_s = idle_s
         self.offload = offload
         self._places: dict[Path, _Place] = {}
+        self._free_card: int | None = None
         self._closed = False
         self._reaper: threading.Timer | None = None
         self._changed = threading.Condition()
         _sweep_logs(logs)
 
     @contextmanager
-    def lease(self, path: Path, threads: int) -> Iterator[ModelServer]:
-        """The server of `path`, started if need be, for as long as the block lasts.
+    def lease(self, model: Served | Path, threads: int) -> Iterator[Any]:
+        """The server of `model` (of a path to a GGUF a `ModelServer`), started if need be, while the block lasts.
 
         Waits while other models that are answering fill the memory. A server that is in use keeps the number of threads
         it was started with. Raises `FormatError` or `UnsupportedError` for a file that holds no model, `ResourceError`
-        for one that does not fit in memory by itself, `ProcessError` for one that llama.cpp cannot load.
+        for one that does not fit in memory by itself, `ProcessError` for one that cannot be loaded.
         """
-        path = path.resolve()
         with self._changed:
-            place = self._admit(path, threads)
+            place = self._admit(served(model), threads)
             place.users += 1
         try:
             yield self._started(place)
@@ -95,22 +98,22 @@ class ServerPool:
                 self._watch_idleness()
                 self._changed.notify_all()
 
-    def fit(self, paths: Sequence[Path]) -> Fit:
-        """Whether the models of `paths` can answer at the same time."""
+    def fit(self, models: Sequence[Served | Path]) -> Fit:
+        """Whether `models` can answer at the same time."""
         with self._changed:
-            held, on_card = self._held(), self._on_card(started=True)
-        return memory.can_run_together([path.resolve() for path in paths], self.context, self.slots, held, on_card)
+            held, card = self._held(), self._card()
+        return memory.fit_of([served(model).need(self.context, self.slots).need for model in models], held, card)
 
-    def loaded(self, path: Path) -> bool:
-        """Whether the model of `path` can answer at once."""
-        place = self._places.get(path.resolve())
+    def loaded(self, model: Served | Path) -> bool:
+        """Whether `model` can answer at once."""
+        place = self._places.get(served(model).key)
         server = place.server if place else None
         return server is not None and server.alive
 
-    def stop(self, path: Path) -> None:
-        """End the server of `path`, whoever is using it; the next lease starts it anew."""
+    def stop(self, model: Served | Path) -> None:
+        """End the server of `model`, whoever is using it; the next lease starts it anew."""
         with self._changed:
-            place = self._places.get(path.resolve())
+            place = self._places.get(served(model).key)
             if place:
                 place.stop()
             self._changed.notify_all()
@@ -125,12 +128,12 @@ class ServerPool:
                 place.stop()
             self._places.clear()
 
-    def _admit(self, path: Path, threads: int) -> _Place:
-        """The place of `path`, made when there is room for it. Called, and returns, with the lock held."""
-        signature = memory.file_signature(path)
-        need = memory.model_need(path, self.context, self.slots)
+    def _admit(self, model: Served, threads: int) -> _Place:
+        """The place of `model`, made when there is room for it. Called, and returns, with the lock held."""
+        signature = model.signature()
+        need = model.need(self.context, self.slots)
         while True:
-            place = self._places.get(path)
+            place = self._places.get(model.key)
             if place and place.signature == signature and (place.users or place.threads == threads):
                 return place
             if place and place.users:  # the file was built again while the old one answers
@@ -138,23 +141,25 @@ class ServerPool:
                 continue
             if place:
                 self._evict(place)
-            free, card = memory.free_bytes(self._held()), memory.free_card_bytes(self._on_card(started=True)) or 0
+            free, card = memory.free_bytes(self._held()), self._card()
             alone = self._placement(need, card, free)
             used = sum(other.placement.ram for other in self._places.values())
-            found = self._placement(need, card - self._on_card(), free - used)
+            found = self._placement(
+                need, card - sum(other.placement.card for other in self._places.values()), free - used
+            )
             idle = [other for other in self._places.values() if not other.users]
             # Where others only keep their models warm, none has to do with less of the card than it could have.
             crowded = found.kind == "no" or (bool(idle) and found.kind != alone.kind)
             if not crowded and (len(self._places) < self.keep or not idle):
-                self._places[path] = _Place(path, signature, threads, need, found)
-                return self._places[path]
+                self._places[model.key] = _Place(model, signature, threads, need, found)
+                return self._places[model.key]
             if idle:
                 self._evict(min(idle, key=lambda other: other.used_at))
             elif self._places:
                 self._changed.wait()
             else:
                 raise ResourceError(
-                    alone.reason.replace("It", path.name, 1),
+                    alone.reason.replace("It", model.name, 1),
                     f"Choose a smaller tier, or set {memory.MEMORY_VARIABLE} to the bytes that models may use.",
                 )
 
@@ -166,16 +171,15 @@ class ServerPool:
 
     def _decided(self, place: _Place) -> Offload | None:
         """What llama.cpp is told; nothing where no card says what it has free, so that it looks itself."""
-        unknown = self.offload is None and memory.free_card_bytes() is None
+        unknown = self.offload is None and self._free_card is None
         return None if unknown else place.placement.offload
 
-    def _started(self, place: _Place) -> ModelServer:
+    def _started(self, place: _Place) -> Server:
         with place.starting:  # whoever comes second waits for the first one's start
             if place.server is None or not place.server.alive:
                 place.stop()
-                server = ModelServer.start(
-                    place.path,
-                    log=self._log(place.path),
+                server = place.model.start(
+                    log=self._log(place.model.key),
                     context=place.need.context,
                     slots=self.slots,
                     threads=place.threads,
@@ -209,11 +213,13 @@ class ServerPool:
 
     def _evict(self, place: _Place) -> None:
         place.stop()
-        del self._places[place.path]
+        del self._places[place.model.key]
 
-    def _on_card(self, *, started: bool = False) -> int:
-        """Memory of the graphics card that the models here take, or only those that are loaded already."""
-        return sum(place.placement.card for place in self._places.values() if place.server or not started)
+    def _card(self) -> int:
+        """Memory of the graphics card for all models together: what was free when none of them was loaded."""
+        if not self._places:  # asking takes a moment, too long for every question
+            self._free_card = free_card_bytes()
+        return self._free_card or 0
 
     def _held(self) -> int:
         """Main memory that comes back when all servers end."""

@@ -93,16 +93,19 @@ class ModelServer:
         sampler: Sampler,
         *,
         thinking: bool = False,
+        probabilities: bool = False,
         also: Mapping[str, Any] | None = None,
         silence_s: float = SILENCE_S,
     ) -> ChatStream:
         """Ask; the answer comes as an iterator of `Delta`, whose `stop` ends it.
 
-        A last message of the assistant is continued. `also` are fields of the request that no sampler has. Iterating
-        raises `TooLongError` for a conversation that does not fit, `ProcessError` with the log's last lines when the
-        server dies, or says nothing for `silence_s` seconds.
+        A last message of the assistant is continued. With `probabilities` each token comes with the likeliest others,
+        which takes about a millisecond per token for a vocabulary of 262,144 (4 to 16 % of 60 to 100 tokens/s on two
+        cores). `also` are fields of the request that no sampler has. Iterating raises `TooLongError` for a conversation
+        that does not fit, `ProcessError` with the log's last lines when the server dies, or says nothing for
+        `silence_s` seconds.
         """
-        body = {**request_body(messages, sampler, thinking), **(also or {})}
+        body = {**request_body(messages, sampler, thinking, probabilities), **(also or {})}
         return ChatStream(self.port, self._api_key, body, self._lost, silence_s)
 
     @property

@@ -43,7 +43,7 @@ def _serve(settings: Mapping[str, Any]) -> Any:
     parameters.n_ctx_checkpoints = 1  # of sliding layers, 32 by default; one takes up a conversation where it stopped
     parameters.use_jinja = True
     parameters.reasoning_format = xllamacpp.common_reasoning_format.COMMON_REASONING_FORMAT_DEEPSEEK
-    if settings["offload"] is not None:
+    if settings.get("offload"):  # else llama.cpp decides
         parameters.fit_params = False  # what is decided is not for llama.cpp to fit anew
         gpu_layers, overrides = settings["offload"]
         if gpu_layers is not None:

@@ -47,6 +47,7 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "card",
         "publish",
         "evaluate",
+        "harness",
         "results",
     }
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}

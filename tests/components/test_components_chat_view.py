@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import gradio as gr
 import pytest
 
-from components.chat_view import chat_messages, heading_html, next_example, problem_html, stats_html, stats_text
+from components.chat_view import (
+    chat_messages,
+    heading_html,
+    next_example,
+    problem_html,
+    stats_html,
+    stats_text,
+    turn_of_message,
+)
 from studio.errors import InputError, ProcessError
 from studio.serve.client import Delta, Timing
+from studio.serve.columns import Status
 from studio.serve.conversation import Answer, Conversation
-from studio.serve.pair import Status
 
 TIMING = Timing(first_token_s=0.123, tokens=38, tokens_per_s=64.31, prompt_tokens=9)
 
@@ -40,6 +49,10 @@ def test_the_line_under_an_answer(answer: Answer | None, line: str) -> None:
     assert stats_text(answer) == line
 
 
+def text(said: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": said}]
+
+
 def test_the_line_keeps_its_place_when_it_is_empty_and_is_silent_after_a_failure() -> None:
     assert "&nbsp;" in stats_html(None)
     assert "Waiting" not in stats_html(Answer(error=InputError("Too long.")))
@@ -48,11 +61,11 @@ def test_the_line_keeps_its_place_when_it_is_empty_and_is_silent_after_a_failure
 def test_a_thought_is_folded_before_its_answer_and_open_while_it_lasts() -> None:
     conversation = Conversation().asked("Why?", ["reference"]).heard("reference", Delta(reasoning="Hm."))
     question, thought = chat_messages(conversation, "reference")
-    assert question == {"role": "user", "content": "Why?"}
-    assert thought["content"] == "Hm." and thought["metadata"] == {"title": "Thought", "status": "pending"}
+    assert question == {"role": "user", "content": text("Why?")}
+    assert thought["content"] == text("Hm.") and thought["metadata"] == {"title": "Thought", "status": "pending"}
     conversation = conversation.heard("reference", Delta("So."))
     _, thought, answer = chat_messages(conversation, "reference")
-    assert thought["metadata"]["status"] == "done" and answer == {"role": "assistant", "content": "So."}
+    assert thought["metadata"]["status"] == "done" and answer == {"role": "assistant", "content": text("So.")}
 
 
 def test_a_thought_that_nothing_follows_stays_open() -> None:
@@ -83,10 +96,10 @@ def test_a_failure_shows_what_to_do_and_the_log_and_nothing_of_it_is_markup() ->
     assert problem_html(Answer("fine")) == problem_html(None) == ""
 
 
-def test_a_heading_names_the_model_and_its_size(tmp_path: Path) -> None:
+def test_a_heading_says_role_and_size(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(bytes(3 << 20))
-    assert "a&lt;b · 3 MiB" in heading_html("Reference", "a<b", tmp_path / "model.gguf")
-    assert "·" not in heading_html("Reference", "demo", None) + heading_html("Reference", "demo", tmp_path / "gone")
+    assert "a&lt;b · 3 MiB" in heading_html("a<b", tmp_path / "model.gguf")
+    assert "·" not in heading_html("Reference", None) + heading_html("Reference", tmp_path / "gone")
 
 
 def test_a_chip_pressed_again_shows_the_next_example() -> None:
@@ -95,3 +108,21 @@ def test_a_chip_pressed_again_shows_the_next_example() -> None:
     for _ in range(3):
         shown.append(next_example(examples, shown[-1]))
     assert shown[1:] == ["one", "two", "one"]
+
+
+def test_a_message_finds_its_turn_where_thoughts_and_missing_answers_shift_the_numbers() -> None:
+    conversation = Conversation().asked("One?", ["A", "B"]).heard("A", Delta("1", "hm", timing=TIMING))
+    conversation = conversation.asked("Two?", ["A"]).asked("Three?", ["A", "B"])
+    assert [turn_of_message(conversation, "A", message) for message in range(5)] == [0, 0, 0, 1, 2]
+    assert [turn_of_message(conversation, "B", message) for message in range(2)] == [0, 2]
+    with pytest.raises(InputError, match="no longer there"):
+        turn_of_message(conversation, "B", 2)
+    assert chat_messages(conversation, "A")[1]["metadata"]["title"] == "Thought, 38 tokens"
+
+
+def test_what_a_model_says_reaches_the_page_letter_by_letter() -> None:
+    code = "Here:\n    if x:\n        y\n    z\n"
+    conversation = Conversation().asked("Code?", ["A"]).heard("A", Delta(code))
+    with gr.Blocks():
+        shown = gr.Chatbot().postprocess(chat_messages(conversation, "A"))
+    assert shown.root[-1].content[0].text == code

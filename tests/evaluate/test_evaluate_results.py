@@ -14,6 +14,7 @@ from studio.evaluate.results import (
     ModelRecord,
     Result,
     Value,
+    different_versions,
     find,
     folder_of,
     read_results,
@@ -92,6 +93,12 @@ def test_results_of_different_configurations_are_not_compared() -> None:
     assert "sha256" not in caught.value.what
     with pytest.raises(MismatchError, match=r"subset\.seed is 7, and was 42"):
         require_same_ground(result("reference"), result(seed=7))
+
+
+def test_other_versions_of_the_programs_are_said() -> None:
+    old, new = (result().model_copy(update={"versions": {"xllamacpp": one, "gguf": "1"}}) for one in ("1.0", "2.0"))
+    assert "xllamacpp 1.0 and 2.0. Measure both again" in different_versions(old, new)
+    assert different_versions(old, old) == "" and compare_results(old, new).questions == 4
 
 
 def test_questions_that_one_could_not_be_asked_are_left_out() -> None:

@@ -16,13 +16,14 @@ import pytest
 
 from studio.demo.task import demo_task
 from studio.errors import Cancelled, InputError, ProcessError, UnsupportedError
-from studio.evaluate.configuration import Configuration, configuration_for, configuration_named
+from studio.evaluate.configuration import CONFIGURATIONS, Configuration, configuration_for, configuration_named
 from studio.evaluate.results import folder_of, read_results
 from studio.evaluate.results_table import compare_results
 from studio.evaluate.runner import evaluate
 from studio.evaluate.statistics import in_words
 from studio.evaluate.tasks.question import Question
 from studio.evaluate.tasks.task import Task
+from studio.families import family_named
 from studio.workspace import Workspace
 from tests.serve.serve_models import is_model_server
 
@@ -208,5 +209,7 @@ def test_every_family_has_a_configuration_and_a_name_fixes_all_of_it(tiny_gguf: 
     assert thinking.name == "official-gemma4-thinking" and thinking.context > thinking.sampler.max_tokens
     assert thinking.fields["reasoning_budget"] == 8192 and thinking.fields["dry_multiplier"] == 0.5
     assert configuration_named("greedy").fields["sampler"]["temperature"] == 0.0  # type: ignore[index,call-overload]
+    for name in CONFIGURATIONS[1:]:
+        assert family_named(name.removeprefix("official-")).name in name
     with pytest.raises(InputError, match="There are greedy, official-gemma4"):
         configuration_named("mine")

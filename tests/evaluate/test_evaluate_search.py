@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from studio.contributions.model import SUMS, Contributions, Question
@@ -215,6 +215,7 @@ def a_point(number: int, drop: int, kl: float) -> Point:
     return Point(number, "fixed", "", drop, Recipe(drop=drop), Measurement("", "", 1, 0.0, one, {"a": one}), 1.0)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(1, 6), st.floats(0, 1)), min_size=1, max_size=30))
 def test_nothing_beats_the_frontier_and_it_beats_all_else(found: list[tuple[int, float]]) -> None:
     points = [a_point(number, drop, kl) for number, (drop, kl) in enumerate(found)]

@@ -184,6 +184,8 @@ def test_a_broken_parquet_file_is_said_so(tmp_path: Path) -> None:
 def test_a_prompt_has_all_options_and_says_how_to_end() -> None:
     prompt = prompt_of(Question("1", "law", "Who pays?", ("B",), ("The buyer", "The seller")))
     assert "A. The buyer\nB. The seller" in prompt and '"The answer is (X)"' in prompt
+    assert "question about law." in prompt
+    assert "question. Think" in prompt_of(Question("1", "all", "Who pays?", ("B",), ("The buyer", "The seller")))
     assert grade(Question("1", "law", "?", ("B",), ("x", "y")), f"{retry_start(question_of(CHOICE, 1))}B)").right
 
 

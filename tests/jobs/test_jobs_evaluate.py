@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from studio.errors import InputError
 from studio.evaluate.results import Result
+from studio.jobs import runner
+from studio.jobs.store import Job, JobStore
 from studio.jobs.tasks import check
 from studio.workspace import Workspace
-from tests.serve.serve_models import tiny_gguf_once
+from tests.serve.serve_models import is_model_server, tiny_gguf_once
 
 
 @pytest.fixture
@@ -70,3 +77,46 @@ def test_without_a_task_it_is_the_demos(asked: tuple[Workspace, dict[str, Any]])
     workspace, _ = asked
     task: Any = check("evaluate", {"model": "demo"}, workspace)
     assert len(task.questions(workspace).questions) == 100
+
+
+@pytest.fixture
+def long_work(store: JobStore) -> dict[str, Any]:
+    """Parameters of a job of some seconds: the questions fill the context but for some two hundred tokens."""
+    shutil.copy(tiny_gguf_once(), store.workspace.references / "tiny.gguf")
+    rows = [{"id": str(n), "question": f"{n} {'word ' * 350}", "answer": "x"} for n in range(7)]
+    task = store.workspace.prompts / "long.jsonl"
+    task.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parameters = {"model": "tiny.gguf", "task": "prompts/long.jsonl", "per_category": None, "slots": 2}
+    return {**parameters, "configuration": "greedy"}
+
+
+def test_a_cancelled_job_leaves_no_server_and_no_answers(
+    store: JobStore, long_work: dict[str, Any], until: Callable[..., Job], partials: Callable[[], list[Path]]
+) -> None:
+    started = runner.start(store, "evaluate", long_work)
+    job = until(store, started.id, lambda one: one.unit == "questions" and one.done >= 1)
+    assert job.pid is not None and job.total == 7
+    servers = [child for child in psutil.Process(job.pid).children() if is_model_server(child)]
+    assert len(servers) == 1
+    assert runner.cancel(store, started.id).status == "cancelled"
+    assert not partials() and not list(store.workspace.measures.iterdir())
+    assert not any(is_model_server(server) for server in servers)
+
+
+def test_a_job_that_was_killed_goes_on_with_the_next_question(
+    store: JobStore, long_work: dict[str, Any], until: Callable[..., Job], partials: Callable[[], list[Path]]
+) -> None:
+    started = runner.start(store, "evaluate", long_work)
+    job = until(store, started.id, lambda one: one.unit == "questions" and one.done >= 2)
+    assert job.pid is not None
+    os.kill(job.pid, signal.SIGKILL)
+    assert until(store, started.id, lambda one: one.is_finished).status == "failed"
+    kept = next(store.workspace.measures.glob(".*/answers.jsonl")).read_text().splitlines()
+    assert len(kept) >= 2
+    again = runner.retry(store, started.id)
+    done = until(store, again.id, lambda one: one.is_finished)
+    assert done.status == "done" and done.result is not None, done.error
+    (told,) = done.result["results"]  # type: ignore[misc]
+    result = Result.read(store.workspace.root / told["path"])  # type: ignore[call-overload,index,operator]
+    assert len(result.answers) == 7 and json.loads(kept[0]) in [one.model_dump() for one in result.answers]
+    assert not partials()

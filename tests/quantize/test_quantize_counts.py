@@ -30,7 +30,7 @@ def test_a_file_of_that_size_has_the_most_experts_that_fit(gemma4: GgufHeader, t
 def test_a_card_has_room_for_what_the_table_says_fits_it(gemma4: GgufHeader, card: int) -> None:
     room = Room(card_bytes(card), 8192)
     best = most_that_fit(taken(gemma4, TIERS["Q4_K_M"], COUNTS, room), room)
-    given = {"card_bytes": room.bytes, "ram_bytes": 0, "context": 8192}
+    given = {"card_bytes": room.bytes, "ram_bytes": GIB, "context": 8192}
     (row,) = rows(gemma4, [TIERS["Q4_K_M"]], list(COUNTS), **given)  # type: ignore[arg-type]
     assert best.kept_experts == max(cell.kept_experts for cell in row.cells if cell.placement == "card")
     assert best.bytes > best.file_bytes

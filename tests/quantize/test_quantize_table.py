@@ -69,7 +69,7 @@ def test_missing_importance_and_fallbacks_are_told(gemma4: GgufHeader) -> None:
 
 
 def test_a_smaller_card_never_fits_better(gemma4: GgufHeader) -> None:
-    order = ["no", "experts in RAM", "card"]
+    order = ["no", "RAM", "layers in RAM", "experts in RAM", "card"]
     by_card = [table(gemma4, card=card, counts=(128, 64), ranking=RANKING) for card in (12, 24, 48, 80)]
     for smaller, larger in pairwise(by_card):
         for one, other in zip(smaller, larger, strict=True):

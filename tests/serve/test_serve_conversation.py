@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from studio.errors import InputError, ProcessError
-from studio.serve.client import Delta, Timing
+from studio.serve.client import Delta, Timing, Token
+from studio.serve.columns import Event, Status
 from studio.serve.conversation import Answer, Conversation
-from studio.serve.pair import SIDES, Event, Status
 
+SIDES = ("reference", "candidate")
 TIMING = Timing(0.1, 3, 30.0, 9)
 DONE = Delta(done=True, timing=TIMING, finish="stop")
 
@@ -26,7 +27,8 @@ def test_pieces_become_one_answer() -> None:
     conversation = answered(
         Conversation(), "Hi", Status("Loading"), Delta(reasoning="hm"), Delta("Hel", timing=TIMING), Delta("lo"), DONE
     )
-    assert conversation.answer("reference") == Answer("Hello", "hm", timing=TIMING, finish="stop")
+    tokens = (Token("hm", thought=True), Token("Hel"), Token("lo"))
+    assert conversation.answer("reference") == Answer("Hello", "hm", tokens, timing=TIMING, finish="stop")
 
 
 def test_a_status_is_shown_until_the_first_piece() -> None:
@@ -65,7 +67,7 @@ def test_only_a_failed_server_can_be_restarted_and_its_side_asked_again() -> Non
     conversation = answered(Conversation(), "Hi", ProcessError("died"))
     failed = conversation.answer("candidate")
     assert failed and failed.over and failed.can_restart and not Answer().after(InputError("long")).can_restart
-    again = conversation.asked_again("candidate")
+    again = conversation.asked_again(["candidate"])
     assert again.answer("candidate") == Answer() and again.answer("reference") == failed
     assert [message["content"] for message in again.messages("candidate")] == ["Hi"]
 
@@ -89,3 +91,32 @@ def test_roles_always_alternate(turns: list[tuple[str, list[Delta]]]) -> None:
         conversation = answered(conversation, prompt, *deltas, DONE)
     roles = [message["role"] for message in conversation.asked("?", SIDES).messages("reference")]
     assert roles == [("user", "assistant")[index % 2] for index in range(len(roles))] and roles[-1] == "user"
+
+
+def test_a_changed_question_takes_the_place_of_what_came_after_it() -> None:
+    conversation = answered(answered(Conversation(), "One?", Delta("1"), DONE), "Two?", Delta("2"), DONE)
+    edited = conversation.edited(1, "Three?", ["candidate"])
+    assert [turn.prompt for turn in edited.turns] == ["One?", "Three?"]
+    assert edited.answer("reference") is None and edited.answer("candidate") == Answer()
+    assert edited.turns[0] == conversation.turns[0]
+
+
+def test_without_a_column_nothing_of_it_is_left() -> None:
+    conversation = answered(Conversation(), "One?", Delta("1"), DONE).asked("Two?", ["candidate"])
+    left = conversation.without("candidate")
+    assert [turn.prompt for turn in left.turns] == ["One?"] and list(left.turns[0].answers) == ["reference"]
+    assert conversation.without("nobody") == conversation
+
+
+def test_what_is_cut_off_is_over_and_keeps_what_came() -> None:
+    conversation = Conversation().asked("Hi", SIDES).heard("reference", Delta("a")).heard("candidate", DONE)
+    ended = conversation.cut_off()
+    stopped = ended.answer("reference")
+    assert stopped and stopped.text == "a" and stopped.finish == "stopped" and ended.cut_off() == ended
+    assert ended.answer("candidate") == conversation.answer("candidate") and Conversation().cut_off() == Conversation()
+
+
+def test_tokens_of_the_thought_are_counted_with_its_marks() -> None:
+    heard = [Delta(reasoning="hm", timing=Timing(0.1, 3, 1.0, 9)), Delta("So", timing=Timing(0.1, 5, 1.0, 9)), DONE]
+    answer = answered(Conversation(), "Hi", *heard).answer("reference")
+    assert answer and answer.thought_tokens == 3

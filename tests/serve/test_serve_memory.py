@@ -13,9 +13,12 @@ import pytest
 from studio import machine
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
+from studio.quantize import card as card_room
 from studio.quantize.fit import kv_bytes
+from studio.quantize.placement import Offload
 from studio.serve import memory
 from studio.serve.client import Sampler
+from studio.serve.pool import ServerPool
 from studio.serve.server import ModelServer
 
 
@@ -106,3 +109,44 @@ def test_the_person_may_say_how_much_memory_models_get(monkeypatch: pytest.Monke
         memory.free_bytes()
     monkeypatch.delenv(memory.MEMORY_VARIABLE)
     assert 0 < memory.free_bytes() <= memory.free_bytes(held=1 << 30)
+
+
+def test_the_person_may_say_how_much_of_the_card_models_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(card_room.CARD_VARIABLE, "12345")
+    assert card_room.free_card_bytes() == 12345
+    monkeypatch.setenv(card_room.CARD_VARIABLE, "-1")
+    with pytest.raises(InputError, match="'-1'"):
+        card_room.free_card_bytes()
+
+
+def test_a_llama_cpp_without_a_card_is_told_nothing_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(card_room, "computes_on_gpu", lambda: False)
+    monkeypatch.setattr(card_room, "free_gpu_bytes", lambda: 24 << 30)
+    assert card_room.free_card_bytes() is None
+    monkeypatch.setattr(card_room, "computes_on_gpu", lambda: True)
+    assert card_room.free_card_bytes() == 24 << 30
+
+
+@pytest.mark.parametrize(("short", "kind"), [(0, "card"), (1, "experts in RAM"), (1 << 40, "RAM")])
+def test_the_pool_starts_a_server_as_the_card_allows_and_llama_cpp_takes_it(
+    short: int, kind: str, tiny_gguf: Path, pool: ServerPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no card here: llama.cpp reads the settings, and computes without one."""
+    card = max(0, memory.model_need(tiny_gguf, pool.context, pool.slots).need.on_card - short)
+    monkeypatch.setenv(card_room.CARD_VARIABLE, str(card))
+    with pool.lease(tiny_gguf, 1) as server:
+        (place,) = pool._places.values()
+        assert place.placement.kind == kind and place.placement.card <= card
+        assert list(server.stream([{"role": "user", "content": "word"}], Sampler(max_tokens=3)))[-1].done
+    overridden = "tensor overrides to CPU" in next(pool.logs.glob("*.log")).read_text()
+    assert overridden == (kind == "experts in RAM")
+
+
+def test_what_a_person_decides_is_what_the_pool_does(tiny_gguf: Path, tmp_path: Path) -> None:
+    pool = ServerPool(tmp_path / "logs", context=512, offload=Offload(0))
+    try:
+        with pool.lease(tiny_gguf, 1):
+            (place,) = pool._places.values()
+            assert (place.placement.kind, pool._decided(place)) == ("RAM", Offload(0))
+    finally:
+        pool.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import psutil
 import pytest
 
 from studio.errors import InputError, ProcessError
-from studio.serve.client import ChatStream, Delta, Sampler, request_body, sampler_of
+from studio.serve.client import TOP, ChatStream, Delta, Sampler, request_body, sampler_of
 from studio.serve.server import ModelServer
 from tests.serve.serve_models import is_model_server
 
@@ -122,6 +123,36 @@ def test_a_stream_that_was_stopped_before_it_began_asks_nothing(server: ModelSer
 def test_a_conversation_that_is_too_long_is_refused_with_both_numbers(server: ModelServer) -> None:
     with pytest.raises(InputError, match=r"has \d{4,} tokens, and the model is open for 2048.*Clear"):
         list(server.stream([{"role": "user", "content": "word " * 3000}], Sampler()))
+
+
+def test_each_token_comes_with_what_else_was_likely_before_sampling_where_that_is_asked_for(
+    server: ModelServer,
+) -> None:
+    sampler = Sampler(max_tokens=20, temperature=1, top_k=1, seed=4)
+    plain = [token for delta in server.stream(HELLO, sampler) for token in delta.pieces]
+    assert len(plain) == 20 and all(token.id is None and token.top == () for token in plain)
+    tokens = [token for delta in server.stream(HELLO, sampler, probabilities=True) for token in delta.tokens]
+    assert [token.text for token in tokens] == [token.text for token in plain]
+    for token in tokens:
+        assert len(token.top) == TOP and token.id == token.top[0].id  # top-k 1 takes the likeliest …
+        shares = [math.exp(one.logprob) for one in token.top]
+        assert shares == sorted(shares, reverse=True) and 0 < sum(shares) < 1  # … of all tokens
+
+
+def test_tokens_of_a_thought_are_told_from_those_of_the_answer(server: ModelServer) -> None:
+    sampler = Sampler(max_tokens=30, reasoning_budget=8, seed=1)
+    tokens = [token for delta in server.stream(HELLO, sampler, thinking=True) for token in delta.pieces]
+    kinds = [token.thought for token in tokens]
+    assert kinds == sorted(kinds, reverse=True) and True in kinds and False in kinds
+
+
+def test_a_server_that_stops_answering_is_given_up_with_a_sentence(server: ModelServer) -> None:
+    body = request_body(HELLO, LONG, False)
+    stream = ChatStream(server.port, server._api_key, body, ProcessError, silence_s=1)
+    next(stream)
+    os.kill(server.pid, signal.SIGSTOP)
+    with pytest.raises(ProcessError, match="it has said nothing for 1 seconds"):
+        list(stream)
 
 
 @pytest.mark.parametrize(

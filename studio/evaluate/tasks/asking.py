@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from studio.evaluate.tasks.letters import letter_of
 from studio.evaluate.tasks.matching import matched
-from studio.evaluate.tasks.question import Question
+from studio.evaluate.tasks.question import NO_CATEGORY, Question
 
 WORDING = "1"
 """Of the prompts below; to be raised with every change, since answers to other words are not comparable."""
+READING = "1"
+"""Of how answers are read and graded; to be raised when the same text would be graded otherwise."""
 
 _CHOICE = (
-    "The following is a multiple-choice question about {category}. Think it through, then finish with a line "
+    "The following is a multiple-choice question{about}. Think it through, then finish with a line "
     '"The answer is (X)", where X is the letter of the right option.\n\n'
     "Question: {text}\n\nOptions:\n{options}"
 )
@@ -34,8 +36,8 @@ def prompt_of(question: Question) -> str:
         options = "\n".join(
             f"{letter}. {option.strip()}" for letter, option in zip(question.letters, question.options, strict=True)
         )
-        about = question.category.replace("_", " ")
-        return _CHOICE.format(category=about, text=question.text.strip(), options=options)
+        about = "" if question.category == NO_CATEGORY else f" about {question.category.replace('_', ' ')}"
+        return _CHOICE.format(about=about, text=question.text.strip(), options=options)
     return question.text if question.checker else _EXACT.format(text=question.text.strip())
 
 

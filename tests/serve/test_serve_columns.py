@@ -1,4 +1,4 @@
-"""Two models side by side: at the same time where they fit, else in turn, and neither takes the other down."""
+"""Models side by side: at the same time where they fit, else in turn, and none takes another down."""
 
 from __future__ import annotations
 
@@ -22,23 +22,38 @@ from studio.errors import (
     ResourceError,
     UnsupportedError,
 )
-from studio.serve.client import Delta, Sampler
+from studio.serve.client import ChatStream, Delta, Sampler
+from studio.serve.columns import Columns, Event, Status
 from studio.serve.memory import MEMORY_VARIABLE, model_need
-from studio.serve.pair import SIDES, Event, Pair, Side, Status
 from studio.serve.pool import ServerPool
+from studio.serve.served import GgufModel, Request
+from studio.serve.server import ModelServer
 from tests.serve.serve_models import is_model_server
 
-HELLO = {side: [{"role": "user", "content": "Hello"}] for side in SIDES}
+SIDES = ("reference", "candidate")
 SHORT = Sampler(max_tokens=30, seed=5)
 LONG = Sampler(max_tokens=1800)
 
 
+def hello(sampler: Sampler, *columns: str) -> dict[str, Request]:
+    """The same question to `columns`, or to both of a pair."""
+    return dict.fromkeys(columns or SIDES, Request([{"role": "user", "content": "Hello"}], sampler))
+
+
+def pair_of(pool: ServerPool, reference: Path, candidate: Path) -> Columns:
+    return Columns(pool, {"reference": GgufModel(reference), "candidate": GgufModel(candidate)})
+
+
+def alone(pool: ServerPool, reference: Path) -> Columns:
+    return Columns(pool, {"reference": GgufModel(reference)})
+
+
 @pytest.fixture
-def pair(pool: ServerPool, tiny_gguf: Path, other_gguf: Path) -> Pair:
-    return Pair(pool, tiny_gguf, other_gguf)
+def pair(pool: ServerPool, tiny_gguf: Path, other_gguf: Path) -> Columns:
+    return pair_of(pool, tiny_gguf, other_gguf)
 
 
-def texts(events: list[tuple[Side, Event]]) -> dict[Side, str]:
+def texts(events: list[tuple[str, Event]]) -> dict[str, str]:
     return {side: "".join(e.text for s, e in events if s == side and isinstance(e, Delta)) for side in SIDES}
 
 
@@ -52,72 +67,107 @@ def room_for_one(monkeypatch: pytest.MonkeyPatch, model: Path, pool: ServerPool,
     monkeypatch.setenv(MEMORY_VARIABLE, str(int(need * times)))
 
 
-def test_both_sides_stream_at_the_same_time(pair: Pair) -> None:
+def test_both_sides_stream_at_the_same_time(pair: Columns) -> None:
     assert pair.fit().together and "at the same time" in pair.fit().reason
-    list(pair.stream(HELLO, SHORT))  # load both
-    sides = [side for side, event in pair.stream(HELLO, Sampler(max_tokens=800)) if isinstance(event, Delta)]
+    list(pair.stream(hello(SHORT)))  # load both
+    sides = [side for side, event in pair.stream(hello(Sampler(max_tokens=800))) if isinstance(event, Delta)]
     first = {side: sides.index(side) for side in SIDES}
     last = {side: len(sides) - 1 - sides[::-1].index(side) for side in SIDES}
     assert first["reference"] < last["candidate"] and first["candidate"] < last["reference"]
     assert sum(before != after for before, after in pairwise(sides)) > 2
 
 
-def test_the_same_weights_sampler_and_seed_say_the_same_on_both_sides(pair: Pair) -> None:
-    said = texts(list(pair.stream(HELLO, SHORT)))
+def test_the_same_weights_sampler_and_seed_say_the_same_on_both_sides(pair: Columns) -> None:
+    said = texts(list(pair.stream(hello(SHORT))))
     assert said["reference"] == said["candidate"] != ""
 
 
-def test_each_side_ends_with_its_timing(pair: Pair) -> None:
-    last = {side: event for side, event in pair.stream(HELLO, SHORT) if isinstance(event, Delta) and event.done}
+def test_each_side_ends_with_its_timing(pair: Columns) -> None:
+    last = {side: event for side, event in pair.stream(hello(SHORT)) if isinstance(event, Delta) and event.done}
     assert set(last) == set(SIDES)
     assert all(delta.timing is not None and delta.timing.tokens == 30 for delta in last.values())
 
 
 def test_one_side_alone_works(pool: ServerPool, tiny_gguf: Path) -> None:
-    alone = Pair(pool, tiny_gguf, None)
-    assert alone.fit().together
-    assert {side for side, _ in alone.stream(HELLO, SHORT)} == {"reference"}
+    one = alone(pool, tiny_gguf)
+    assert one.fit().together
+    assert {side for side, _ in one.stream(hello(SHORT))} == {"reference"}
 
 
 def test_where_memory_is_short_they_answer_in_turn_and_this_is_known_before(
-    pair: Pair, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+    pair: Columns, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room_for_one(monkeypatch, tiny_gguf, pair.pool)
     fit = pair.fit()
     assert not fit.together and "in turn" in fit.reason and not children()
     order = []
-    for side, event in pair.stream(HELLO, SHORT):
+    for side, event in pair.stream(hello(SHORT)):
         if isinstance(event, Delta):
             order.append(side)
             assert len(children()) <= 1  # none where this loop lags behind the change of turns
     assert order == sorted(order, reverse=True) and set(order) == set(SIDES)
-    stream = pair.stream(HELLO, SHORT)
+    stream = pair.stream(hello(SHORT))
     assert not stream.together and next(stream)[0] == "candidate"  # the model that is there already goes first
     list(stream)
 
 
 def test_a_model_that_fits_nowhere_is_refused_before_anything_starts(
-    pair: Pair, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+    pair: Columns, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     room_for_one(monkeypatch, tiny_gguf, pair.pool, times=0.5)
-    errors = [event for _, event in pair.stream(HELLO, SHORT) if isinstance(event, EspalierError)]
+    errors = [event for _, event in pair.stream(hello(SHORT)) if isinstance(event, EspalierError)]
     assert [type(error) for error in errors] == [ResourceError] * 2 and "tiny.gguf needs" in str(errors[0])
     assert not children()
 
 
-def test_stop_ends_both_sides(pair: Pair) -> None:
-    stream = pair.stream(HELLO, LONG)
+def test_stop_ends_both_sides(pair: Columns) -> None:
+    stream = pair.stream(hello(LONG))
     assert isinstance(next(stream)[1], Status)
-    while not all(pair.pool.loaded(path) for path in pair.paths.values()):
+    while not all(pair.pool.loaded(model) for model in pair.models.values()):
         stream.collect(0.05)
     threading.Timer(0.3, stream.stop).start()
     last = {side: event for side, event in stream if isinstance(event, Delta) and event.done}
     assert {side: delta.finish for side, delta in last.items()} == dict.fromkeys(SIDES, "stopped")
-    assert texts(list(pair.stream(HELLO, SHORT)))["candidate"]  # and both can be asked again
+    assert texts(list(pair.stream(hello(SHORT))))["candidate"]  # and both can be asked again
+
+
+def test_one_column_is_stopped_and_the_others_go_on(pair: Columns) -> None:
+    stream = pair.stream(hello(LONG))
+    events = []
+    while not all(pair.pool.loaded(model) for model in pair.models.values()):
+        events += stream.collect(0.02)
+    stream.stop("candidate")
+    events += [*stream]
+    last = {side: event for side, event in events if isinstance(event, Delta) and event.done}
+    assert {side: delta.finish for side, delta in last.items()} == {"reference": "length", "candidate": "stopped"}
+
+
+def test_four_columns_of_two_files_share_two_servers(pool: ServerPool, tiny_gguf: Path, other_gguf: Path) -> None:
+    files = {"A": tiny_gguf, "B": other_gguf, "C": tiny_gguf, "D": other_gguf}
+    columns = Columns(pool, {column: GgufModel(path) for column, path in files.items()})
+    events = list(columns.stream(hello(SHORT, *files)))
+    answers = {column: "".join(e.text for c, e in events if c == column and isinstance(e, Delta)) for column in files}
+    assert len(set(answers.values())) == 1 and answers["A"]
+    assert len(children()) == 2 and columns.fit().together
+
+
+def test_another_kind_of_model_is_served_like_a_file(pool: ServerPool, tiny_gguf: Path) -> None:
+    class Shouting(GgufModel):
+        """A model with something of its own in each question."""
+
+        def ask(self, server: ModelServer, request: Request) -> ChatStream:
+            assert request.probabilities
+            return server.stream([{"role": "user", "content": "AAAA"}], request.sampler)
+
+    request = Request([{"role": "user", "content": "Hello"}], SHORT, probabilities=True)
+    said = list(Columns(pool, {"A": Shouting(tiny_gguf)}).stream({"A": request}))
+    plain = list(Columns(pool, {"A": GgufModel(tiny_gguf)}).stream({"A": request}))
+    texts_of = [[event.text for _, event in events if isinstance(event, Delta)] for events in (said, plain)]
+    assert texts_of[0] != texts_of[1] and all(texts_of) and len(children()) == 1
 
 
 def test_stop_does_not_wait_for_a_model_that_is_loading(pool: ServerPool, tmp_path: Path, tiny_gguf: Path) -> None:
-    stream = Pair(pool, tiny_gguf, None).stream(HELLO, LONG)
+    stream = alone(pool, tiny_gguf).stream(hello(LONG))
     started = time.monotonic()
     stream.stop()
     assert [event.finish for _, event in stream if isinstance(event, Delta)] == ["stopped"]
@@ -125,12 +175,12 @@ def test_stop_does_not_wait_for_a_model_that_is_loading(pool: ServerPool, tmp_pa
 
 
 def test_a_side_that_dies_is_reported_and_the_other_goes_on_and_it_can_be_restarted(
-    pair: Pair, other_gguf: Path
+    pair: Columns, other_gguf: Path
 ) -> None:
-    list(pair.stream(HELLO, SHORT))
+    list(pair.stream(hello(SHORT)))
     with pair.pool.lease(other_gguf, 1) as server:
         doomed = server.pid
-    stream = pair.stream(HELLO, Sampler(max_tokens=600))
+    stream = pair.stream(hello(Sampler(max_tokens=600)))
     next(stream)
     os.kill(doomed, signal.SIGKILL)
     events = list(stream)
@@ -138,13 +188,13 @@ def test_a_side_that_dies_is_reported_and_the_other_goes_on_and_it_can_be_restar
     assert "other.gguf failed" in error.what and error.log_tail
     assert [e.finish for s, e in events if s == "reference" and isinstance(e, Delta) and e.done] == ["length"]
     pair.restart("candidate")
-    assert texts(list(pair.stream({"candidate": HELLO["candidate"]}, SHORT)))["candidate"]
+    assert texts(list(pair.stream(hello(SHORT, "candidate"))))["candidate"]
 
 
 def test_a_damaged_file_silences_its_own_side_alone(pool: ServerPool, tiny_gguf: Path, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.gguf"
     damaged.write_bytes(tiny_gguf.read_bytes()[:3_000_000])
-    events = list(Pair(pool, tiny_gguf, damaged).stream(HELLO, SHORT))
+    events = list(pair_of(pool, tiny_gguf, damaged).stream(hello(SHORT)))
     assert [type(event) for side, event in events if side == "candidate"][-1] is FormatError
     assert texts(events)["reference"]
 
@@ -172,7 +222,7 @@ def test_sessions_share_one_server_and_more_questions_than_slots_queue(pool: Ser
     answers: list[str] = []
 
     def ask(seed: int) -> None:
-        stream = Pair(pool, tiny_gguf, None).stream(HELLO, Sampler(max_tokens=40, seed=seed))
+        stream = alone(pool, tiny_gguf).stream(hello(Sampler(max_tokens=40, seed=seed)))
         answers.append(texts(list(stream))["reference"])
 
     threads = [threading.Thread(target=ask, args=(seed,)) for seed in range(5)]

@@ -1,0 +1,167 @@
+"""What the chat station shows of a conversation: new values of its parts, and of which models its columns consist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+
+from components.chat_parts import IDS, REFERENCE, ChatModel, ChatSources, ChatStation, ColumnParts, Updates, Values
+from components.chat_settings import how_choices
+from components.chat_tokens import parting_html
+from components.chat_view import (
+    ANSWERS_HERE,
+    NO_MODEL,
+    NO_REFERENCE,
+    chat_messages,
+    heading_html,
+    note_html,
+    problem_html,
+    stats_html,
+)
+from components.markup import failure
+from studio.errors import EspalierError
+from studio.serve.columns import Columns
+from studio.serve.conversation import Column, Conversation
+from studio.serve.served import GgufModel
+
+
+def now(station: ChatStation, values: Values) -> Conversation:
+    """The conversation, with the models and system prompts that its columns show."""
+    conversation: Conversation = values[station.conversation]
+    columns = [
+        replace(column, **_shown_in(station.columns[column.id], column, values)) for column in conversation.columns
+    ]
+    return replace(conversation, columns=tuple(columns))
+
+
+def _shown_in(parts: ColumnParts, column: Column, values: Values) -> dict[str, str]:
+    # A list that has not been filled yet has no value; what is in the conversation is on its way there.
+    return {"model": values[parts.model] or column.model, "system": values[parts.system] or ""}
+
+
+def with_a_column(conversation: Conversation, models: Sequence[str]) -> Conversation:
+    """With one more column, if there is an id left: the first model that no column has, else the first one."""
+    taken = {column.id for column in conversation.columns}
+    chosen = {column.model for column in conversation.columns}
+    id = next((one for one in IDS if one not in taken), None)
+    if id is None:
+        return conversation
+    model = next((one for one in models if one not in chosen), next(iter(models), ""))
+    columns = sorted((*conversation.columns, Column(id, model)), key=lambda column: column.id)
+    return replace(conversation, columns=tuple(columns))
+
+
+def known_of(models: Mapping[str, ChatModel]) -> tuple[str, tuple[str, ...]]:
+    """(name of the reference, keys of all models)."""
+    return models[REFERENCE].name if REFERENCE in models else "", tuple(models)
+
+
+def newest_chosen(conversation: Conversation, before: Sequence[str], keys: Sequence[str]) -> Conversation:
+    """With what has been built since in the last column; `before` and `keys` are the models then and now."""
+    new = [key for key in keys if key not in before]
+    if not new or not conversation.columns:
+        return conversation
+    *others, last = conversation.columns
+    return replace(conversation, columns=(*others, replace(last, model=new[0])))
+
+
+def of_columns(station: ChatStation, conversation: Conversation, columns: Sequence[str] = IDS) -> Updates:
+    """The columns of these ids as they stand."""
+    updates: Updates = {station.conversation: conversation}
+    for id in columns:
+        parts, answer = station.columns[id], conversation.answer(id)
+        updates[parts.chat] = chat_messages(conversation, id)
+        updates[parts.stats] = stats_html(answer)
+        if answer is not None and answer.over:
+            updates[parts.stop] = gr.Button(visible=False)
+        if problem := problem_html(answer):
+            updates[parts.problem] = gr.HTML(problem, visible=True)
+    return updates
+
+
+def begun(station: ChatStation, conversation: Conversation, columns: Sequence[str]) -> Updates:
+    """A question was asked: its columns, without the problems of the last one, and what can be pressed."""
+    updates = of_columns(station, conversation, columns) | _buttons(station, conversation, busy=True)
+    updates |= {station.problem: gr.HTML(visible=False), station.parting: ""}
+    for parts in station.columns.values():
+        updates[parts.restart] = gr.Button(visible=False)
+    for id in columns:
+        updates[station.columns[id].problem] = gr.HTML(visible=False)
+        updates[station.columns[id].stop] = gr.Button(visible=True)
+    return updates
+
+
+def ended(station: ChatStation, conversation: Conversation) -> Updates:
+    """Nothing more comes: all columns, where they part, and what can be pressed."""
+    updates = of_columns(station, conversation) | _buttons(station, conversation, busy=False)
+    for id, parts in station.columns.items():
+        answer = conversation.answer(id)
+        updates[parts.stop] = gr.Button(visible=False)
+        updates[parts.restart] = gr.Button(visible=answer is not None and answer.can_restart)
+        if answer is None or answer.error is None:
+            updates[parts.problem] = gr.HTML(visible=False)
+    return {**updates, station.running: None, station.parting: parting_html(conversation)}
+
+
+def refused(station: ChatStation, before: Conversation, error: EspalierError) -> Updates:
+    """The question could not be asked."""
+    return {**ended(station, before), station.problem: gr.HTML(failure(error), visible=True)}
+
+
+def columns_shown(station: ChatStation, conversation: Conversation) -> Updates:
+    """Which columns there are, and their system prompts."""
+    updates: Updates = {station.conversation: conversation}
+    for id, parts in station.columns.items():
+        column = conversation.column(id)
+        updates[parts.group] = gr.Column(visible=column is not None)
+        updates[parts.system] = column.system if column else ""
+    return updates
+
+
+def settled(station: ChatStation, conversation: Conversation, sources: ChatSources, states: Sequence[Any]) -> Updates:
+    """The models that can be chosen, those that are chosen, and what follows from them; raises what `sources` raise."""
+    models = sources.models(*states)
+    chosen = {column.id: models[column.model] for column in conversation.columns if column.model in models}
+    files = {id: GgufModel(model.path) for id, model in chosen.items() if model.path is not None}
+    columns = Columns(sources.pool, files)
+    how = gr.Dropdown(how_choices(sources.family(*states)))
+    return {
+        **models_shown(station, conversation, models, columns),
+        station.note: note_html(columns),
+        station.settings.how: how,
+    }
+
+
+def models_shown(
+    station: ChatStation, conversation: Conversation, models: Mapping[str, ChatModel], columns: Columns
+) -> Updates:
+    """The lists of models and what is chosen in them; `columns` knows the files."""
+    choices = [(f"{model.role}: {model.name}", key) for key, model in models.items()]
+    updates: Updates = {}
+    for column in conversation.columns:
+        parts, model = station.columns[column.id], models.get(column.model)
+        served = columns.models.get(column.id)
+        updates[parts.model] = gr.Dropdown(choices, value=column.model if model else None)
+        updates[parts.heading] = heading_html(model.role if model else "", served.key if served else None)
+        empty = ANSWERS_HERE if model else (NO_MODEL if models else NO_REFERENCE)
+        updates[parts.chat] = gr.Chatbot(chat_messages(conversation, column.id), placeholder=empty)
+    return updates
+
+
+def _buttons(station: ChatStation, conversation: Conversation, *, busy: bool) -> Updates:
+    free, several = not busy, len(conversation.columns) > 1
+    said = free and bool(conversation.turns)
+    updates: Updates = {
+        station.send: gr.Button(interactive=free),
+        station.stop: gr.Button(interactive=busy),
+        station.same: gr.Button(interactive=said),
+        station.other: gr.Button(interactive=said),
+        station.add: gr.Button(interactive=free and len(conversation.columns) < len(IDS)),
+    }
+    for parts in station.columns.values():
+        updates[parts.remove] = gr.Button(interactive=free, visible=several and free)
+        updates[parts.model] = gr.Dropdown(interactive=free)
+    return updates
