@@ -1,12 +1,13 @@
 # make run     the studio on the demo model, in your browser
 # make test    all tests
 # make check   style, types, walls between rooms, Dockerfile
+# make fuzz    damaged files of every kind, read by every reader; FUZZ="--seed 2 --inputs 100000" for more
 # make bench   all budgets of the design, measured; writes bench.json
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test check bench clean
+.PHONY: run test check fuzz bench clean
 
 run: .venv/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -21,6 +22,9 @@ check: .venv/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+fuzz: .venv/.installed-dev
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --inputs 20000 $(FUZZ)
 
 bench: .venv/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from studio.checkpoints.digests import digest_file, is_known
 from studio.checkpoints.gguf_header import GgufHeader, read_header
 from studio.checkpoints.model_folder import ModelFolder, open_model_folder
-from studio.errors import InputError, UnsupportedError
+from studio.errors import InputError
 from studio.families import MoeShape, family_named, shape_of_config, shape_of_gguf
 from studio.progress import Progress, silent
 
@@ -141,8 +141,7 @@ def _said_of(path: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        kind = UnsupportedError if isinstance(error, UnsupportedError) else InputError
-        raise kind(f"{path}: {error.what}", error.remedy) from error
+        raise error.said_of(path) from None
 
 
 def _hub_name(path: Path) -> str | None:

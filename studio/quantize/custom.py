@@ -143,7 +143,7 @@ def _override(path: Path, place: str, given: Any) -> Override:
         return Override(_pattern(path, f"{place}.pattern", pattern), kind)
     if role is None and layers is None:
         raise FormatError(path, place, "it covers nothing", f"Name layers, a pattern, or a role: {', '.join(ROLES)}.")
-    if role is not None and role not in ROLES:
+    if role is not None and (not isinstance(role, str) or role not in ROLES):
         raise FormatError(path, f"{place}.role", f"there is no role {role!r:.60}", f"The roles are {', '.join(ROLES)}.")
     if layers is None:
         return Override(ROLES[role], kind)

@@ -25,8 +25,8 @@ from studio.contributions.importers import import_analysis
 from studio.contributions.model import Contributions, Question
 from studio.contributions.prompts import read_prompts
 from studio.evaluate.tasks.mmlu_pro import read_mmlu_pro
-from studio.evaluate.tasks.task import read_task, write_task
 from studio.evaluate.tasks.question import Question as TaskQuestion
+from studio.evaluate.tasks.task import read_task, write_task
 from studio.families.base import MoeShape
 from studio.publish.manifest import BuildRecord, FileRecord, ImatrixRecord, Manifest, ReferenceRecord, describe
 from studio.publish.verify import verify
@@ -64,6 +64,7 @@ def kinds(folder: Path) -> tuple[Kind, ...]:
         Kind("arrays of an analysis", ".npz", (_arrays(),), mutated_bytes, _read_analysis),
         Kind("recipe", ".json", (_recipe().to_json().encode(),), mutated_json, _read_recipe),
         Kind("map", ".json", tuple(_maps()), mutated_json, _read_map),
+        Kind("map with its metadata", ".json", tuple(_maps())[1:], mutated_json, _read_metadata),
         Kind("manifest", ".json", (_manifest().to_json().encode(),), mutated_json, _read_manifest),
         Kind("prompts", ".jsonl", (_prompts(),), mutated_json, read_prompts),
         Kind("task", ".jsonl", (_task(folder),), mutated_json, read_task),
@@ -107,6 +108,11 @@ def _read_recipe(path: Path) -> object:
 def _read_map(path: Path) -> object:
     drop = DropMap.from_json(path.read_bytes(), shape=SHAPE, name=str(path))
     return drop.content_hash, drop.mask, json.dumps(drop.to_metadata())
+
+
+def _read_metadata(path: Path) -> object:
+    """Where no model is open to compare with."""
+    return DropMap.from_json(path.read_bytes(), name=str(path)).mask
 
 
 def _read_manifest(path: Path) -> object:

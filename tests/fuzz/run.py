@@ -26,7 +26,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from studio.errors import EspalierError, FormatError
+from studio.errors import EspalierError
 from tests.fuzz.kinds import Kind, kinds
 
 SECONDS = 5.0
@@ -136,7 +136,7 @@ def _child(folder: Path, all_kinds: list[Kind], seed: int, first: int, end: int)
     os.close(writing)
     reports: list[dict[str, Any]] = []
     buffer, ending = b"", ""
-    with open(reading, "rb", buffering=0) as pipe:
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
         while True:
             if not select.select([pipe], [], [], SECONDS)[0]:
                 os.kill(child, signal.SIGKILL)
