@@ -28,6 +28,7 @@ from components.sessions import LOCAL
 from components.shown import map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
+from components.trial import wire_trial
 from components.why import shown_cell, wire_why
 from components.work import wire_map, wire_shelf, wire_steps
 from studio.errors import EspalierError
@@ -290,6 +291,7 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
     for control in choose.controls:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
     wire_compare(library, state, choose.compare, stations.chosen)
+    wire_trial(studio, state, choose.trial, stations.chosen)
     wire_why(library, state, see.why, see.cell, stations.chosen)
     then = wire_counts(library, state, choose.counts, changed=stations.chosen, aimed=aimed, drop=choose.drop)
     then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
