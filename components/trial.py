@@ -103,7 +103,7 @@ def trial_part() -> TrialPart:
     with gr.Accordion("Try this map before building", open=False, elem_id="trial") as accordion:
         panel(_LEAD)
         with gr.Row(elem_classes="controls trial-controls"):
-            measure = gr.Button("Measure this map", variant="primary", elem_id="trial-measure", min_width=160, scale=0)
+            measure = gr.Button("Measure this map", variant="primary", elem_id="trial-measure", min_width=200, scale=0)
             cancel = gr.Button("Cancel", variant="stop", visible=False, elem_id="trial-cancel", min_width=100, scale=0)
             always = gr.Checkbox(False, label="After every change", elem_id="trial-always", min_width=160)
             other = gr.Dropdown(
@@ -129,26 +129,6 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
     trials = Trials(cache / "virtual", cache / "logits")
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def opened_of(now: StudioState) -> Opened | None:
-        try:
-            return library.open(now)
-        except EspalierError:
-            return None
-
-    def here(now: StudioState) -> str:
-        opened = opened_of(now)
-        return opened.drop.content_hash if opened and opened.drop else ""
-
-    def refused(now: StudioState, kept: tuple[Tried, ...], other: int, error: EspalierError) -> Updates:
-        return {
-            part.status: failure(error),
-            part.text: tried_html(kept, other, here(now)) if kept else "",
-            part.measure: gr.Button(interactive=opened_of(now) is not None and not _never(library, now)),
-            part.cancel: gr.Button(visible=False),
-            part.timer: gr.Timer(active=False),
-            part.watched: None,
-        }
-
     def rendered(now: StudioState, watched: Watched | None, kept: tuple[Tried, ...], other: int) -> Updates:
         """What the part shows of the trial that it waits for."""
         trial = trials.look(watched.key) if watched else None
@@ -157,7 +137,7 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
         busy = trial is not None and not trial.is_over
         choices = other_choices(kept)
         chosen = other if other in [value for _, value in choices] else 0
-        text = tried_html(kept, chosen, here(now)) if kept or not busy else ""
+        text = tried_html(kept, chosen, _here(library, now)) if kept or not busy else ""
         return {
             part.status: progress_html(trial) if trial else "",
             part.text: f"<div class='waiting'>{text}</div>" if busy else text,
@@ -178,7 +158,7 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
             return rendered(now, watched, kept, other)
         except EspalierError as error:
             trials.leave(owner)
-            return refused(now, kept, other, error)
+            return _refused(library, part, now, kept, error)
 
     def on_measure(request: gr.Request, now: StudioState, *asked: Any) -> Updates:
         return begun(request, now, 0.0, *asked)
@@ -191,7 +171,7 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
         try:
             _, known = question_of(library, library.open(now), AskedPrompts(*prompts))
         except EspalierError as error:
-            return refused(now, kept, other, error)
+            return _refused(library, part, now, kept, error)
         trial = trials.look(known.key)
         return rendered(now, watched if trial is None or trial.error else known, kept, other)
 
@@ -215,21 +195,46 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
     part.cancel.click(on_cancel, [state, part.watched, part.kept, part.other], part.shown, **live)
     part.timer.tick(on_tick, [state, part.watched, part.kept, part.other, part.status], part.shown, **live)
     part.other.input(
-        lambda now, kept, other: tried_html(kept, other, here(now)), [state, part.kept, part.other], part.text, **live
+        lambda now, kept, other: tried_html(kept, other, _here(library, now)),
+        [state, part.kept, part.other],
+        part.text,
+        **live,
     )
+
+
+def _refused(
+    library: Library, part: TrialPart, now: StudioState, kept: tuple[Tried, ...], error: EspalierError
+) -> Updates:
+    """The part where a map cannot be measured."""
+    return {
+        part.status: failure(error),
+        part.text: tried_html(kept, 0, _here(library, now)) if kept else "",
+        part.measure: gr.Button(interactive=_possible(library, now)),
+        part.cancel: gr.Button(visible=False),
+        part.timer: gr.Timer(active=False),
+        part.watched: None,
+    }
+
+
+def _here(library: Library, now: StudioState) -> str:
+    """Content hash of the map that is shown; empty without one."""
+    try:
+        drop = library.open(now).drop
+    except EspalierError:
+        return ""
+    return drop.content_hash if drop else ""
 
 
 def _called(watched: Watched) -> dict[str, Any]:
     return {name: value for name, value in vars(watched).items() if name != "key"}
 
 
-def _never(library: Library, now: StudioState) -> bool:
-    """Whether no map of the open model can be tried."""
+def _possible(library: Library, now: StudioState) -> bool:
+    """Whether a map of the open model can be tried, whatever the prompts."""
     try:
         opened = library.open(now)
-        if opened.reference is None or opened.drop is None:
-            return True
-        require_virtual(opened.reference)
+        if opened.reference is not None:
+            require_virtual(opened.reference)
     except EspalierError:
-        return True
-    return False
+        return False
+    return opened.reference is not None and opened.drop is not None
