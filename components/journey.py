@@ -24,6 +24,7 @@ from components.measure import wire_measure
 from components.options import form_json, wire_options
 from components.recipe import ChooseStation, choose_station
 from components.reference import LoadStation, load_station
+from components.search import wire_search
 from components.sessions import LOCAL
 from components.shown import map_json, meaning_html
 from components.sources import chat_sources
@@ -308,6 +309,17 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
         asked,
         rendered,
         changed=stations.chosen,
+        problem=choose.problem,
+        **after,
+    )
+    wire_search(
+        studio,
+        choose.search,
+        state,
+        asked,
+        rendered,
+        changed=stations.chosen,
+        timer=stations.build.timer,
         problem=choose.problem,
         **after,
     )

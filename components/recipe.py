@@ -11,6 +11,7 @@ from components.counts import CountsPart, counts_part
 from components.library import Opened
 from components.markup import station_head
 from components.options import OptionsPart, options_part
+from components.search import SearchPart, search_part
 from components.shown import download_link
 from components.state import OWN, StudioState, weights_json
 from components.steps import StepsPart, steps_part
@@ -64,6 +65,7 @@ class ChooseStation:
     steps: StepsPart
     trial: TrialPart
     """The map tried on the reference, before anything is built."""
+    search: SearchPart
 
     @property
     def controls(self) -> list[gr.components.Component]:
@@ -163,8 +165,8 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                         label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
                     )
         options, steps, counts, compare = options_part(), steps_part(), counts_part(), compare_part()
-        trial = trial_part()
+        trial, search = trial_part(), search_part()
     return ChooseStation(
         preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, options, counts, compare,
-        steps, trial,
+        steps, trial, search,
     )  # fmt: skip
