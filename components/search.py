@@ -206,7 +206,7 @@ def status_html(search: Search, store: JobStore, found: Found) -> str:
     unseen = unseen_html(read_unseen(search.folder))
     if job is None or job.status == "done":
         where = f"<code>{escape(str(search.folder))}</code>"
-        return f"<p>{count} recipes measured; recipes and maps of the best are in {where}.</p>{unseen}"
+        return f"{unseen}<p>{count} recipes measured; recipes and maps of the best are in {where}.</p>"
     if job.status == "cancelled":
         return notice(f"Cancelled after {count} recipes.", "They are kept, and “Go on” continues from there.")
     return job_html(job, store.workspace, store.log_tail(job.id))
@@ -219,7 +219,7 @@ def search_part() -> SearchPart:
         panel(_LEAD)
         with gr.Row(elem_classes="controls"):
             shares = gr.CheckboxGroup(
-                list(SHARES), value=FIRST_SHARES, label="Experts to drop", elem_id="search-shares", min_width=220
+                list(SHARES), value=FIRST_SHARES, label="Experts to drop", elem_id="search-shares", min_width=290
             )
             counts = gr.Textbox(
                 "", label="Other numbers", placeholder="8, 12", max_lines=1, elem_id="search-counts", min_width=110

@@ -23,11 +23,17 @@ KINDS: Mapping[Stage, tuple[str, str, str]] = {
 }
 """How a recipe came up → its name, mark and colour."""
 _HEIGHT = 400
-_LANE = 0.02
+_LANE = 0.03
 """Recipes of one size stand side by side by their kind, so far apart: a share of the range of sizes."""
-_AROUND = 0.14
+_AROUND = 0.16
 """Room beside the smallest and largest size, a share of the same range."""
 _LISTED = 200
+_SEARCHED = ("optimised", "refined")
+"""What the table at the end calls recipes that are no fixed criterion."""
+_CLOSER = "Closer to the reference than the best fixed criterion"
+_NO_GAIN = "On prompts that it has not seen, no recipe is closer to the reference than the fixed criteria."
+_POWERS = 5
+"""Up to so many powers of ten, numbers between them are written, too."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ def found_json(found: Found) -> str:
         traces.append(
             {**at(here), "type": "scatter", "mode": "markers", "name": "Shown", "marker": ring, "hoverinfo": "skip"}
         )
-    layout = _layout(found, drops, (min(places) - _AROUND * span, max(places) + _AROUND * span))
+    heights = [point.kl(found.klass) for point in drawn]
+    layout = _layout(found, drops, (min(places) - _AROUND * span, max(places) + _AROUND * span), heights)
     layout["meta"] = {"title": found_title(found), "points": len(drawn)}
     return json.dumps({"data": traces, "layout": layout}, separators=(",", ":"), allow_nan=False)
 
@@ -108,11 +115,10 @@ def found_title(found: Found) -> str:
             continue
         first, last = best(of_drop, drop, ["fixed"], found.klass), best(of_drop, drop, klass=found.klass)
         if first.kl(found.klass) > last.kl(found.klass):
-            gain = percent_text(1 - last.kl(found.klass) / first.kl(found.klass))
-            gains.append(f"{gain} with {drop} dropped")
+            gains.append(_gain(drop, first.kl(found.klass), last.kl(found.klass)))
     if not gains:
         return f"No recipe is closer to the reference{of} than the fixed criteria yet"
-    return f"Closer to the reference{of} than the best fixed criterion: by {', by '.join(gains)}"
+    return f"{_CLOSER}{of} on the prompts that it goes by: {', '.join(gains)}"
 
 
 def list_html(found: Found) -> str:
@@ -133,6 +139,14 @@ def unseen_html(rows: Sequence[Unseen]) -> str:
     """The table at a search's end, on prompts that it has not seen."""
     if not rows:
         return ""
+    gains = []
+    for drop in sorted({one.drop for one in rows}):
+        of_drop = [one for one in rows if one.drop == drop and one.label != "random"]
+        first = min(_rank(one.found.kl) for one in of_drop if one.label not in _SEARCHED)
+        last = min((_rank(one.found.kl) for one in of_drop if one.label in _SEARCHED), default=math.inf)
+        if last < first < math.inf:
+            gains.append(_gain(drop, first, last))
+    said = f"{_CLOSER} on prompts that it has not seen: {', '.join(gains)}." if gains else _NO_GAIN
     classes = list(rows[0].found.classes)
     cells = [
         (
@@ -145,7 +159,14 @@ def unseen_html(rows: Sequence[Unseen]) -> str:
     ]
     head = ("Dropped", "Chosen by", "Mean", *map(class_label, classes))
     shown = table(head, cells, numeric=(0, *range(2, len(head))))
-    return f"<details class='numbers'><summary>On prompts that the search has not seen</summary>{shown}</details>"
+    return (
+        f"<p><strong>{said}</strong></p><details class='numbers'><summary>On prompts that the search has not seen"
+        f"</summary>{shown}</details>"
+    )
+
+
+def _gain(drop: int, first: float, last: float) -> str:
+    return f"{percent_text(1 - last / first)} with {drop} dropped"
 
 
 def _rows(found: Found, points: Sequence[Point], caption: str = "") -> str:
@@ -179,9 +200,10 @@ def _told(found: Found, points: Sequence[Point]) -> Figure:
     }
 
 
-def _layout(found: Found, drops: Sequence[int], across: tuple[float, float]) -> Figure:
+def _layout(found: Found, drops: Sequence[int], across: tuple[float, float], heights: Sequence[float]) -> Figure:
     axis: dict[str, Any] = {"fixedrange": True, "zeroline": False, "color": "--ink-soft", "gridcolor": "--rule"}
-    title = f"Size as {found.tier}, and experts kept in every layer" if found.sizes else "Experts kept in every layer"
+    title = f"Size as {found.tier}" if found.sizes else "Experts kept in every layer"
+    ticks = _ticks(min(heights), max(heights))
     words = [f"{found.experts - drop}" for drop in drops]
     if found.sizes:
         words = [f"{size_text(found.sizes[drop])}<br>{kept} kept" for drop, kept in zip(drops, words, strict=True)]
@@ -216,10 +238,17 @@ def _layout(found: Found, drops: Sequence[int], across: tuple[float, float]) -> 
             **axis,
             "type": "log",
             "title": {"text": "KL divergence, nats per token"},
-            "tickformat": ".2~g",
-            "nticks": 8,
+            "tickvals": ticks,
+            "ticktext": [f"{tick:g}" for tick in ticks],
         },
     }
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Numbers to write beside a logarithmic axis: 1, 2 and 5 of each power of ten; of wide ranges only the powers."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    leading = (1, 2, 5) if len(powers) <= _POWERS else (1,)
+    return [float(f"{digit}e{power}") for power in powers for digit in leading]
 
 
 def _rank(value: float) -> float:
