@@ -24,10 +24,12 @@ from components.measure import wire_measure
 from components.options import form_json, wire_options
 from components.recipe import ChooseStation, choose_station
 from components.reference import LoadStation, load_station
+from components.search import wire_search
 from components.sessions import LOCAL
 from components.shown import map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
+from components.trial import wire_trial
 from components.why import shown_cell, wire_why
 from components.work import wire_map, wire_shelf, wire_steps
 from studio.errors import EspalierError
@@ -290,6 +292,7 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
     for control in choose.controls:
         control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
     wire_compare(library, state, choose.compare, stations.chosen)
+    wire_trial(studio, state, choose.trial, stations.chosen)
     wire_why(library, state, see.why, see.cell, stations.chosen)
     then = wire_counts(library, state, choose.counts, changed=stations.chosen, aimed=aimed, drop=choose.drop)
     then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
@@ -306,6 +309,17 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
         asked,
         rendered,
         changed=stations.chosen,
+        problem=choose.problem,
+        **after,
+    )
+    wire_search(
+        studio,
+        choose.search,
+        state,
+        asked,
+        rendered,
+        changed=stations.chosen,
+        timer=stations.build.timer,
         problem=choose.problem,
         **after,
     )

@@ -102,10 +102,8 @@ def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, 
     """
     if not reference:
         raise InputError("There is no model to measure.", "Open one above.")
-    sources = [f"{BUILTIN}:{','.join(asked.classes)}"] if asked.classes else []
-    sources += [f"prompts/{_adopted(workspace, Path(file)).name}" for file in asked.files or ()]
-    dataset = asked.dataset.strip().removeprefix(HUB)
-    sources += [f"{HUB}{dataset}"] if dataset else []
+    files = [Path(file) for file in asked.files or ()]
+    sources = sources_of(workspace, asked.classes, files, asked.dataset)
     if not sources:
         raise InputError("There are no prompts to measure on.", "Tick a class, or give a file or a data set.")
     return {
@@ -123,6 +121,14 @@ def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, 
         "mode": asked.mode,
         "dtype": asked.dtype,
     }
+
+
+def sources_of(workspace: Workspace, classes: Sequence[str], files: Sequence[Path], dataset: str) -> list[str]:
+    """What was chosen, as jobs take it: built-in classes, files (copied into the workspace), and a data set."""
+    sources = [f"{BUILTIN}:{','.join(classes)}"] if classes else []
+    sources += [f"prompts/{_adopted(workspace, file).name}" for file in files]
+    dataset = dataset.strip().removeprefix(HUB)
+    return sources + ([f"{HUB}{dataset}"] if dataset else [])
 
 
 def _adopted(workspace: Workspace, file: Path) -> Path:
