@@ -69,10 +69,14 @@ def _job(job: Job, store: JobStore) -> str:
     return f"<article data-job='{job.id}'>{job_html(job, store.workspace, tail)}{button}</article>"
 
 
-def ticked(known: Sequence[tuple[str, str]], before: Sequence[str] | None) -> list[str]:
-    """What stays ticked of `before` among the models `known`; at first the reference and what was built last."""
-    keys = [key for _, key in known]
-    return [key for key in before or () if key in keys] or keys[:2]
+def ticked(keys: Sequence[str], before: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Which of the models `keys` are ticked: those of `before`, and what came to those that were `known`.
+
+    At first the reference and the newest file; and so for another reference.
+    """
+    if not set(keys) & set(known):
+        return list(keys[:2])
+    return [key for key in keys if key in before or key not in known]
 
 
 def _kept(choices: Sequence[tuple[str, str]], before: str | None) -> str:
@@ -125,20 +129,24 @@ def wire_quality(
     or results."""
     library, store = studio.library, studio.store
 
-    def on_renewed(now: StudioState, against: str | None, order: Sorting, *values: Any) -> Updates:
+    def on_renewed(
+        now: StudioState, against: str | None, order: Sorting, known: Sequence[str], *values: Any
+    ) -> Updates:
         before = Asked(*values)
         models = [(one.label, one.key) for one in subjects(library, now.reference)]
+        keys = [key for _, key in models]
         family = library.reference(now.reference).shape.family if now.reference else ""
         configurations, tasks = configuration_choices(family), task_choices(library.workspace)
         grounds = ground_choices(library.workspace)
         asked = replace(
             before,
-            models=ticked(models, before.models),
+            models=ticked(keys, before.models or (), known),
             task=_kept(tasks, before.task),
             ground=_kept(grounds, before.ground),
             configuration=_kept(configurations, before.configuration),
         )
         return {
+            station.known: keys,
             station.models: gr.CheckboxGroup(models, value=list(asked.models)),
             station.task: gr.Dropdown(tasks, value=asked.task),
             station.ground: gr.Dropdown(grounds, value=asked.ground),
@@ -157,7 +165,7 @@ def wire_quality(
 
     results = [state, station.against, station.sorting]
     for event in renewed:
-        event(on_renewed, [*results, *station.asked], station.changing, **_LIVE)
+        event(on_renewed, [*results, station.known, *station.asked], station.changing, **_LIVE)
     station.against.input(on_against, results, station.results, **_LIVE)
     station.table.click(on_sort, [state, station.against], [station.sorting, *station.results], **_LIVE)
     _wire_choices(library, state, station)

@@ -81,7 +81,7 @@ def subjects(library: Library, reference: str) -> tuple[Subject, ...]:
         return ()
     opened, workspace = library.reference(reference), library.workspace
     files = built(workspace.artifacts, opened.name)
-    first = Subject(reference, f"{opened.name}, the reference", reference_path(workspace, reference))
+    first = Subject(reference, f"{reference}, the reference", reference_path(workspace, reference))
     return (first, *(Subject(file.relative_to(workspace.root).as_posix(), name, file) for name, file in files.items()))
 
 

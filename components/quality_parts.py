@@ -71,6 +71,8 @@ class QualityStation:
     table: gr.HTML
     figure: gr.HTML
     sorting: gr.State
+    known: gr.State
+    """Keys of the models that were there at the last look, so that what was built since is ticked."""
 
     @property
     def asked(self) -> list[Any]:
@@ -86,7 +88,7 @@ class QualityStation:
     @property
     def changing(self) -> list[Any]:
         """What follows from another model, and from files that came or went."""
-        chosen = [self.models, self.task, self.ground, self.configuration]
+        chosen = [self.known, self.models, self.task, self.ground, self.configuration]
         return [*chosen, self.command, self.facts, self.jobs, *self.results]
 
 
@@ -147,7 +149,8 @@ def quality_station() -> QualityStation:
         table = gr.HTML(js_on_load=_TABLE_CLICKS, apply_default_css=False, elem_id="quality-results")
         figure = panel(elem_id="quality-figure")
         sorting = gr.State(Sorting())
+        known = gr.State([])
     return QualityStation(
         models, what, on_task, task, task_file, on_text, ground, ground_file, per_category, seed, configuration,
-        thinking, problem, start, command, facts, jobs, against, table, figure, sorting,
+        thinking, problem, start, command, facts, jobs, against, table, figure, sorting, known,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +16,8 @@ from studio.evaluate.results_table import Column, ResultsTable, value_text
 _ROOM = 0.08
 """Share of the figure that is left free around the numbers."""
 _HEIGHT = 240
+_TICKS = 4
+"""About so many sizes are written below a figure."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,10 @@ def finding(column: Column, points: Sequence[_Point], reference: ModelRecord | N
     large = next((one for one in points[:-1] if one.model == reference), points[0])
     share = 100 * small.model.bytes / large.model.bytes
     numbers = [one.text.partition(" (")[0] for one in (small, large)]
-    return (
-        f"{small.model.name} has {share:.0f} % of the bytes of {large.model.name}, and {column.measure} "
-        f"{numbers[0]} instead of {numbers[1]}"
-    )
+    has = f"{small.model.name} has {share:.0f} % of the bytes of {large.model.name}, and "
+    if numbers[0] == numbers[1]:
+        return f"{has}the same {column.measure}, {numbers[0]}"
+    return f"{has}{column.measure} {numbers[0]} instead of {numbers[1]}"
 
 
 def _figure(column: Column, example: Result, points: Sequence[_Point], reference: ModelRecord | None) -> str:
@@ -80,7 +83,7 @@ def _figure(column: Column, example: Result, points: Sequence[_Point], reference
         label=f"{column.measure} against file size. {title}.",
         across="Size of the file",
         up=f"{class_label(column.measure)}: {ground_text(example)}",
-        ticks_across=[Tick(share, size_text(share * widest)) for share in (0, 0.25, 0.5, 0.75)],
+        ticks_across=[Tick(size / widest, size_text(size)) for size in round_sizes(widest)],
         ticks_up=[Tick(share, _tick(low + share * (high - low), column.unit)) for share in (0, 0.5, 1)],
         caption=f"Lines are 95 % intervals.{shaded} {_direction(column)}",
         height=_HEIGHT,
@@ -94,6 +97,14 @@ def _figure(column: Column, example: Result, points: Sequence[_Point], reference
 
 def _direction(column: Column) -> str:
     return {"higher": "Higher is better.", "lower": "Lower is better."}.get(column.better, "")
+
+
+def round_sizes(widest: float) -> list[int]:
+    """Some round numbers of bytes from 0 to `widest`, for the axis."""
+    unit = 1024 ** int(math.log(max(widest, 1), 1024))
+    step = 10 ** math.floor(math.log10(widest / unit / 2))
+    step = next(step * times for times in (1, 2, 5, 10) if widest / unit / (step * times) <= _TICKS)
+    return [round(count * step * unit) for count in range(math.floor(widest / unit / step) + 1)]
 
 
 def _range(points: Sequence[_Point], unit: str) -> tuple[float, float]:

@@ -153,11 +153,16 @@ def ground_text(result: Result) -> str:
     return f"{inputs.get('questions', len(result.answers))} questions{drawn}, {told.get('name')}"
 
 
+def ground_title(result: Result) -> str:
+    """What a result was measured on."""
+    return f"{'Text' if result.kind == DIVERGENCE else 'Task'}: {result.name}"
+
+
 def _heads(shown: ResultsTable, grounds: Sequence[_Ground], sorting: Sorting) -> str:
     above = below = ""
     for ground in grounds:
         width = len(ground.columns) + ground.compared
-        title = f"{escape(ground.example.name)}<small>{escape(ground_text(ground.example))}</small>"
+        title = f"{escape(ground_title(ground.example))}<small>{escape(ground_text(ground.example))}</small>"
         above += f"<th scope='colgroup' colspan='{width}'>{title}</th>"
         for column in ground.columns:
             first = column.better == "higher"
@@ -220,7 +225,7 @@ def _details(shown: ResultsTable, result: Result) -> str:
         f"<div><dt>{escape(class_label(name))}</dt><dd>{value_text(value)}</dd></div>" for name, value in counts
     )
     return (
-        f"<section><h4>{escape(result.name)} <small>{escape(ground_text(result))}</small></h4>"
+        f"<section><h4>{escape(ground_title(result))} <small>{escape(ground_text(result))}</small></h4>"
         f"<dl class='strip'>{said}</dl>{_by_category(result.details)}"
         f"{_versions(shown, result)}{_again(result)}</section>"
     )
