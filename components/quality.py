@@ -95,11 +95,15 @@ def command_html(library: Library, now: StudioState, asked: Asked) -> str:
 
 
 def facts_html(library: Library, asked: Asked) -> str:
-    """Categories and counts of the chosen task."""
+    """Categories and counts of the chosen task; nothing while the numbers beside it are none."""
     if asked.what != TASK:
         return ""
     try:
-        return task_html(task_of(library.workspace, asked.task), asked.questions_each)
+        each = asked.questions_each
+    except InputError:  # said when somebody starts it
+        return ""
+    try:
+        return task_html(task_of(library.workspace, asked.task), each)
     except EspalierError as error:
         return failure(error)
 
