@@ -45,6 +45,12 @@ element.addEventListener('click', (event) => {
 """
 
 
+_COMPARED = (
+    "Intervals hold the true share with 95 % (Wilson). Two models are compared question by question: p is McNemar's "
+    "exact test, the interval of the difference a bootstrap."
+)
+
+
 @dataclass(frozen=True)
 class QualityStation:
     """What the wiring needs of this station."""
@@ -145,7 +151,11 @@ def quality_station() -> QualityStation:
                 facts = panel(elem_id="quality-facts")
                 jobs = gr.HTML(NO_JOBS, js_on_load=_JOB_CLICKS, apply_default_css=False, elem_id="quality-jobs")
         panel("<h3 class='panel-title'>Results</h3>")
-        against = gr.Dropdown([], value=None, label="Compare with", elem_id="quality-against", filterable=False)
+        with gr.Row(elem_classes="halves"):
+            with gr.Column(min_width=300):
+                against = gr.Dropdown([], value=None, label="Compare with", elem_id="quality-against", filterable=False)
+            with gr.Column(min_width=300):
+                panel(f"<p class='quiet'>{_COMPARED}</p>")
         table = gr.HTML(js_on_load=_TABLE_CLICKS, apply_default_css=False, elem_id="quality-results")
         figure = panel(elem_id="quality-figure")
         sorting = gr.State(Sorting())

@@ -75,7 +75,7 @@ def evaluate(
         journal = _Journal(place / "answers.jsonl")
         with _pool(workspace, configuration, slots) as pool:
             respondent = Respondent(pool, model, configuration, silence_s=silence_s, restarts=restarts)
-            answers = _ask_all(respondent, task, journal, slots, progress, record.name)
+            answers = _ask_all(respondent, task, journal, slots, progress, name=record.name)
         result = Result(
             kind=KIND,
             name=task.name,
@@ -126,7 +126,7 @@ def _pool(workspace: Workspace, configuration: Configuration, slots: int) -> Ite
 
 
 def _ask_all(
-    respondent: Respondent, task: Task, journal: _Journal, slots: int, progress: Progress, name: str
+    respondent: Respondent, task: Task, journal: _Journal, slots: int, progress: Progress, *, name: str
 ) -> list[Answer]:
     """The answers in the order of the questions; `name` is what people call the model."""
     known = dict(journal.found)

@@ -82,30 +82,32 @@ def open_own_task(page: Page) -> None:
 
 def test_models_are_measured_compared_sorted_and_saved(opened: OpenPage) -> None:
     page = opened()
-    expect(page.locator("#quality-results")).to_contain_text("Nothing has been measured yet")
+    expect(page.locator("#quality-results")).to_contain_text("Nothing has been measured yet", timeout=LONG)
     ask_of_each(page, 2)
-    expect(page.locator("#quality-facts")).to_contain_text("10 of 500 questions are asked")
+    expect(page.locator("#quality-facts")).to_contain_text("10 of 500 questions are asked", timeout=LONG)
     page.locator("#quality button", has_text="The same as commands").click()
-    expect(page.locator("#quality-command")).to_contain_text("evaluate demo --task demo --per-category 2 --seed 42")
+    expect(page.locator("#quality-command")).to_contain_text(
+        "evaluate demo --task demo --per-category 2 --seed 42", timeout=LONG
+    )
     page.click("#quality-start")
     expect(page.locator("#quality-jobs .badge.done")).to_have_count(2, timeout=LONG)
     rows = page.locator("#quality-results tr[data-model]")
     expect(rows).to_have_count(2, timeout=LONG)
-    expect(rows.nth(0)).to_contain_text("the reference")
-    expect(rows.nth(1)).to_contain_text(re.compile("evidence of a (loss|gain)"))
-    expect(page.locator("#quality-figure .interval")).to_have_count(2)
+    expect(rows.nth(0)).to_contain_text("the reference", timeout=LONG)
+    expect(rows.nth(1)).to_contain_text(re.compile("evidence of a (loss|gain)"), timeout=LONG)
+    expect(page.locator("#quality-figure .interval")).to_have_count(2, timeout=LONG)
     page.click("#quality-results [data-sort=bytes]")
-    expect(rows.nth(0)).to_contain_text("small-Q4_K_M.gguf")
+    expect(rows.nth(0)).to_contain_text("small-Q4_K_M.gguf", timeout=LONG)
     rows.nth(0).locator("[data-opens]").click()
     details = page.locator("#quality-results tr[data-row='0']")
-    expect(details).to_contain_text("Logic")
-    expect(details).to_contain_text("Right when retried")
+    expect(details).to_contain_text("Logic", timeout=LONG)
+    expect(details).to_contain_text("Right when retried", timeout=LONG)
     with page.expect_download() as saving:
         page.click("#quality-results a[download='results.csv']")
     with saving.value.path().open(newline="") as file:
         assert [row["model"] for row in csv.DictReader(file)] == ["small-Q4_K_M.gguf", "demo"]
     page.reload()
-    expect(rows).to_have_count(2)
+    expect(rows).to_have_count(2, timeout=LONG)
 
 
 def test_a_run_is_found_again_after_a_reload_and_leaves_nothing_when_cancelled(
@@ -124,8 +126,8 @@ def test_a_run_is_found_again_after_a_reload_and_leaves_nothing_when_cancelled(
     before = len(list((built_app.workspace / "artifacts/small/measures").glob("*.json")))
     job.locator("[data-action=cancel]").click()
     newest = page.locator("#quality-jobs article").first
-    expect(newest.locator(".badge.cancelled")).to_be_visible()
-    expect(newest.locator("[data-action=retry]")).to_be_visible()
+    expect(newest.locator(".badge.cancelled")).to_be_visible(timeout=LONG)
+    expect(newest.locator("[data-action=retry]")).to_be_visible(timeout=LONG)
     measures = built_app.workspace / "artifacts/small/measures"
     assert len(list(measures.glob("*.json"))) == before and not list(measures.glob(".*"))
 
@@ -142,18 +144,20 @@ def test_a_task_is_checked_when_it_is_given(opened: OpenPage, built_app: App, tm
     open_own_task(page)
     page.set_input_files("#quality-task-file input[type=file]", wrong)
     said = page.locator("#quality-problem .notice.error")
-    expect(said).to_contain_text('wrong.jsonl, line 2: "anser" is no field of a question')
+    expect(said).to_contain_text('wrong.jsonl, line 2: "anser" is no field of a question', timeout=LONG)
     assert not (built_app.workspace / "tasks/wrong.jsonl").exists()
     page.set_input_files("#quality-task-file input[type=file]", right)
-    expect(page.locator("#quality-facts")).to_contain_text("right: 2 of 2 questions are asked")
-    expect(page.locator("#quality-facts")).to_contain_text("Length")
-    expect(said).to_have_count(0)
+    expect(page.locator("#quality-facts")).to_contain_text("right: 2 of 2 questions are asked", timeout=LONG)
+    expect(page.locator("#quality-facts")).to_contain_text("Length", timeout=LONG)
+    expect(said).to_have_count(0, timeout=LONG)
     tick(page, "small")
     page.click("#quality-start")
     row = page.locator("#quality-results tr.details", has_text="Task: right")
     expect(row).to_have_count(1, timeout=LONG)
     page.locator("#quality-results tr[data-model^=small] [data-opens]").click()
-    expect(row.locator("section", has_text="Task: right").locator("dl div", has_text="Too long")).to_contain_text("1")
+    expect(row.locator("section", has_text="Task: right").locator("dl div", has_text="Too long")).to_contain_text(
+        "1", timeout=LONG
+    )
 
 
 def test_a_gguf_that_is_no_language_model_is_refused_before_anything_starts(opened: OpenPage, built_app: App) -> None:
@@ -164,7 +168,7 @@ def test_a_gguf_that_is_no_language_model_is_refused_before_anything_starts(open
         jobs = page.locator("#quality-jobs article").count()
         tick(page, "demo", "matrix")
         page.click("#quality-start")
-        expect(page.locator("#quality-problem .notice.error")).to_contain_text("matrix.gguf")
+        expect(page.locator("#quality-problem .notice.error")).to_contain_text("matrix.gguf", timeout=LONG)
         assert page.locator("#quality-jobs article").count() == jobs
     finally:
         file.unlink()
@@ -182,7 +186,8 @@ def test_a_text_of_ones_own_is_compared_on_and_everything_fits_a_phone(opened: O
     page.click("#quality-start")
     heads = page.locator("#quality-results th", has_text="Text: pears.txt")
     expect(heads).to_have_count(1, timeout=LONG)
-    expect(page.locator("#quality-results thead").first).to_contain_text("Perplexity")
+    expect(page.locator("#quality-results thead").first).to_contain_text("Perplexity", timeout=LONG)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert page.evaluate("(box => box.scrollWidth > box.clientWidth)(document.querySelector('.results'))")
-    assert page.evaluate("(nav => nav.scrollWidth <= nav.clientWidth)(document.querySelector('.masthead nav'))")
+    steps = "[...document.querySelectorAll('.masthead nav a')]"
+    assert page.evaluate(f"{steps}.every(step => step.getBoundingClientRect().right <= innerWidth)")
