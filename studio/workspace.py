@@ -11,6 +11,7 @@ from studio.errors import InputError
 ROOMS = (
     "references",
     "prompts",
+    "tasks",
     "contributions",
     "recipes",
     "maps",
@@ -45,6 +46,11 @@ class Workspace:
     @property
     def prompts(self) -> Path:
         return self.root / "prompts"
+
+    @property
+    def tasks(self) -> Path:
+        """Files of questions with known answers."""
+        return self.root / "tasks"
 
     @property
     def contributions(self) -> Path:
