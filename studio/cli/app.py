@@ -27,6 +27,7 @@ from studio.cli import (
     prompts,
     recipes,
     search,
+    votes,
 )
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
@@ -57,6 +58,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
     "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),
     "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
+    "votes": (votes.votes, "votes --json"),
 }
 JOB_VERBS: dict[str, Verb] = {
     "list": (jobs.list_, "jobs list"),
