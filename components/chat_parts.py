@@ -13,6 +13,7 @@ from components.chat_settings import Settings, laid_out_settings
 from components.chat_view import LATEX, heading_html, stats_html
 from components.markup import station_head
 from components.theme import script
+from studio.evaluate.votes import VoteStore
 from studio.families import Family
 from studio.serve.columns import MOST_COLUMNS
 from studio.serve.conversation import Column, Conversation
@@ -48,6 +49,17 @@ class ChatModel:
 
 
 @dataclass(frozen=True)
+class Ballots:
+    """Where the votes of blind comparisons go."""
+
+    store: VoteStore
+    digests: Path
+    """The folder in which hashes of weights are remembered."""
+    voter: Callable[..., str]
+    """Who votes, given the values of the states."""
+
+
+@dataclass(frozen=True)
 class ChatSources:
     """Where the station gets its models and keeps what was said: callables, given the values of `states`, that may
     raise `EspalierError`."""
@@ -65,6 +77,8 @@ class ChatSources:
     keep: Callable[..., None]
     """Called with a conversation and the states: remembers it."""
     states: Sequence[gr.State] = ()
+    ballots: Ballots | None = None
+    """None: the station compares nothing blind."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +94,7 @@ class ColumnParts:
     stop: gr.Button
     restart: gr.Button
     remove: gr.Button
+    own: gr.Accordion
     system: gr.Textbox
 
 
@@ -98,6 +113,9 @@ class ChatStation:
     """(name of the reference, keys of all models) as of the last refresh; None before the first."""
     note: gr.HTML
     problem: gr.HTML
+    blind: gr.Checkbox
+    ballot: gr.HTML
+    tally: gr.HTML
     columns: Mapping[str, ColumnParts]
     prompt: gr.Textbox
     send: gr.Button
@@ -119,7 +137,7 @@ class ChatStation:
     def inputs(self) -> set[Any]:
         """What every handler of the station is given."""
         chosen = [part for parts in self.columns.values() for part in (parts.model, parts.system)]
-        own = [self.conversation, self.running, self.known, self.prompt]
+        own = [self.conversation, self.running, self.known, self.prompt, self.blind]
         return {*own, *chosen, *self.settings.inputs, *self.states}
 
     @property
@@ -128,7 +146,8 @@ class ChatStation:
         columns = [part for parts in self.columns.values() for part in vars(parts).values()]
         buttons = [self.send, self.stop, self.same, self.other, self.add]
         own = [self.conversation, self.running, self.known, self.problem, self.note, self.prompt, self.parting]
-        return [*own, *buttons, *columns, *self.settings.inputs]
+        blind = [self.blind, self.ballot, self.tally]
+        return [*own, *blind, *buttons, *columns, *self.settings.inputs]
 
 
 def first_columns(models: Mapping[str, ChatModel]) -> tuple[Column, ...]:
@@ -143,8 +162,16 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
         gr.HTML(station_head(5, "Talk to it", _LEAD))
         note = gr.HTML(elem_id="chat-note")
         problem = gr.HTML(visible=False)
+        blind = gr.Checkbox(
+            False,
+            label="Blind",
+            info="Two models without names: vote, then see who was who. Begins a new chat.",
+            visible=sources.ballots is not None,
+            elem_id="blind",
+        )
         with gr.Row(elem_classes="chat-columns"):
             columns = {id: _column(id) for id in IDS}
+        ballot = gr.HTML(elem_id="ballot", apply_default_css=False, js_on_load=script("ballot.js"))
         prompt = gr.Textbox(
             label="Your question, to all columns",
             placeholder="Ask something, or choose an example",
@@ -160,6 +187,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
             other = gr.Button("Ask again, next seed", min_width=90, elem_id="again-other")
             add = gr.Button("Add a column", min_width=90, elem_id="add-column")
             clear = gr.Button("Clear", min_width=90, elem_id="clear")
+        tally = gr.HTML(elem_id="tally", apply_default_css=False)
         parting = gr.HTML(elem_id="parting", apply_default_css=False, js_on_load=script("parting.js"))
         settings = laid_out_settings()
         with gr.Row(elem_classes="chat-buttons"):
@@ -172,6 +200,9 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
         known=gr.State(None),
         note=note,
         problem=problem,
+        blind=blind,
+        ballot=ballot,
+        tally=tally,
         columns=columns,
         prompt=prompt,
         send=send,
@@ -213,7 +244,7 @@ def _column(id: str) -> ColumnParts:
             remove = gr.Button("Remove", size="sm", min_width=50, elem_id=f"remove-{id}")
         problem = gr.HTML(visible=False, elem_id=f"problem-{id}")
         restart = gr.Button(f"Restart {id}", size="sm", visible=False, elem_id=f"restart-{id}")
-        with gr.Accordion("Its own system prompt", open=False, elem_classes="chat-own"):
+        with gr.Accordion("Its own system prompt", open=False, elem_classes="chat-own") as own:
             system = gr.Textbox(
                 show_label=False,
                 container=False,
@@ -233,5 +264,6 @@ def _column(id: str) -> ColumnParts:
         stop=stop,
         restart=restart,
         remove=remove,
+        own=own,
         system=system,
     )

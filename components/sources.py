@@ -9,13 +9,14 @@ from pathlib import Path
 
 import gradio as gr
 
-from components.chat_parts import REFERENCE, ChatModel, ChatSources
+from components.chat_parts import REFERENCE, Ballots, ChatModel, ChatSources
 from components.kept_conversations import KeptConversations
 from components.library import Studio
 from components.state import StudioState
 from studio.checkpoints.convert import cached_path
 from studio.contributions.prompts import read_prompts
 from studio.errors import EspalierError, ProcessError
+from studio.evaluate.votes import VoteStore
 from studio.families import Family, family_named
 from studio.jobs import runner
 from studio.jobs.store import JobStore
@@ -82,6 +83,7 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
         kept=what_was_said,
         keep=keep,
         states=[state],
+        ballots=Ballots(VoteStore(library.workspace.votes), library.workspace.cache / "digests", lambda now: now.user),
     )
 
 

@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studio.errors import InputError
 from studio.evaluate.statistics import CONFIDENCE, Interval, wilson
+from studio.serve.blind import can_vote
+from studio.serve.conversation import Conversation, Origin
 
 Choice = Literal["better", "worse", "same", "both bad"]
 """Of the left answer against the right one."""
@@ -55,9 +57,33 @@ class Vote(_Record):
     """The sampler and whether it thought, the same for both."""
 
 
-def now() -> datetime:
-    """The time of a vote that is cast now."""
-    return datetime.now(UTC).replace(microsecond=0)
+def vote_of(conversation: Conversation, choice: str) -> Vote:
+    """A vote that is cast now about the last answers of a blind conversation.
+
+    Raises `InputError` where there is nothing to vote on, and for a `choice` that is none.
+    """
+    known: Choice | None = next((one for one in CHOICES if one == choice), None)
+    if known is None:
+        raise InputError(f"{choice!r} is no vote.", f"Vote {', '.join(CHOICES)}.")
+    if conversation.blind is None or not can_vote(conversation):
+        raise InputError("There is nothing to vote on.", "Ask a question, and vote once when both have answered.")
+    turn = conversation.turns[-1]
+    left, right = (turn.answers[seat].origin for seat in conversation.blind.seats)
+    assert left is not None and right is not None, "answers that ended have an origin"
+    return Vote(
+        time=datetime.now(UTC).replace(microsecond=0),
+        prompt=turn.prompt,
+        left=_contestant(left),
+        right=_contestant(right),
+        choice=known,
+        configuration={"sampler": left.sampler.model_dump(mode="json"), "thinking": left.thinking},
+    )
+
+
+def _contestant(origin: Origin) -> Contestant:
+    return Contestant(
+        name=origin.model, file=origin.file, bytes=origin.file_bytes, sha256=origin.sha256, system=origin.system.strip()
+    )
 
 
 @dataclass(frozen=True)
