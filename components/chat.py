@@ -19,6 +19,7 @@ from components.chat_parts import (
     first_columns,
     laid_out,
 )
+from components.chat_routing import Routed, routing_html
 from components.chat_settings import Asked, asked_with, sampled
 from components.chat_shown import (
     begun,
@@ -40,7 +41,7 @@ from components.markup import failure
 from studio.errors import Cancelled, EspalierError, InputError
 from studio.evaluate.votes import tallies, vote_of
 from studio.serve.blind import begun_blind, opened, sealed, seated, seen
-from studio.serve.columns import Columns, ColumnsStream, Status
+from studio.serve.columns import Columns, ColumnsStream, Event, Status
 from studio.serve.conversation import Blind, Conversation, Origin
 from studio.serve.saved import conversation_json, conversation_markdown
 from studio.serve.served import Request, Served
@@ -282,10 +283,14 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
         for id in served:
             columns.restart(id)
     running.stream = columns.stream(requests)
+    routed = Routed(served)
     try:
-        for so_far, heard in _heard(running.stream, conversation, partial(_keep, sources, states)):
+        for so_far, heard in _heard(running.stream, conversation, partial(_keep, sources, states), routed.hear):
             conversation = so_far
-            yield of_columns(station, conversation, heard) if heard else gr.skip()
+            updates = of_columns(station, conversation, heard) if heard else gr.skip()
+            if conversation.blind is None and (news := routed.news()):
+                updates = {**updates, station.routing: routing_html(news)}
+            yield updates
         if running.instead is None:
             yield ended(station, conversation)
         if running.instead is not None:  # also when that was asked for a moment ago
@@ -359,15 +364,22 @@ def _prepared(
 
 
 def _heard(
-    stream: ColumnsStream, conversation: Conversation, keep: Callable[[Conversation], None]
+    stream: ColumnsStream,
+    conversation: Conversation,
+    keep: Callable[[Conversation], None],
+    also: Callable[[str, Event], None],
 ) -> Iterator[tuple[Conversation, list[str]]]:
-    """(conversation, columns in which something happened) until all answers are over; now and then without news."""
+    """(conversation, columns in which something happened) until all answers are over; now and then without news.
+
+    `also` is told every event.
+    """
     silence, kept_at = 0, 0.0
     while not stream.finished:
         events = stream.collect(UPDATE_S * max(1.0, _longest(conversation) / SLOWER_FROM))
         silence = 0 if events else silence + 1
         for column, event in events:
             conversation = conversation.heard(column, event)
+            also(column, event)
         if time.monotonic() - kept_at > KEEP_S:
             keep(conversation)
             kept_at = time.monotonic()
@@ -412,12 +424,13 @@ def _clear(sources: ChatSources, station: ChatStation, values: Values) -> Update
     """An empty chat with the same columns, whatever was going on."""
     before = now(station, values)
     empty = replace(before, turns=(), blind=before.blind and Blind())
-    return {**_shown_instead(sources, station, values, empty), station.problem: gr.HTML(visible=False)}
+    updates = _shown_instead(sources, station, values, empty)
+    return {**updates, station.problem: gr.HTML(visible=False), station.routing: ""}
 
 
 def _changed(sources: ChatSources, station: ChatStation, values: Values, conversation: Conversation) -> Updates:
     """The page with other columns."""
-    updates = _shown_instead(sources, station, values, conversation)
+    updates = {**_shown_instead(sources, station, values, conversation), station.routing: ""}
     try:
         return {**updates, **settled(station, conversation, sources, _states(station, values))}
     except EspalierError as error:

@@ -18,7 +18,7 @@ from studio.families import Family
 from studio.serve.columns import MOST_COLUMNS
 from studio.serve.conversation import Column, Conversation
 from studio.serve.pool import ServerPool
-from studio.serve.served import Served
+from studio.serve.served import GgufModel, Served
 
 _LEAD = (
     "Ask the reference and what you built the same question, up to four side by side. All get the same sampler and "
@@ -29,6 +29,8 @@ IDS = "ABCD"[:MOST_COLUMNS]
 """Ids of the columns, which is also what the page calls them."""
 REFERENCE = "@reference"
 """Key of the reference among the models; no file can be called so."""
+VIRTUAL = "@virtual"
+"""Key of the model that the current map would leave."""
 
 Updates = dict[Any, Any]
 Values = Mapping[Any, Any]
@@ -46,6 +48,20 @@ class ChatModel:
     """Its file, where that is known without any work."""
     prepare: Callable[[], Iterator[str | Served]]
     """What happens until it can be served, in words, and last the model; raises `EspalierError`."""
+    about: str = ""
+    """What stands above its answers; empty: its role and size."""
+    served: Served | None = None
+    """The model, where that is no file and known without any work."""
+
+    @property
+    def label(self) -> str:
+        """How a list of models calls it."""
+        return f"{self.role}: {self.name}" if self.role else self.name
+
+    @property
+    def known(self) -> Served | None:
+        """The model, where it is known without any work."""
+        return self.served or (GgufModel(self.path) if self.path is not None else None)
 
 
 @dataclass(frozen=True)
@@ -67,7 +83,7 @@ class ChatSources:
     pool: ServerPool
     models: Callable[..., Mapping[str, ChatModel]]
     """All that can be talked to by their keys: the reference (`REFERENCE`) if one is open, then what was built, the
-    newest first."""
+    newest first, and last what the current map would leave (`VIRTUAL`)."""
     examples: Mapping[str, Sequence[str]]
     """Questions for each class."""
     family: Callable[..., Family | None]
@@ -125,6 +141,7 @@ class ChatStation:
     clear: gr.Button
     add: gr.Button
     chips: Mapping[str, gr.Button]
+    routing: gr.HTML
     parting: gr.HTML
     save_json: gr.Button
     save_markdown: gr.Button
@@ -147,12 +164,12 @@ class ChatStation:
         buttons = [self.send, self.stop, self.same, self.other, self.add]
         own = [self.conversation, self.running, self.known, self.problem, self.note, self.prompt, self.parting]
         blind = [self.blind, self.ballot, self.tally]
-        return [*own, *blind, *buttons, *columns, *self.settings.inputs]
+        return [*own, *blind, self.routing, *buttons, *columns, *self.settings.inputs]
 
 
 def first_columns(models: Mapping[str, ChatModel]) -> tuple[Column, ...]:
     """The reference and the newest of what was built, or as much as there is."""
-    keys = [*models, "", ""]
+    keys = [*(key for key in models if key != VIRTUAL), "", ""]
     return Column(IDS[0], keys[0]), Column(IDS[1], keys[1])
 
 
@@ -188,6 +205,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
             add = gr.Button("Add a column", min_width=90, elem_id="add-column")
             clear = gr.Button("Clear", min_width=90, elem_id="clear")
         tally = gr.HTML(elem_id="tally", apply_default_css=False)
+        routing = gr.HTML(elem_id="routing", apply_default_css=False)
         parting = gr.HTML(elem_id="parting", apply_default_css=False, js_on_load=script("parting.js"))
         settings = laid_out_settings()
         with gr.Row(elem_classes="chat-buttons"):
@@ -212,6 +230,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
         clear=clear,
         add=add,
         chips=chips,
+        routing=routing,
         parting=parting,
         save_json=save_json,
         save_markdown=save_markdown,

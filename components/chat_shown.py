@@ -8,7 +8,17 @@ from typing import Any
 
 import gradio as gr
 
-from components.chat_parts import IDS, REFERENCE, ChatModel, ChatSources, ChatStation, ColumnParts, Updates, Values
+from components.chat_parts import (
+    IDS,
+    REFERENCE,
+    VIRTUAL,
+    ChatModel,
+    ChatSources,
+    ChatStation,
+    ColumnParts,
+    Updates,
+    Values,
+)
 from components.chat_settings import how_choices
 from components.chat_tokens import parting_html
 from components.chat_view import (
@@ -27,7 +37,6 @@ from studio.errors import EspalierError
 from studio.serve.blind import seen
 from studio.serve.columns import Columns
 from studio.serve.conversation import Column, Conversation
-from studio.serve.served import GgufModel
 
 
 def now(station: ChatStation, values: Values) -> Conversation:
@@ -63,7 +72,7 @@ def known_of(models: Mapping[str, ChatModel]) -> tuple[str, tuple[str, ...]]:
 
 def newest_chosen(conversation: Conversation, before: Sequence[str], keys: Sequence[str]) -> Conversation:
     """With what has been built since in the last column; `before` and `keys` are the models then and now."""
-    new = [key for key in keys if key not in before]
+    new = [key for key in keys if key not in before and key != VIRTUAL]
     if not new or not conversation.columns:
         return conversation
     *others, last = conversation.columns
@@ -93,7 +102,7 @@ def of_columns(station: ChatStation, conversation: Conversation, columns: Sequen
 def begun(station: ChatStation, conversation: Conversation, columns: Sequence[str]) -> Updates:
     """A question was asked: its columns, without the problems of the last one, and what can be pressed."""
     updates = of_columns(station, conversation, columns) | _buttons(station, conversation, busy=True)
-    updates |= {station.problem: gr.HTML(visible=False), station.parting: ""}
+    updates |= {station.problem: gr.HTML(visible=False), station.parting: "", station.routing: ""}
     for parts in station.columns.values():
         updates[parts.restart] = gr.Button(visible=False)
     for id in columns:
@@ -141,8 +150,7 @@ def settled(station: ChatStation, conversation: Conversation, sources: ChatSourc
     """The models that can be chosen, those that are chosen, and what follows from them; raises what `sources` raise."""
     models = sources.models(*states)
     chosen = {column.id: models[column.model] for column in conversation.columns if column.model in models}
-    files = {id: GgufModel(model.path) for id, model in chosen.items() if model.path is not None}
-    columns = Columns(sources.pool, files)
+    columns = Columns(sources.pool, {id: model.known for id, model in chosen.items() if model.known is not None})
     how = gr.Dropdown(how_choices(sources.family(*states)))
     return {
         **models_shown(station, conversation, models, columns),
@@ -155,7 +163,7 @@ def models_shown(
     station: ChatStation, conversation: Conversation, models: Mapping[str, ChatModel], columns: Columns
 ) -> Updates:
     """The lists of models and what is chosen in them; `columns` knows the files."""
-    choices = [(f"{model.role}: {model.name}", key) for key, model in models.items()]
+    choices = [(model.label, key) for key, model in models.items()]
     shown = seen(conversation)
     updates: Updates = {}
     for column in conversation.columns:
@@ -164,7 +172,8 @@ def models_shown(
         named = conversation.blind is None
         updates[parts.model] = gr.Dropdown(choices, value=column.model if model else None, visible=named)
         if named:
-            updates[parts.heading] = heading_html(model.role if model else "", served.key if served else None)
+            role = (model.about or model.role) if model else ""
+            updates[parts.heading] = heading_html(role, served.key if served else None)
         else:
             updates[parts.heading] = blind_heading_html(column.id, shown.answer(column.id))
         empty = ANSWERS_HERE if model else (NO_MODEL if models else NO_REFERENCE)
