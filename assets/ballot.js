@@ -4,6 +4,7 @@ const ballot = () => element.querySelector('.ballot');
 function vote(button) {
   if (!button || button.disabled) return;
   for (const one of element.querySelectorAll('button')) one.disabled = true;
+  document.querySelector('#prompt textarea')?.focus({ preventScroll: true });
   trigger('click', { choice: button.dataset.choice });
 }
 

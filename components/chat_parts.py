@@ -52,11 +52,13 @@ class ChatModel:
     """What stands above its answers; empty: its role and size."""
     served: Served | None = None
     """The model, where that is no file and known without any work."""
+    listed: str = ""
+    """How a list of models calls it; empty: by role and name."""
 
     @property
     def label(self) -> str:
         """How a list of models calls it."""
-        return f"{self.role}: {self.name}" if self.role else self.name
+        return self.listed or f"{self.role}: {self.name}"
 
     @property
     def known(self) -> Served | None:

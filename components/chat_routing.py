@@ -23,8 +23,8 @@ CELL = 6
 """Pixels of a cell, the gap to the next one included; the browser stretches the picture."""
 FIRED, MISSED = (76, 154, 112), (205, 104, 66)
 """Green and orange that can be told apart on light and dark ground, also by who does not see red."""
-HATCH, FAINTEST = 110, 70
-"""Opacity, of 255, of the lines over dropped experts, and of an expert that fired once."""
+HATCH, GROUND, FAINTEST = 130, 26, 70
+"""Opacity, of 255, of the lines over dropped experts, of the ground below, and of an expert that fired once."""
 NAMED = 3
 """Dropped experts that are named as the most missed ones."""
 
@@ -118,7 +118,7 @@ def _pixels(routing: Routing, dropped: npt.NDArray[np.bool_]) -> npt.NDArray[np.
     colours = np.where(dropped[..., None], MISSED, FIRED)
     counts = np.where(dropped, routing.missed, routing.fired)
     strength = FAINTEST + (255 - FAINTEST) * np.sqrt(counts / max(1, int(counts.max())))
-    alpha = np.where(counts > 0, strength, 0)
+    alpha = np.where(counts > 0, strength, np.where(dropped, GROUND, 0))
     large = np.repeat(np.repeat(np.dstack([colours, alpha]), CELL, axis=0), CELL, axis=1)
     rows, columns = np.indices(large.shape[:2])
     lines = (rows + columns) % CELL == CELL - 1

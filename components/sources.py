@@ -34,7 +34,6 @@ EXAMPLES = ASSETS / "demo-heldout.jsonl"
 """Questions that the demo model was not trained on; any model can be asked them."""
 EXAMPLES_PER_CLASS = 12
 POLL_S = 0.3
-_VIRTUAL_NAME = "The current map (virtual)"
 _VIRTUAL_ABOUT = "Not built: follows the map above. In torch, whose last bits are not llama.cpp’s"
 
 _WITHOUT_FILE = {
@@ -60,7 +59,15 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
             found[name] = ChatModel(name, "Candidate", file, partial(iter, [GgufModel(file)]))
         if opened.kind == "safetensors" and (drop := shown_map(now)) is not None:
             virtual = VirtualServed(opened.path, drop)
-            found[VIRTUAL] = ChatModel(_VIRTUAL_NAME, "", None, partial(iter, [virtual]), _VIRTUAL_ABOUT, virtual)
+            found[VIRTUAL] = ChatModel(
+                name=f"Map {drop.content_hash[:8]} (virtual)",
+                role="Virtual",
+                path=None,
+                prepare=partial(iter, [virtual]),
+                about=_VIRTUAL_ABOUT,
+                served=virtual,
+                listed="The current map (virtual)",
+            )
         return found
 
     def shown_map(now: StudioState) -> DropMap | None:
