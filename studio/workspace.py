@@ -18,6 +18,7 @@ ROOMS = (
     "imatrix",
     "artifacts",
     "measures",
+    "votes",
     "jobs",
     "sessions",
     "searches",
@@ -76,6 +77,11 @@ class Workspace:
     def measures(self) -> Path:
         """Results about models that are no artifact; those of an artifact lie with it."""
         return self.root / "measures"
+
+    @property
+    def votes(self) -> Path:
+        """What people preferred in blind comparisons."""
+        return self.root / "votes"
 
     @property
     def jobs(self) -> Path:

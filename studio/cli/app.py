@@ -30,6 +30,7 @@ from studio.cli import (
     publish,
     recipes,
     search,
+    votes,
 )
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
@@ -66,6 +67,7 @@ VERBS: dict[str, Verb] = {
     "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),
     "doctor": (doctor.doctor, "doctor --json"),
     "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
+    "votes": (votes.votes, "votes --json"),
 }
 JOB_VERBS: dict[str, Verb] = {
     "list": (jobs.list_, "jobs list"),
