@@ -250,7 +250,9 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
 
     @_told(choose.problem)
     def on_look(now: StudioState, klass: str, minus: str, scale: str) -> Updates:
-        return _looks(studio, stations, library.open(now.looking(heatmap.view_of(klass, minus, scale))))
+        view = heatmap.view_of(klass, minus, scale)
+        shown = _looks(studio, stations, library.open(now.looking(view)))
+        return {**shown, see.minus: view.minus or heatmap.NOBODY}
 
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
@@ -287,12 +289,12 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
         control.input(on_choose, **choosing)
     left = {**_LIVE, "preprocess": False}
     choose.drop.release(on_drop_left, [state, choose.drop], [choose.drop, choose.problem], **left)
-    wire_compare(library, state, choose.compare, stations.chosen)
+    wire_compare(studio, state, choose.compare, stations.chosen)
     wire_why(library, state, see.why, see.cell, stations.chosen)
     then = wire_counts(library, state, choose.counts, changed=stations.chosen, aimed=aimed, drop=choose.drop)
     then(on_choose, **choosing)
     for control in see.controls:
-        control.input(on_look, [state, *see.controls], stations.looks, **_LIVE)
+        control.input(on_look, [state, *see.controls], [*stations.looks, see.minus], **_LIVE)
     many = {**_LIVE, "trigger_mode": "multiple"}  # `always_last` would send the last one with the data of the first
     see.plot.click(on_cell, state, [state, see.cell, choose.problem], **many)
     after = {"outputs": [*stations.results, *choose.controls], **many}

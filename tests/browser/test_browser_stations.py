@@ -208,6 +208,16 @@ def test_a_number_that_cannot_be_dropped_is_refused_and_goes_back_when_it_is_lef
     expect(field).to_have_value("3")
 
 
+def test_a_class_is_subtracted_only_from_another_one_and_the_list_says_so(open_page: OpenPage) -> None:
+    page = open_page()
+    choose(page, "#map-class", "Code")
+    choose(page, "#map-minus", "Math")
+    wait_for_title(page, "lean to code")
+    choose(page, "#map-class", "All classes")
+    wait_for_title(page, "all classes together")
+    expect(page.locator("#map-minus input")).to_have_value("Nothing")
+
+
 def test_the_steps_lead_to_the_stations(open_page: OpenPage) -> None:
     page = open_page(query="?__theme=light")
     page.click(".steps a:has-text('Build')")
