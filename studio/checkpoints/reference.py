@@ -55,6 +55,14 @@ class Reference:
         Of a GGUF it is the digest of the file; of several files the digest of the sorted list of names and digests.
         `cache` is a folder that remembers digests between processes.
         """
+        digests = self.file_hashes(progress, cache)
+        if self.kind == "gguf" and len(digests) == 1:
+            return next(iter(digests.values()))
+        listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
+        return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def file_hashes(self, progress: Progress = silent, cache: Path | None = None) -> dict[str, str]:
+        """Relative name → sha256 of each file; free of charge after `content_hash`."""
         total, done = self.hashed_bytes, 0
 
         def read(name: str, count: int) -> None:
@@ -62,11 +70,15 @@ class Reference:
             done += count
             progress(done, total, "bytes", f"Reading {name} for its hash")
 
-        digests = {name: digest_file(file, cache, partial(read, name)) for name, file in self.files.items()}
-        if self.kind == "gguf" and len(digests) == 1:
-            return next(iter(digests.values()))
-        listing = "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()))
-        return hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()
+        return {name: digest_file(file, cache, partial(read, name)) for name, file in self.files.items()}
+
+    @property
+    def revision(self) -> str | None:
+        """The commit on the Hub, where the model lies in the Hub's cache: models--OWNER--NAME/snapshots/REVISION."""
+        folder = self.path if self.kind == "safetensors" else self.path.parent  # the file is a link to elsewhere
+        parts = folder.resolve().parts
+        known = len(parts) >= 3 and parts[-2] == "snapshots" and parts[-3].startswith("models--")
+        return parts[-1] if known else None
 
 
 def open_reference(path: Path) -> Reference:

@@ -214,6 +214,7 @@ def _manifest(source: Path, drop: DropMap, tiers: Sequence[Tier], matrix: Path |
     """The story of files that are pruned on the way; as a job, it names its reference by its hash."""
     from studio.checkpoints.reference import open_reference
     from studio.publish import manifest
+    from studio.quantize import ggml
     from studio.quantize.imatrix_file import read_imatrix
     from studio.workspace import Workspace
 
@@ -221,7 +222,14 @@ def _manifest(source: Path, drop: DropMap, tiers: Sequence[Tier], matrix: Path |
     digest = reference.content_hash(progress, Workspace.open().cache / "digests")
     used = matrix and manifest.ImatrixRecord(name=matrix.name, sha256=read_imatrix(matrix).content_hash)
     record = manifest.ReferenceRecord(name=reference.name, sha256=digest)
-    return manifest.describe(record, drop, tiers=[tier.name for tier in tiers], imatrix=used or None).to_json()
+    told = manifest.describe(
+        record,
+        drop,
+        tiers=[tier.name for tier in tiers],
+        imatrix=used or None,
+        versions=ggml.versions() | manifest.versions_of("gguf", "numpy"),
+    )
+    return told.to_json()
 
 
 def _tier(text: str, tensor_types: Path | None) -> Tier:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import numpy as np
@@ -107,7 +108,7 @@ def table(examiner: Examiner, finalists: Sequence[Finalist]) -> str:
 
 
 def main(
-    budget: Annotated[float, typer.Option(min=1, help="seconds for the search")] = 900.0,
+    budget: Annotated[float, typer.Option(min=1, help="seconds for the search")] = 600.0,
     contributions_path: Annotated[Path, typer.Option("--contributions")] = ASSETS / "demo-contributions.safetensors",
     per_class: Annotated[int, typer.Option(min=1, help="exercises of each class to answer at the end")] = 60,
 ) -> None:
@@ -125,11 +126,11 @@ def main(
         f"{len(found.points)} recipes were measured in {sum(point.seconds for point in found.points):.0f} s, on "
         f"{searched} other held-out exercises. Divergence is the mean over classes of the KL divergence from the whole "
         f"model, in nats per token of {len(unseen.prompts)} answers; right answers are greedy, of {len(answered)}, in "
-        "percent: the mean of the classes, then each.\n"
+        "percent: the mean of the classes, then each."
     )
     card = MODEL / "README.md"
     text = card.read_text(encoding="utf-8")
-    card.write_text(into_card(text, f"{story}\n{made}", BEGIN, END), encoding="utf-8")
+    card.write_text(into_card(text, f"{fill(story, 120)}\n\n{made}", BEGIN, END), encoding="utf-8")
 
 
 if __name__ == "__main__":

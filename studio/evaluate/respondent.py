@@ -122,9 +122,9 @@ class Respondent:
                 server.stop()  # it may be alive and silent
                 self._dead.append(server)
             if len(self._dead) > self._restarts:
-                often = "failed" if len(self._dead) == 1 else f"failed {len(self._dead)} times, the last time so"
+                times = f" That was attempt {len(self._dead)}." if len(self._dead) > 1 else ""
                 raise ProcessError(
-                    f"The server of {self.path.name} {often}: {error.what}",
+                    error.what + times,
                     "The answers so far are kept: measure again to go on with the others.",
                     error.log_tail,
                 ) from error

@@ -44,8 +44,23 @@ class Tuner:
                 self._study.enqueue_trial(self._plain(name, normalise, aggregate))
 
     def ask(self) -> Recipe:
-        """The next recipe to try."""
-        self._trial = self._study.ask()
+        """The next recipe to try; parameters that make none are passed over."""
+        while True:
+            self._trial = self._study.ask()
+            try:
+                return self._recipe()
+            except InputError:
+                self.tell(None)
+
+    def tell(self, divergence: float | None) -> None:
+        """What that recipe does; None when it gives no map, or nothing that can be compared."""
+        if divergence is None or not math.isfinite(divergence):
+            self._study.tell(self._trial, state=self._failed)
+        else:
+            self._study.tell(self._trial, divergence)
+
+    def _recipe(self) -> Recipe:
+        """What the trial's parameters say; `InputError` where a recipe cannot have them together."""
         fields = self._measures[self._trial.suggest_categorical("measure", list(self._measures))]
         classes = self._contributions.classes
         return Recipe(
@@ -57,13 +72,6 @@ class Tuner:
             protect_top_per_class=self._trial.suggest_int("protect_top_per_class", 0, self._most_protected),
             **fields,
         )
-
-    def tell(self, divergence: float | None) -> None:
-        """What that recipe does; None when it gives no map, or nothing that can be compared."""
-        if divergence is None or not math.isfinite(divergence):
-            self._study.tell(self._trial, state=self._failed)
-        else:
-            self._study.tell(self._trial, divergence)
 
     def _plain(self, name: str, normalise: str, aggregate: str) -> dict[str, Any]:
         """The parameters of a recipe that weighs all classes alike."""

