@@ -169,7 +169,9 @@ function onKey(event) {
   else if (step) choose(...(cursor ? [cursor.row + step[0], cursor.expert + step[1]] : [0, 0]), event.shiftKey);
   else if (key === 'escape') {
     drag = null;
+    anchor = cursor;
     outline(cursor && between(cursor, cursor, 'cells'));
+    if (cursor) say();
   } else if (!area) return false;
   else if (key === ' ' && (event.shiftKey || command)) {
     outline(between(cursor, cursor, command ? 'columns' : 'rows'));

@@ -30,6 +30,7 @@ function row({ name, label: text, weight }) {
   };
   slider.addEventListener('input', () => set(slider, number));
   number.addEventListener('input', () => set(number, slider));
+  number.addEventListener('blur', () => (number.value = String(made.weight))); // what is no weight goes back
   line.append(label, slider, number);
   list.append(line);
   return made;

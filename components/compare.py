@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ import numpy as np
 
 from components.curves import HEIGHT, Boxes, Dot, Line, Tick, curves
 from components.follow import follow, open_accordion
-from components.library import Library, Opened
+from components.library import Library, Opened, Studio
 from components.markup import class_label, failure, notice, percent_text, table
-from components.state import OWN, StudioState
+from components.state import OWN, Kept, StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError
 from studio.recipes.difference import ClassChange, MapDifference, class_changes, map_difference
@@ -36,23 +36,9 @@ _IDS = 12
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A map that was put aside; it stays as it was whatever is chosen later."""
-
-    label: str
-    drop: DropMap
-
-    @property
-    def name(self) -> str:
-        return f"{self.label}, {self.drop.dropped_count} dropped"
-
-
-@dataclass(frozen=True)
 class ComparePart:
     """What the wiring needs of this part."""
 
-    kept: gr.State
-    """`Kept`, or None."""
     accordion: gr.Accordion
     other: gr.Dropdown
     keep: gr.Button
@@ -86,10 +72,10 @@ def _latest(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, reverse=True)[:_SAVED]
 
 
-def other_map(library: Library, opened: Opened, choice: str, kept: Kept | None) -> Kept:
+def other_map(library: Library, opened: Opened, choice: str) -> Kept:
     """The map that `choice` names. Raises as `open` and `read_choice` of `Library`, `InputError` for an unknown one."""
-    if choice == KEPT and kept:
-        return kept
+    if choice == KEPT and opened.state.aside:
+        return opened.state.aside
     if choice.startswith(PRESET) and choice.removeprefix(PRESET) in PRESETS and opened.drop and opened.contributions:
         name = choice.removeprefix(PRESET)
         weights = opened.state.recipe.class_weights
@@ -276,7 +262,6 @@ def _ids(ids: Sequence[int]) -> str:
 
 def compare_part() -> ComparePart:
     """Lay the part out, closed: nothing is computed until somebody looks."""
-    kept = gr.State(None)
     with gr.Accordion("Compare with another map", open=False, elem_id="compare") as accordion:
         with gr.Row():
             other = gr.Dropdown([], value=None, label="Compare with", elem_id="compare-with", min_width=240)
@@ -284,30 +269,34 @@ def compare_part() -> ComparePart:
         with gr.Accordion("Compare with a file", open=False, elem_id="compare-file"):
             upload = gr.File(label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="compare-upload")
         text = panel(elem_id="compare-text")
-    return ComparePart(kept, accordion, other, keep, upload, text)
+    return ComparePart(accordion, other, keep, upload, text)
 
 
-def wire_compare(library: Library, state: gr.State, part: ComparePart, changed: Sequence[Any]) -> None:
+def wire_compare(studio: Studio, state: gr.State, part: ComparePart, changed: Sequence[Any]) -> None:
     """Compute when the part is opened, and while it is, when one of `changed` changes."""
+    library = studio.library
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def fresh(now: StudioState, choice: str | None, kept: Kept | None) -> str:
-        return _text(library, now, choice, kept)
+    def fresh(now: StudioState, choice: str | None) -> str:
+        return _text(library, now, choice)
 
-    def choosing(now: StudioState, choice: str, kept: Kept | None) -> dict[Any, Any]:
+    def choosing(now: StudioState, choice: str | None) -> dict[Any, Any]:
         """Offer everything that there is, with `choice` chosen."""
-        choices = other_choices(library, kept)
+        choices = other_choices(library, now.aside)
         chosen = choice if choice in [value for _, value in choices] else choices[0][1]
-        return {
-            part.kept: kept,
-            part.other: gr.Dropdown(choices, value=chosen),
-            part.text: _text(library, now, chosen, kept),
-        }
+        return {part.other: gr.Dropdown(choices, value=chosen), part.text: _text(library, now, chosen)}
+
+    def keeping(now: StudioState, kept: Kept) -> dict[Any, Any]:
+        now = replace(now, aside=kept)
+        studio.sessions.keep(now)
+        return {state: now, **choosing(now, KEPT)}
 
     def on_keep(now: StudioState) -> dict[Any, Any]:
         try:
             opened = library.open(now)
-            return choosing(now, KEPT, Kept(label_of(opened), opened.drop) if opened.drop else None)
+            if opened.drop is None:
+                raise InputError("There is no map yet.", "Open an analysis in the first station.")
+            return keeping(now, Kept(label_of(opened), opened.drop))
         except EspalierError as error:
             return {part.text: failure(error)}
 
@@ -316,13 +305,13 @@ def wire_compare(library: Library, state: gr.State, part: ComparePart, changed: 
             return {part.text: gr.skip()}
         again = {part.upload: None}  # so that another file can follow
         try:
-            return again | choosing(now, KEPT, _of(library, library.read_choice(now, Path(path)), Path(path).name))
+            return again | keeping(now, _of(library, library.read_choice(now, Path(path)), Path(path).name))
         except EspalierError as error:
             return again | {part.text: failure(error)}
 
-    outputs = [part.kept, part.other, part.text]
-    asked = [state, part.other, part.kept]
-    part.accordion.expand(lambda now, choice, kept: choosing(now, choice or "", kept), asked, outputs, **live)
+    outputs = [state, part.other, part.text]
+    asked = [state, part.other]
+    part.accordion.expand(choosing, asked, outputs, **live)
     follow([one.change for one in changed], open_accordion("compare"), fresh, asked, [part.text])
     part.other.input(fresh, asked, part.text, **live)
     part.keep.click(on_keep, state, outputs, **live)
@@ -331,11 +320,11 @@ def wire_compare(library: Library, state: gr.State, part: ComparePart, changed: 
     )
 
 
-def _text(library: Library, now: StudioState, choice: str | None, kept: Kept | None) -> str:
+def _text(library: Library, now: StudioState, choice: str | None) -> str:
     try:
         opened = library.open(now)
         if opened.drop is None:
             return notice("There is no map yet.", "Open an analysis in the first station.")
-        return compared_html(opened, other_map(library, opened, choice or "", kept))
+        return compared_html(opened, other_map(library, opened, choice or ""))
     except EspalierError as error:
         return failure(error)

@@ -224,9 +224,7 @@ def counts_part() -> CountsPart:
                 filterable=False,
                 min_width=140,
             )
-            gib = gr.Number(
-                FIRST_GIB, label="GiB", minimum=0, step=0.1, elem_id="counts-gib", visible=False, min_width=100
-            )
+            gib = gr.Number(FIRST_GIB, label="GiB", step=0.1, elem_id="counts-gib", visible=False, min_width=100)
         answer = panel(elem_id="counts-answer")
         use = gr.Button("Drop as many", size="sm", interactive=False, elem_id="counts-use")
     return CountsPart(accordion, text, tier, room, gib, answer, use, found)
@@ -299,5 +297,5 @@ def rendered(library: Library, part: CountsPart, opened: Opened, *asked: Any) ->
     found = experts - fit.best.kept_experts if fit and fit.best else None
     ready = found is not None and (imported or found != chosen)
     text = f"<div class='insights'>{''.join(figures)}</div>{numbers_html(curve, fit, counts, chosen, experts)}"
-    label = "Drop as many" if found is None else f"Drop {found} in every layer"
+    label = "Drop as many" if found is None else f"Drop {found} in every layer" if found else "Keep every expert"
     return {part.text: text, part.answer: answer, part.use: gr.Button(label, interactive=ready), part.found: found}

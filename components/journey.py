@@ -14,7 +14,7 @@ from components import heatmap, outputs, recipe, reference, sizes, why
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.compare import wire_compare
-from components.counts import wire_counts
+from components.counts import possible, wire_counts
 from components.heatmap import SeeStation, see_station
 from components.insights import wire_insights
 from components.library import Library, Opened, Studio
@@ -233,13 +233,15 @@ def _told(problem: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., 
 
 
 def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]]) -> None:
-    library, state, load, see, choose = studio.library, stations.state, stations.load, stations.see, stations.choose
+    library, state, see, choose = studio.library, stations.state, stations.see, stations.choose
 
     @_told(choose.problem)
     def on_choose(now: StudioState, *values: Any) -> Updates:
         preset, drop, weights, name, chosen_outputs, more = values
+        if drop is None:  # the field is empty while another number is typed
+            return {choose.problem: gr.skip()}
         sent = weights_from_json(weights, library.classes(now))
-        chosen = library.choosing(now, preset, int(drop), sent)
+        chosen = library.choosing(now, preset, drop, sent)
         opened = library.open(chosen)
         results = _results(studio, stations, opened, name, outputs.ticked(chosen_outputs, more))
         if chosen.recipe.class_weights != sent or chosen.recipe.classes != now.recipe.classes:  # the preset has its own
@@ -247,8 +249,17 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
         return results
 
     @_told(choose.problem)
+    def on_drop_left(now: StudioState, drop: float | None) -> Updates:
+        """A number that cannot be dropped goes back to the one that counts, once its field is left."""
+        if drop in possible(library.open(now)):
+            return {choose.drop: gr.skip()}
+        return {choose.drop: now.recipe.drop}
+
+    @_told(choose.problem)
     def on_look(now: StudioState, klass: str, minus: str, scale: str) -> Updates:
-        return _looks(studio, stations, library.open(now.looking(heatmap.view_of(klass, minus, scale))))
+        view = heatmap.view_of(klass, minus, scale)
+        shown = _looks(studio, stations, library.open(now.looking(view)))
+        return {**shown, see.minus: view.minus or heatmap.NOBODY}
 
     @_told(choose.problem)
     def on_cell(now: StudioState, event: gr.EventData) -> Updates:
@@ -274,35 +285,24 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
         chosen = library.read_choice(now, Path(path))
         return _everything(studio, stations, library.open(chosen))
 
-    @_told(load.problem)
-    def on_reference(now: StudioState, name: str) -> Updates:
-        if name == now.reference:  # gradio also tells when a list was opened and closed again
-            return {load.problem: gr.skip()}
-        return _everything(studio, stations, library.open(library.with_reference(now, name)))
-
-    @_told(load.problem)
-    def on_analysis(now: StudioState, path: str | None) -> Updates:
-        chosen = now if path is None else library.with_analysis(now, Path(path))
-        if chosen is now:
-            return {load.problem: gr.skip()}
-        return _everything(studio, stations, library.open(chosen))
-
-    @_told(load.problem)
-    def on_upload(now: StudioState, path: str | None, add: bool) -> Updates:
-        if path is None or not add:
-            return on_analysis(now, path)
-        return _everything(studio, stations, library.open(library.with_added(now, Path(path))))
-
     asked = stations.build.asked
+    choosing: dict[str, Any] = {
+        "inputs": [state, *choose.controls, *asked],
+        "outputs": [*stations.results, choose.weights],
+        "preprocess": False,  # gradio's slider would answer a wrong number with an error of its own, which says nothing
+        **_LIVE,
+    }
     for control in choose.controls:
-        control.input(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
-    wire_compare(library, state, choose.compare, stations.chosen)
+        control.input(on_choose, **choosing)
+    left = {**_LIVE, "preprocess": False}
+    choose.drop.release(on_drop_left, [state, choose.drop], [choose.drop, choose.problem], **left)
+    wire_compare(studio, state, choose.compare, stations.chosen)
     wire_trial(studio, state, choose.trial, stations.chosen)
     wire_why(library, state, see.why, see.cell, stations.chosen)
     then = wire_counts(library, state, choose.counts, changed=stations.chosen, aimed=aimed, drop=choose.drop)
-    then(on_choose, [state, *choose.controls, *asked], [*stations.results, choose.weights], **_LIVE)
+    then(on_choose, **choosing)
     for control in see.controls:
-        control.input(on_look, [state, *see.controls], stations.looks, **_LIVE)
+        control.input(on_look, [state, *see.controls], [*stations.looks, see.minus], **_LIVE)
     many = {**_LIVE, "trigger_mode": "multiple"}  # `always_last` would send the last one with the data of the first
     see.plot.click(on_cell, state, [state, see.cell, choose.problem], **many)
     after = {"outputs": [*stations.results, *choose.controls], **many}
@@ -330,11 +330,44 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
     )
     wire_shelf(library, choose.shelf, state, asked, rendered, **after)
     wire_options(library, choose.options, state, asked, rendered, **after)
-    slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
-    choose.upload.upload(on_choice_file, [state, choose.upload], stations.everything, **slow)
-    load.reference.input(on_reference, [state, load.reference], stations.everything, **slow)
-    load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **slow)
-    load.upload.upload(on_upload, [state, load.upload, load.add], stations.everything, **slow)
+    _wire_file(choose.upload, on_choice_file, [state], stations.everything)
+    _wire_load(studio, stations)
+
+
+_SLOW: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+
+
+def _wire_file(upload: gr.File, handler: Callable[..., Updates], before: list[Any], outputs: list[Any]) -> None:
+    """Give an uploaded file to `handler`, after the values of `before`, and empty the field: another one can follow."""
+    taken = upload.upload(handler, [*before, upload], outputs, **_SLOW)
+    taken.then(lambda: None, None, upload, **_LIVE)
+
+
+def _wire_load(studio: Studio, stations: Stations) -> None:
+    library, state, load = studio.library, stations.state, stations.load
+
+    @_told(load.problem)
+    def on_reference(now: StudioState, name: str) -> Updates:
+        if name == now.reference:  # gradio also tells when a list was opened and closed again
+            return {load.problem: gr.skip()}
+        return _everything(studio, stations, library.open(library.with_reference(now, name)))
+
+    @_told(load.problem)
+    def on_analysis(now: StudioState, path: str | None) -> Updates:
+        chosen = now if path is None else library.with_analysis(now, Path(path))
+        if chosen is now:
+            return {load.problem: gr.skip()}
+        return _everything(studio, stations, library.open(chosen))
+
+    @_told(load.problem)
+    def on_upload(now: StudioState, add: bool, path: str | None) -> Updates:
+        if path is None or not add:
+            return on_analysis(now, path)
+        return _everything(studio, stations, library.open(library.with_added(now, Path(path))))
+
+    load.reference.input(on_reference, [state, load.reference], stations.everything, **_SLOW)
+    load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **_SLOW)
+    _wire_file(load.upload, on_upload, [state, load.add], stations.everything)
 
 
 def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> Any:

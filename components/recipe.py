@@ -137,6 +137,7 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                     step=opened.step,
                     label="Experts to drop in every layer",
                     elem_id="drop",
+                    buttons=[],  # gradio's “reset” goes to a number of its own; there is undo
                 )
                 preset = gr.Radio(
                     preset_choices(state), value=state.preset, label="How experts are ranked", elem_id="preset"
@@ -150,7 +151,7 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                     apply_default_css=False,
                 )
             with gr.Column(min_width=300):
-                problem = panel(visible=False)
+                problem = panel(visible=False, elem_id="choose-problem")
                 meaning_panel = panel(meaning, elem_id="meaning")
                 saves_panel = panel(saves_html(opened), elem_id="saves")
                 copy = gr.Button("Copy the link", elem_id="copy-link", size="sm", min_width=120)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.history import Choice, History, Step
-from components.state import OWN, StudioState, Target, View
+from components.state import OWN, Kept, StudioState, Target, View
 from studio.checkpoints.reference import Reference
 from studio.errors import EspalierError, InputError
 from studio.families import MoeShape
@@ -50,6 +50,7 @@ def session_json(state: StudioState, analysis_path: str, second_path: str = "") 
         "target": asdict(state.target),
         "imatrix": state.imatrix,
         "cell": state.cell,
+        "aside": {"label": state.aside.label, "map": state.aside.drop.to_metadata()} if state.aside else None,
         "history": _history(state.history),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -121,6 +122,10 @@ def _state(library: Library, content: Any) -> StudioState:
     if imported is not None:
         model = reference or library.analysis(key or "")
         imported = DropMap.from_json(imported, shape=model.shape)
+    aside = content.get("aside")  # nor that
+    if aside is not None:
+        model = reference or library.analysis(key or "")
+        aside = Kept(str(aside["label"]), DropMap.from_json(aside["map"], shape=model.shape))
     imatrix, cell = content["imatrix"], content["cell"]
     if imatrix is not None and not library.workspace.inside(library.workspace.imatrix / str(imatrix)).is_file():
         imatrix = None
@@ -134,6 +139,7 @@ def _state(library: Library, content: Any) -> StudioState:
         second=second,
         target=Target(**content["target"]),
         imatrix=imatrix,
+        aside=aside,
     )
     state = replace(state, view=state.view.within(library.classes(state)))
     if (kept := content.get("history")) and (reference or key):

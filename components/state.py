@@ -70,6 +70,18 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A map that was put aside to compare with; it stays as it was whatever is chosen later."""
+
+    label: str
+    drop: DropMap
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}, {self.drop.dropped_count} dropped"
+
+
+@dataclass(frozen=True)
 class StudioState:
     """One tab: which model and analysis are open, what is chosen, what is looked at.
 
@@ -92,6 +104,8 @@ class StudioState:
     """Whether the single options of the recipe are open."""
     cell: tuple[int, int] | None = None
     """(row, expert) of the cell whose numbers are shown."""
+    aside: Kept | None = None
+    """The map A of a comparison, which no change of the recipe touches."""
     history: History = field(default_factory=History)
     answered: int = 0
     """Number of the last message of the map (assets/heatmap_work.js) that this state follows from."""

@@ -296,7 +296,7 @@ def curve_html(opened: Opened, layer: int | None) -> str:
     if layer not in layer_choices(opened):
         raise InputError(f"The map has no layer {layer}.", "Choose one of the list.")
     row, cell = layer_choices(opened).index(layer), opened.state.cell
-    found = score_curves(opened.contributions, opened.state.recipe)
+    found = score_curves(opened.contributions, opened.state.recipe, opened.second)
     html = layer_html(found, row, cell[1] if cell and cell[0] == row else None)
     return f"<div class='insights'>{html}</div>"
 

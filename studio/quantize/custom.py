@@ -145,7 +145,7 @@ def _override(path: Path, place: str, given: Any) -> Override:
         raise FormatError(path, place, "it covers nothing", f"Name layers, a pattern, or a role: {', '.join(ROLES)}.")
     if role is not None and (not isinstance(role, str) or role not in ROLES):
         raise FormatError(path, f"{place}.role", f"there is no role {role!r:.60}", f"The roles are {', '.join(ROLES)}.")
-    if layers is None:
+    if layers is None and role is not None:
         return Override(ROLES[role], kind)
     if role is not None and role not in _IN_BLOCKS:
         raise FormatError(path, place, f"the {role} lie in no layer", "Leave the layers out.")

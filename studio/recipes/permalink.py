@@ -15,7 +15,8 @@ from studio.recipes.recipe import Recipe
 
 PREFIX = "espalier:recipe:"
 _HASH = re.compile(r"[0-9a-f]{64}")
-_NAME = "permalink"
+_NAME = "The link to a recipe"
+_REMEDY = "Copy the whole link."
 LONGEST_MODEL = 200
 """Letters of the name of a model."""
 
@@ -50,8 +51,11 @@ class Permalink:
         try:
             decoded = base64.b64decode(coded + "=" * (-len(coded) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError) as error:
-            raise FormatError(_NAME, "", f"it cannot be read ({error})", "Copy the whole line.") from None
-        content = parse_object(decoded, _NAME)
+            raise FormatError(_NAME, "", f"it cannot be read ({error})", _REMEDY) from None
+        try:
+            content = parse_object(decoded, _NAME)
+        except FormatError as error:
+            raise FormatError(_NAME, "", "it is cut off, or altered on the way", _REMEDY) from error
         first, second = content.get("contributions"), content.get("floor_contributions")
         for name, value in (("contributions", first), ("floor_contributions", second or first)):
             if not isinstance(value, str) or not _HASH.fullmatch(value):

@@ -37,9 +37,7 @@ def parse_ids(text: str, known: Collection[int], noun: str) -> tuple[int, ...]:
 
 def _known(text: str, known: Collection[int], noun: str, example: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise InputError(
-            f"{text!r} is not the number of a {noun}." if text else f"A range of {noun}s lacks an end.", example
-        )
+        raise InputError(f"{text!r} is no {noun}'s number." if text else f"A range of {noun}s lacks an end.", example)
     if (number := int(text)) not in known:
         raise InputError(f"There is no {noun} {number}.", f"They go from {min(known)} to {max(known)}.")
     return number

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 OpenPage = Callable[..., Page]
 
@@ -37,6 +37,12 @@ def test_the_kept_map_stays_while_the_recipe_changes(open_page: OpenPage) -> Non
     assert "0 come back" in page.locator("#compare-text h3").first.inner_text()
     drop(page, 6)
     assert "drop the same experts" in page.inner_text("#compare-text")
+    drop(page, 9)
+    page.reload()
+    page.wait_for_selector(".plot[data-drawn]")
+    expect(page.locator("#drop input[type=number]")).to_have_value("9")
+    open_panel(page)
+    assert "A is 98e-v4, 6 dropped" in page.inner_text("#compare-text")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 OpenPage = Callable[..., Page]
 
@@ -56,6 +56,6 @@ def test_the_number_follows_the_card_and_the_context_that_are_chosen_elsewhere(o
     page.locator("ul[role=listbox] li").first.click()
     page.wait_for_selector("#counts-answer:has-text('with 4,096 tokens of context')")
     page.reload()
-    page.wait_for_function("document.querySelector('#drop input[type=number]').value !== ''")
+    expect(page.locator("#drop input[type=number]")).not_to_have_value("")
     page.locator("#counts button", has_text="each number").click()
     page.wait_for_selector("#counts-answer:has-text('a card with 11.4 GiB for models, with 4,096 tokens')")

@@ -119,6 +119,21 @@ def test_presets_files_and_names_show_in_the_controls_and_the_other_way_round(
     expect(control(page, "protect_top_per_question")).to_have_value("3")
 
 
+def test_one_file_can_follow_another(open_page: OpenPage, tmp_path: Path) -> None:
+    page = open_page()
+    page.click("#choose button:has-text('Use a published map')")
+    upload = page.locator("#choice-upload input[type=file]")
+    path = tmp_path / "choice.json"
+    path.write_text("no JSON")
+    upload.set_input_files(path)
+    expect(page.locator("#choose-problem")).to_contain_text("choice.json: it cannot be read as JSON")
+    for recipe in (Recipe(drop=5, criterion="reap"), Recipe(drop=6, criterion="ean")):
+        path.write_text(recipe.to_json())
+        upload.set_input_files(path)
+        expect_map(page, wait_for_recipe(page, criterion=recipe.criterion, drop=recipe.drop))
+        expect(page.locator("#choose-problem")).to_be_hidden()
+
+
 def test_what_cannot_be_is_said_beside_the_control_and_changes_nothing(open_page: OpenPage) -> None:
     page = open_page()
     unfold(page)

@@ -191,6 +191,33 @@ def test_every_control_is_reached_by_keyboard_with_visible_focus(open_page: Open
     assert [name for name in wanted if not reached[name]] == [], "no visible focus"
 
 
+def test_a_number_that_cannot_be_dropped_is_refused_and_goes_back_when_it_is_left(open_page: OpenPage) -> None:
+    page = open_page()
+    field = page.locator("#drop input[type=number]")
+    counts = field.input_value()
+    experts = page.evaluate(SHAPE)[1]
+    for typed, said in (("999", f"every layer has {experts}"), ("2.5", "valid integer"), ("", "")):
+        field.fill(typed)
+        expect(page.locator("#choose-problem")).to_contain_text(said)
+        field.blur()
+        expect(field).to_have_value(counts)
+    field.fill("3")
+    expect(page.locator("#choose-problem")).to_be_hidden()
+    expect(page.locator("#meaning")).to_contain_text(f"{experts - 3} of {experts}")
+    field.blur()
+    expect(field).to_have_value("3")
+
+
+def test_a_class_is_subtracted_only_from_another_one_and_the_list_says_so(open_page: OpenPage) -> None:
+    page = open_page()
+    choose(page, "#map-class", "Code")
+    choose(page, "#map-minus", "Math")
+    wait_for_title(page, "lean to code")
+    choose(page, "#map-class", "All classes")
+    wait_for_title(page, "all classes together")
+    expect(page.locator("#map-minus input")).to_have_value("Nothing")
+
+
 def test_the_steps_lead_to_the_stations(open_page: OpenPage) -> None:
     page = open_page(query="?__theme=light")
     page.click(".steps a:has-text('Build')")

@@ -14,7 +14,6 @@ from components.compare import (
     MAP,
     PRESET,
     RECIPE,
-    Kept,
     classes_html,
     compared_html,
     label_of,
@@ -22,7 +21,7 @@ from components.compare import (
     other_map,
 )
 from components.library import Library, Opened
-from components.state import StudioState
+from components.state import Kept, StudioState
 from studio.contributions.model import Contributions, Question
 from studio.errors import EspalierError, InputError, MismatchError
 from studio.families import MoeShape
@@ -96,7 +95,7 @@ def test_there_is_something_to_compare_with_from_the_start(library: Library, ope
     values = [value for _, value in other_choices(library, None)]
     assert values == [f"{PRESET}{name}" for name in PRESETS]
     for value in values:
-        other = other_map(library, opened, value, None)
+        other = other_map(library, opened, value)
         assert opened.drop is not None and other.drop.dropped_count == opened.drop.dropped_count
 
 
@@ -104,8 +103,9 @@ def test_the_kept_map_survives_every_change(library: Library, opened: Opened) ->
     assert opened.drop is not None
     kept = Kept(label_of(opened), opened.drop)
     assert (kept.name, other_choices(library, kept)[0]) == ("98e-v4, 2 dropped", ("Kept: 98e-v4, 2 dropped", KEPT))
-    changed = library.open(opened.state.choosing("98e-v3", 4, {"math": 5.0}))
-    assert other_map(library, changed, KEPT, kept) is kept
+    aside = replace(opened.state, aside=kept)
+    changed = library.open(aside.choosing("98e-v3", 4, {"math": 5.0}))
+    assert other_map(library, changed, KEPT) is kept
     assert "leave and" in compared_html(changed, kept) and "98e-v3, 4 dropped" in compared_html(changed, kept)
 
 
@@ -115,21 +115,21 @@ def test_saved_maps_and_recipes_can_be_chosen(library: Library, opened: Opened) 
     (library.workspace.recipes / "soup.json").write_text(Recipe(drop=3).to_json())
     values = [value for _, value in other_choices(library, None)]
     assert values[-2:] == [f"{MAP}mine.json", f"{RECIPE}soup.json"]
-    assert other_map(library, opened, f"{MAP}mine.json", None).drop == saved
-    assert other_map(library, opened, f"{RECIPE}soup.json", None).drop.dropped_count == 3
+    assert other_map(library, opened, f"{MAP}mine.json").drop == saved
+    assert other_map(library, opened, f"{RECIPE}soup.json").drop.dropped_count == 3
 
 
 @pytest.mark.parametrize("choice", ["", KEPT, "preset:none", "map:../recipes/soup.json", "map:/etc/passwd"])
 def test_only_what_is_offered_is_opened(library: Library, opened: Opened, choice: str) -> None:
     (library.workspace.recipes / "soup.json").write_text(Recipe(drop=3).to_json())
     with pytest.raises(InputError, match="not there"):
-        other_map(library, opened, choice, None)
+        other_map(library, opened, choice)
 
 
 def test_a_damaged_file_is_told(library: Library, opened: Opened) -> None:
     (library.workspace.maps / "broken.json").write_text(json.dumps({"0": "x"}))
     with pytest.raises(EspalierError, match="broken"):
-        other_map(library, opened, f"{MAP}broken.json", None)
+        other_map(library, opened, f"{MAP}broken.json")
 
 
 def test_a_large_grid_is_some_hundred_kilobytes(opened: Opened) -> None:

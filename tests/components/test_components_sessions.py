@@ -12,7 +12,7 @@ import pytest
 
 from components.library import Library, Opened
 from components.sessions import Sessions
-from components.state import StudioState, Target, View
+from components.state import Kept, StudioState, Target, View
 from components.strokes import Stroke
 from studio.contributions.model import Contributions
 from studio.errors import FormatError, InputError
@@ -27,6 +27,7 @@ def opened(library: Library, contributions: Contributions) -> Opened:
 
 def worked(library: Library, state: StudioState, user: str) -> StudioState:
     changed = library.overruling(replace(state, user=user), Stroke("keep", [1], [0]))
+    changed = replace(changed, aside=Kept("the first", library.open(state).drop))
     return changed.looking(View("code", "math", "rank")).targeting(Target("24", 4096)).pointing(2, 3)
 
 

@@ -21,11 +21,12 @@ from components.why import (
     map_html,
     ties_html,
 )
+from studio.contributions import file
 from studio.contributions.model import Contributions, Question
 from studio.errors import InputError
 from studio.families import MoeShape
 from studio.recipes.apply import make_map
-from studio.recipes.boundary import score_curves
+from studio.recipes.boundary import ScoreCurves, score_curves
 from studio.recipes.explain import explain
 from studio.recipes.presets import preset
 from studio.recipes.preview import preview
@@ -157,3 +158,20 @@ def test_the_cut_of_a_layer_is_shown_without_a_cell(library: Library, opened: Op
         curve_html(opened, 9)
     imported = library.open(opened.state.showing(opened.drop))
     assert chosen_layer(imported, 1) is None and curve_html(imported, 1) == ""
+
+
+def test_the_cut_of_a_layer_goes_by_the_second_analysis_too(
+    library: Library, opened: Opened, contributions: Contributions
+) -> None:
+    second = replace(contributions, sums={name: values[:, :, ::-1] for name, values in contributions.sums.items()})
+    path = library.workspace.contributions / "second.safetensors"
+    file.save(second, path)
+    key = library.open_analysis(path, library.reference("pear"))
+    recipe = Recipe(drop=2, floor=3, floor_analysis="second")
+    going_by = library.open(library.cooking_with(key, opened.state, recipe))
+    assert curve_html(going_by, 1) == f"<div class='insights'>{layer_html(_curves(going_by), 1)}</div>"
+
+
+def _curves(opened: Opened) -> ScoreCurves:
+    assert opened.contributions is not None
+    return score_curves(opened.contributions, opened.state.recipe, opened.second)

@@ -217,6 +217,13 @@ def test_a_link_of_anything_else_is_refused(text: str) -> None:
             Permalink.from_text(link)
 
 
+@pytest.mark.parametrize("kept", [40, 100])
+def test_a_link_that_was_cut_off_says_so(kept: int) -> None:
+    cut = Permalink(Recipe(drop=3), "a" * 64).to_text()[: len(PREFIX) + kept]
+    with pytest.raises(FormatError, match=r"cut off.*Copy the whole link\."):
+        Permalink.from_text(cut)
+
+
 def test_a_link_without_hash_or_with_an_unknown_field_is_refused() -> None:
     for content in (
         {"contributions": "a", "recipe": {"drop": 1}},

@@ -84,14 +84,14 @@ def test_a_range_of_layers_skips_those_without_experts() -> None:
     [
         ("", "No layer is named"),
         ("1,,2", "Between two commas"),
-        ("two", "'two' is not the number of a layer"),
-        ("-1", "'-1' is not the number"),
-        ("1.5", "'1.5' is not the number"),
+        ("two", "'two' is no layer's number"),
+        ("-1", "'-1' is no layer's number"),
+        ("1.5", "'1.5' is no layer's number"),
         ("1..", "lacks an end"),
         ("5..2", r"runs backwards. Write 2\.\.5"),
         ("8", "There is no layer 8. They go from 0 to 5"),
-        ("1..9999999", "is not the number"),
-        ("all,1", "'all' is not the number"),
+        ("1..9999999", "is no layer's number"),
+        ("all,1", "'all' is no layer's number"),
     ],
 )
 def test_every_mistake_has_a_sentence(text: str, said: str) -> None:
