@@ -1,12 +1,14 @@
 # make run     the studio on the demo model, in your browser
 # make test    all tests
-# make check   style, types, walls between rooms, Dockerfile
+# make check   style, types, walls between rooms, Dockerfile, secrets in the tree
+# make audit   known vulnerabilities of what is installed; asks a service on the network
+# make fuzz    damaged files of every kind, read by every reader; FUZZ="--seed 2 --inputs 100000" for more
 # make bench   all budgets of the design, measured; writes bench.json
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test check bench clean
+.PHONY: run test check scan audit fuzz bench clean
 
 run: .venv/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -15,12 +17,26 @@ test: .venv/.installed-dev
 	@command -v $${ESPALIER_CHROMIUM:-chromium} >/dev/null || $(BIN)/playwright install chromium
 	$(BIN)/python -m pytest $(ARGS)
 
-check: .venv/.installed-dev
+check: .venv/.installed-dev scan
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+# Known forms of keys and tokens, and nothing that is merely random: manifests and tests are full of hashes.
+scan: .venv/.installed-dev
+	find app.py components studio .ci Dockerfile Makefile *.md *.toml *.txt -type f -size -200k \
+	  \( -name '*.py' -o -name '*.js' -o -name '*.md' -o -name '*.toml' -o -name '*.txt' -o -name '*file' -o -name run \) \
+	  -print0 | xargs -0 -n 80 -P 0 $(BIN)/detect-secrets-hook --no-verify \
+	  --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString --disable-plugin KeywordDetector
+
+audit: .venv/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	$(BIN)/pip-audit --requirement requirements.txt --disable-pip --no-deps
+
+fuzz: .venv/.installed-dev
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --inputs 20000 $(FUZZ)
 
 bench: .venv/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)

@@ -1,23 +1,12 @@
 // Draws the figure in props.value with plotly.js, again whenever it or the colours change, and props.marks on top of it.
-// A click triggers 'click' with the row and the expert. heatmap_marks.js and heatmap_work.js follow in the same scope.
+// A click triggers 'click' with the row and the expert. colours.js stands before it, heatmap_marks.js and heatmap_work.js
+// follow, in the same scope.
 const plot = element.querySelector('.plot');
 const title = element.querySelector('.plot-title');
 const config = { responsive: true, displayModeBar: false, doubleClick: false };
 let figure = null;
 let drawnValue = ''; // what the cells were last drawn from
 let cursor = null; // {row, expert}: where the arrow keys are
-
-function token(name) {
-  return getComputedStyle(element).getPropertyValue(name).trim();
-}
-
-// Replaces every "--name" by the value of that CSS token; packed arrays are left alone.
-function coloured(part) {
-  if (typeof part === 'string') return part.startsWith('--') ? token(part) : part;
-  if (Array.isArray(part)) return part.every((one) => typeof one === 'number') ? part : part.map(coloured);
-  if (part === null || typeof part !== 'object' || part.bdata) return part;
-  return Object.fromEntries(Object.entries(part).map(([key, value]) => [key, coloured(value)]));
-}
 
 function draw() {
   if (!props.value) {

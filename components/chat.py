@@ -19,7 +19,8 @@ from components.chat_parts import (
     first_columns,
     laid_out,
 )
-from components.chat_settings import asked_with, sampled
+from components.chat_routing import Routed, routing_html
+from components.chat_settings import Asked, asked_with, sampled
 from components.chat_shown import (
     begun,
     columns_shown,
@@ -35,10 +36,13 @@ from components.chat_shown import (
 )
 from components.chat_tokens import parting_html
 from components.chat_view import STOPPED_WAITING, next_example, note_html, turn_of_message
+from components.chat_votes import tally_html
 from components.markup import failure
 from studio.errors import Cancelled, EspalierError, InputError
-from studio.serve.columns import Columns, ColumnsStream, Status
-from studio.serve.conversation import Conversation, Origin
+from studio.evaluate.votes import tallies, vote_of
+from studio.serve.blind import begun_blind, opened, sealed, seated, seen
+from studio.serve.columns import Columns, ColumnsStream, Event, Status
+from studio.serve.conversation import Blind, Conversation, Origin
 from studio.serve.saved import conversation_json, conversation_markdown
 from studio.serve.served import Request, Served
 
@@ -109,6 +113,12 @@ def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
     bins = [parts.chat.clear for parts in station.columns.values()]  # gradio's own button on a chatbot
     on([station.clear.click, *bins], _clear)
     on(station.add.click, _add)
+    on(station.blind.input, _blind)
+
+    def on_vote(values: Values, event: gr.EventData) -> Updates:
+        return _vote(sources, station, str(event.choice), values)
+
+    station.ballot.click(on_vote, station.inputs, station.changing, **quick)
     for id, parts in station.columns.items():
         parts.stop.click(partial(_stop, column=id), station.running, None, **quick)
         on(parts.model.input, _another_model, id)
@@ -119,7 +129,7 @@ def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
         part.input(lambda: "own", None, settings.how, **quick)
 
     def on_token(values: Values, event: gr.EventData) -> str:
-        return parting_html(values[station.conversation], int(event.index))
+        return parting_html(seen(values[station.conversation]), int(event.index))
 
     station.parting.click(on_token, {station.conversation}, station.parting, **quick)
     saved = ((station.save_json, conversation_json, "json"), (station.save_markdown, conversation_markdown, "md"))
@@ -208,7 +218,7 @@ def _edit(
     """Ask another question in the place of one that was asked; the conversation goes on from there."""
     before, prompt = now(station, values), str(event.value)
     try:
-        turn = turn_of_message(before, column, event.index if isinstance(event.index, int) else event.index[0])
+        turn = turn_of_message(seen(before), column, event.index if isinstance(event.index, int) else event.index[0])
         if values[station.running] is not None:
             raise InputError("Answers are coming.", "Stop them, then change the question.")
         if not prompt.strip():
@@ -235,6 +245,7 @@ def _answered(
 
     `prompt` is what stood in the box: it goes back there when it cannot be asked.
     """
+    question = replace(question, conversation=seated(question.conversation))
     emptied = {station.prompt: ""} if prompt else {}
     yield {**begun(station, question.conversation, question.columns), **emptied}
     try:
@@ -256,7 +267,7 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
     models = sources.models(*states)
     conversation = question.conversation
     served: dict[str, Served] = {}
-    for step in _prepared(models, conversation, question.columns, served):
+    for step in _prepared(sources, models, conversation, question.columns, served):
         conversation = step
         if waiting.stopped and running.instead is not None:
             yield ended(station, running.instead)
@@ -267,24 +278,19 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
     columns = Columns(sources.pool, served)
     # Before anything is loaded: how they will answer, and which file each of them is.
     yield {station.note: note_html(columns), **models_shown(station, conversation, models, columns)}
-    requests = {}
-    for column in conversation.columns:
-        if (model := served.get(column.id)) is None:
-            continue
-        system = column.system if column.system.strip() else asked.system
-        messages = conversation.messages(column.id, system)
-        requests[column.id] = Request(messages, asked.sampler, asked.thinking, asked.probabilities)
-        size = model.key.stat().st_size if model.key.is_file() else 0
-        origin = Origin(models[column.model].name, model.name, size, system, asked.thinking, asked.sampler)
-        conversation = conversation.told(column.id, origin)
+    conversation, requests = _requests(sources, conversation, models, served, asked)
     if restart:
         for id in served:
             columns.restart(id)
     running.stream = columns.stream(requests)
+    routed = Routed(served)
     try:
-        for so_far, heard in _heard(running.stream, conversation, partial(_keep, sources, states)):
+        for so_far, heard in _heard(running.stream, conversation, partial(_keep, sources, states), routed.hear):
             conversation = so_far
-            yield of_columns(station, conversation, heard) if heard else gr.skip()
+            updates = of_columns(station, conversation, heard) if heard else gr.skip()
+            if conversation.blind is None and (news := routed.news()):
+                updates = {**updates, station.routing: routing_html(news)}
+            yield updates
         if running.instead is None:
             yield ended(station, conversation)
         if running.instead is not None:  # also when that was asked for a moment ago
@@ -296,12 +302,40 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
         _keep(sources, states, running.instead or conversation)
 
 
+def _requests(
+    sources: ChatSources,
+    conversation: Conversation,
+    models: Mapping[str, ChatModel],
+    served: Mapping[str, Served],
+    asked: Asked,
+) -> tuple[Conversation, dict[str, Request]]:
+    """What each column is asked, and the conversation with where its answers come from."""
+    requests = {}
+    for column in conversation.columns:
+        if (model := served.get(column.id)) is None:
+            continue
+        system = column.system if column.system.strip() else asked.system
+        messages = conversation.messages(column.id, system)
+        requests[column.id] = Request(messages, asked.sampler, asked.thinking, asked.probabilities)
+        size = model.key.stat().st_size if model.key.is_file() else 0
+        ballots = sources.ballots if conversation.blind is not None else None
+        digest = model.digest(ballots.digests) if ballots else ""
+        origin = Origin(models[column.model].name, model.name, size, system, asked.thinking, asked.sampler, digest)
+        conversation = conversation.told(column.id, origin)
+    return conversation, requests
+
+
 def _prepared(
-    models: Mapping[str, ChatModel], conversation: Conversation, columns: Sequence[str], served: dict[str, Served]
+    sources: ChatSources,
+    models: Mapping[str, ChatModel],
+    conversation: Conversation,
+    columns: Sequence[str],
+    served: dict[str, Served],
 ) -> Iterator[Conversation]:
     """Get the models of `columns` ready, into `served`; the conversation each time something was heard of that.
 
-    A model that cannot be had is the error of its columns.
+    A model that cannot be had is the error of its columns. For a vote weights are known by their hash, which takes a
+    while for a large file, once.
     """
     waiting: dict[str, list[str]] = {}
     for id in columns:
@@ -317,6 +351,9 @@ def _prepared(
                         conversation = conversation.heard(id, Status(step))
                     yield conversation
                 else:
+                    if conversation.blind is not None and sources.ballots is not None:
+                        step.digest(sources.ballots.digests)
+                        yield conversation
                     served |= dict.fromkeys(ids, step)
         except Cancelled:
             raise
@@ -327,15 +364,22 @@ def _prepared(
 
 
 def _heard(
-    stream: ColumnsStream, conversation: Conversation, keep: Callable[[Conversation], None]
+    stream: ColumnsStream,
+    conversation: Conversation,
+    keep: Callable[[Conversation], None],
+    also: Callable[[str, Event], None],
 ) -> Iterator[tuple[Conversation, list[str]]]:
-    """(conversation, columns in which something happened) until all answers are over; now and then without news."""
+    """(conversation, columns in which something happened) until all answers are over; now and then without news.
+
+    `also` is told every event.
+    """
     silence, kept_at = 0, 0.0
     while not stream.finished:
         events = stream.collect(UPDATE_S * max(1.0, _longest(conversation) / SLOWER_FROM))
         silence = 0 if events else silence + 1
         for column, event in events:
             conversation = conversation.heard(column, event)
+            also(column, event)
         if time.monotonic() - kept_at > KEEP_S:
             keep(conversation)
             kept_at = time.monotonic()
@@ -378,13 +422,15 @@ def _shown_instead(sources: ChatSources, station: ChatStation, values: Values, c
 
 def _clear(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
     """An empty chat with the same columns, whatever was going on."""
-    empty = replace(now(station, values), turns=())
-    return {**_shown_instead(sources, station, values, empty), station.problem: gr.HTML(visible=False)}
+    before = now(station, values)
+    empty = replace(before, turns=(), blind=before.blind and Blind())
+    updates = _shown_instead(sources, station, values, empty)
+    return {**updates, station.problem: gr.HTML(visible=False), station.routing: ""}
 
 
 def _changed(sources: ChatSources, station: ChatStation, values: Values, conversation: Conversation) -> Updates:
     """The page with other columns."""
-    updates = _shown_instead(sources, station, values, conversation)
+    updates = {**_shown_instead(sources, station, values, conversation), station.routing: ""}
     try:
         return {**updates, **settled(station, conversation, sources, _states(station, values))}
     except EspalierError as error:
@@ -408,6 +454,46 @@ def _remove(sources: ChatSources, station: ChatStation, column: str, values: Val
     return _changed(sources, station, values, replace(conversation, columns=left))
 
 
+def _blind(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
+    """A new chat in which nobody sees who says what; or an end of that, with everything told."""
+    conversation = now(station, values)
+    if not values[station.blind]:
+        told = replace(conversation, blind=None)
+        return _changed(sources, station, values, told)
+    try:
+        if values[station.running] is not None:
+            raise InputError("Answers are coming.", "Stop them, then compare blind.")
+        conversation = begun_blind(conversation)
+    except EspalierError as error:
+        return {station.blind: False, station.problem: gr.HTML(failure(error), visible=True)}
+    updates = _changed(sources, station, values, conversation)
+    return {station.problem: gr.HTML(visible=False), **updates, **_tallied(sources, station, values)}
+
+
+def _vote(sources: ChatSources, station: ChatStation, choice: str, values: Values) -> Updates:
+    """Write a vote down, and tell who was who."""
+    conversation, states = now(station, values), _states(station, values)
+    if sources.ballots is None:
+        return {station.problem: gr.skip()}
+    try:
+        vote = vote_of(conversation, choice)
+    except EspalierError as error:
+        return {**of_columns(station, conversation), station.problem: gr.HTML(failure(error), visible=True)}
+    sources.ballots.store.add(sources.ballots.voter(*states), vote)
+    told = opened(conversation, choice)
+    _keep(sources, states, told)
+    hidden = {station.problem: gr.HTML(visible=False)}
+    return {**ended(station, told), **hidden, **_tallied(sources, station, values)}
+
+
+def _tallied(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
+    """What this person's votes come to so far."""
+    if sources.ballots is None:
+        return {}
+    votes, _ = sources.ballots.store.read(sources.ballots.voter(*_states(station, values)))
+    return {station.tally: tally_html(tallies(votes))}
+
+
 def _another_model(sources: ChatSources, station: ChatStation, column: str, values: Values) -> Updates:
     """Another model in `column`: what the one before said there is gone."""
     conversation = now(station, values)
@@ -426,8 +512,9 @@ def _sampler(sources: ChatSources, station: ChatStation, values: Values) -> Upda
 
 
 def _file(written: Callable[[Conversation], str], ending: str, conversation: Conversation) -> str:
-    """Name and content of a file; empty where nothing was said."""
-    return f"conversation.{ending}\n{written(conversation)}" if conversation.turns else ""
+    """Name and content of a file, without names where they must not be seen; empty where nothing was said."""
+    shown = seen(conversation) if sealed(conversation) else conversation
+    return f"conversation.{ending}\n{written(shown)}" if conversation.turns else ""
 
 
 def _refreshed(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
@@ -448,6 +535,8 @@ def _fresh(sources: ChatSources, station: ChatStation, values: Values, states: S
     if before is None or before[0] != known[0]:  # another reference: what was said to it is another conversation
         conversation = sources.kept(*states) or Conversation(columns=first_columns(models))
         updates |= _shown_instead(sources, station, values, conversation)
+        if conversation.blind is not None:
+            updates |= _tallied(sources, station, values)
     elif not conversation.turns:
         conversation = newest_chosen(conversation, before[1], known[1])
         updates[station.conversation] = conversation

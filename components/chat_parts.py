@@ -13,11 +13,12 @@ from components.chat_settings import Settings, laid_out_settings
 from components.chat_view import LATEX, heading_html, stats_html
 from components.markup import station_head
 from components.theme import script
+from studio.evaluate.votes import VoteStore
 from studio.families import Family
 from studio.serve.columns import MOST_COLUMNS
 from studio.serve.conversation import Column, Conversation
 from studio.serve.pool import ServerPool
-from studio.serve.served import Served
+from studio.serve.served import GgufModel, Served
 
 _LEAD = (
     "Ask the reference and what you built the same question, up to four side by side. All get the same sampler and "
@@ -28,6 +29,8 @@ IDS = "ABCD"[:MOST_COLUMNS]
 """Ids of the columns, which is also what the page calls them."""
 REFERENCE = "@reference"
 """Key of the reference among the models; no file can be called so."""
+VIRTUAL = "@virtual"
+"""Key of the model that the current map would leave."""
 
 Updates = dict[Any, Any]
 Values = Mapping[Any, Any]
@@ -45,6 +48,33 @@ class ChatModel:
     """Its file, where that is known without any work."""
     prepare: Callable[[], Iterator[str | Served]]
     """What happens until it can be served, in words, and last the model; raises `EspalierError`."""
+    about: str = ""
+    """What stands above its answers; empty: its role and size."""
+    served: Served | None = None
+    """The model, where that is no file and known without any work."""
+    listed: str = ""
+    """How a list of models calls it; empty: by role and name."""
+
+    @property
+    def label(self) -> str:
+        """How a list of models calls it."""
+        return self.listed or f"{self.role}: {self.name}"
+
+    @property
+    def known(self) -> Served | None:
+        """The model, where it is known without any work."""
+        return self.served or (GgufModel(self.path) if self.path is not None else None)
+
+
+@dataclass(frozen=True)
+class Ballots:
+    """Where the votes of blind comparisons go."""
+
+    store: VoteStore
+    digests: Path
+    """The folder in which hashes of weights are remembered."""
+    voter: Callable[..., str]
+    """Who votes, given the values of the states."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +85,7 @@ class ChatSources:
     pool: ServerPool
     models: Callable[..., Mapping[str, ChatModel]]
     """All that can be talked to by their keys: the reference (`REFERENCE`) if one is open, then what was built, the
-    newest first."""
+    newest first, and last what the current map would leave (`VIRTUAL`)."""
     examples: Mapping[str, Sequence[str]]
     """Questions for each class."""
     family: Callable[..., Family | None]
@@ -65,6 +95,8 @@ class ChatSources:
     keep: Callable[..., None]
     """Called with a conversation and the states: remembers it."""
     states: Sequence[gr.State] = ()
+    ballots: Ballots | None = None
+    """None: the station compares nothing blind."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +112,7 @@ class ColumnParts:
     stop: gr.Button
     restart: gr.Button
     remove: gr.Button
+    own: gr.Accordion
     system: gr.Textbox
 
 
@@ -98,6 +131,9 @@ class ChatStation:
     """(name of the reference, keys of all models) as of the last refresh; None before the first."""
     note: gr.HTML
     problem: gr.HTML
+    blind: gr.Checkbox
+    ballot: gr.HTML
+    tally: gr.HTML
     columns: Mapping[str, ColumnParts]
     prompt: gr.Textbox
     send: gr.Button
@@ -107,6 +143,7 @@ class ChatStation:
     clear: gr.Button
     add: gr.Button
     chips: Mapping[str, gr.Button]
+    routing: gr.HTML
     parting: gr.HTML
     save_json: gr.Button
     save_markdown: gr.Button
@@ -119,7 +156,7 @@ class ChatStation:
     def inputs(self) -> set[Any]:
         """What every handler of the station is given."""
         chosen = [part for parts in self.columns.values() for part in (parts.model, parts.system)]
-        own = [self.conversation, self.running, self.known, self.prompt]
+        own = [self.conversation, self.running, self.known, self.prompt, self.blind]
         return {*own, *chosen, *self.settings.inputs, *self.states}
 
     @property
@@ -128,12 +165,13 @@ class ChatStation:
         columns = [part for parts in self.columns.values() for part in vars(parts).values()]
         buttons = [self.send, self.stop, self.same, self.other, self.add]
         own = [self.conversation, self.running, self.known, self.problem, self.note, self.prompt, self.parting]
-        return [*own, *buttons, *columns, *self.settings.inputs]
+        blind = [self.blind, self.ballot, self.tally]
+        return [*own, *blind, self.routing, *buttons, *columns, *self.settings.inputs]
 
 
 def first_columns(models: Mapping[str, ChatModel]) -> tuple[Column, ...]:
     """The reference and the newest of what was built, or as much as there is."""
-    keys = [*models, "", ""]
+    keys = [*(key for key in models if key != VIRTUAL), "", ""]
     return Column(IDS[0], keys[0]), Column(IDS[1], keys[1])
 
 
@@ -143,8 +181,16 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
         gr.HTML(station_head(5, "Talk to it", _LEAD))
         note = gr.HTML(elem_id="chat-note")
         problem = gr.HTML(visible=False)
+        blind = gr.Checkbox(
+            False,
+            label="Blind",
+            info="Two models without names: vote, then see who was who. Begins a new chat.",
+            visible=sources.ballots is not None,
+            elem_id="blind",
+        )
         with gr.Row(elem_classes="chat-columns"):
             columns = {id: _column(id) for id in IDS}
+        ballot = gr.HTML(elem_id="ballot", apply_default_css=False, js_on_load=script("ballot.js"))
         prompt = gr.Textbox(
             label="Your question, to all columns",
             placeholder="Ask something, or choose an example",
@@ -160,6 +206,8 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
             other = gr.Button("Ask again, next seed", min_width=90, elem_id="again-other")
             add = gr.Button("Add a column", min_width=90, elem_id="add-column")
             clear = gr.Button("Clear", min_width=90, elem_id="clear")
+        tally = gr.HTML(elem_id="tally", apply_default_css=False)
+        routing = gr.HTML(elem_id="routing", apply_default_css=False)
         parting = gr.HTML(elem_id="parting", apply_default_css=False, js_on_load=script("parting.js"))
         settings = laid_out_settings()
         with gr.Row(elem_classes="chat-buttons"):
@@ -172,6 +220,9 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
         known=gr.State(None),
         note=note,
         problem=problem,
+        blind=blind,
+        ballot=ballot,
+        tally=tally,
         columns=columns,
         prompt=prompt,
         send=send,
@@ -181,6 +232,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
         clear=clear,
         add=add,
         chips=chips,
+        routing=routing,
         parting=parting,
         save_json=save_json,
         save_markdown=save_markdown,
@@ -213,7 +265,7 @@ def _column(id: str) -> ColumnParts:
             remove = gr.Button("Remove", size="sm", min_width=50, elem_id=f"remove-{id}")
         problem = gr.HTML(visible=False, elem_id=f"problem-{id}")
         restart = gr.Button(f"Restart {id}", size="sm", visible=False, elem_id=f"restart-{id}")
-        with gr.Accordion("Its own system prompt", open=False, elem_classes="chat-own"):
+        with gr.Accordion("Its own system prompt", open=False, elem_classes="chat-own") as own:
             system = gr.Textbox(
                 show_label=False,
                 container=False,
@@ -233,5 +285,6 @@ def _column(id: str) -> ColumnParts:
         stop=stop,
         restart=restart,
         remove=remove,
+        own=own,
         system=system,
     )

@@ -8,7 +8,17 @@ from typing import Any
 
 import gradio as gr
 
-from components.chat_parts import IDS, REFERENCE, ChatModel, ChatSources, ChatStation, ColumnParts, Updates, Values
+from components.chat_parts import (
+    IDS,
+    REFERENCE,
+    VIRTUAL,
+    ChatModel,
+    ChatSources,
+    ChatStation,
+    ColumnParts,
+    Updates,
+    Values,
+)
 from components.chat_settings import how_choices
 from components.chat_tokens import parting_html
 from components.chat_view import (
@@ -21,11 +31,12 @@ from components.chat_view import (
     problem_html,
     stats_html,
 )
+from components.chat_votes import ballot_html, blind_heading_html
 from components.markup import failure
 from studio.errors import EspalierError
+from studio.serve.blind import seen
 from studio.serve.columns import Columns
 from studio.serve.conversation import Column, Conversation
-from studio.serve.served import GgufModel
 
 
 def now(station: ChatStation, values: Values) -> Conversation:
@@ -61,7 +72,7 @@ def known_of(models: Mapping[str, ChatModel]) -> tuple[str, tuple[str, ...]]:
 
 def newest_chosen(conversation: Conversation, before: Sequence[str], keys: Sequence[str]) -> Conversation:
     """With what has been built since in the last column; `before` and `keys` are the models then and now."""
-    new = [key for key in keys if key not in before]
+    new = [key for key in keys if key not in before and key != VIRTUAL]
     if not new or not conversation.columns:
         return conversation
     *others, last = conversation.columns
@@ -69,11 +80,17 @@ def newest_chosen(conversation: Conversation, before: Sequence[str], keys: Seque
 
 
 def of_columns(station: ChatStation, conversation: Conversation, columns: Sequence[str] = IDS) -> Updates:
-    """The columns of these ids as they stand."""
+    """The columns of these ids as they stand; where the conversation is blind, all of them as they may be seen."""
     updates: Updates = {station.conversation: conversation}
+    shown = seen(conversation)
+    if conversation.blind is not None:
+        columns = [column.id for column in conversation.columns]
+        updates[station.ballot] = ballot_html(conversation)
     for id in columns:
-        parts, answer = station.columns[id], conversation.answer(id)
-        updates[parts.chat] = chat_messages(conversation, id)
+        parts, answer = station.columns[id], shown.answer(id)
+        updates[parts.chat] = chat_messages(shown, id)
+        if conversation.blind is not None:
+            updates[parts.heading] = blind_heading_html(id, answer)
         updates[parts.stats] = stats_html(answer)
         if answer is not None and answer.over:
             updates[parts.stop] = gr.Button(visible=False)
@@ -85,25 +102,27 @@ def of_columns(station: ChatStation, conversation: Conversation, columns: Sequen
 def begun(station: ChatStation, conversation: Conversation, columns: Sequence[str]) -> Updates:
     """A question was asked: its columns, without the problems of the last one, and what can be pressed."""
     updates = of_columns(station, conversation, columns) | _buttons(station, conversation, busy=True)
-    updates |= {station.problem: gr.HTML(visible=False), station.parting: ""}
+    updates |= {station.problem: gr.HTML(visible=False), station.parting: "", station.routing: ""}
     for parts in station.columns.values():
         updates[parts.restart] = gr.Button(visible=False)
     for id in columns:
         updates[station.columns[id].problem] = gr.HTML(visible=False)
-        updates[station.columns[id].stop] = gr.Button(visible=True)
+        updates[station.columns[id].stop] = gr.Button(visible=conversation.blind is None)
     return updates
 
 
 def ended(station: ChatStation, conversation: Conversation) -> Updates:
     """Nothing more comes: all columns, where they part, and what can be pressed."""
     updates = of_columns(station, conversation) | _buttons(station, conversation, busy=False)
+    shown = seen(conversation)
     for id, parts in station.columns.items():
-        answer = conversation.answer(id)
+        answer = shown.answer(id)
         updates[parts.stop] = gr.Button(visible=False)
-        updates[parts.restart] = gr.Button(visible=answer is not None and answer.can_restart)
+        can_restart = answer is not None and answer.can_restart and conversation.blind is None
+        updates[parts.restart] = gr.Button(visible=can_restart)
         if answer is None or answer.error is None:
             updates[parts.problem] = gr.HTML(visible=False)
-    return {**updates, station.running: None, station.parting: parting_html(conversation)}
+    return {**updates, station.running: None, station.parting: parting_html(shown)}
 
 
 def refused(station: ChatStation, before: Conversation, error: EspalierError) -> Updates:
@@ -112,10 +131,16 @@ def refused(station: ChatStation, before: Conversation, error: EspalierError) ->
 
 
 def columns_shown(station: ChatStation, conversation: Conversation) -> Updates:
-    """Which columns there are, and their system prompts."""
-    updates: Updates = {station.conversation: conversation}
+    """Which columns there are, their system prompts, and whether it is seen which models they have."""
+    named = conversation.blind is None
+    updates: Updates = {station.conversation: conversation, station.blind: not named}
+    updates[station.ballot] = ballot_html(conversation)
+    if named:
+        updates[station.tally] = ""
     for id, parts in station.columns.items():
         column = conversation.column(id)
+        updates[parts.model] = gr.Dropdown(visible=named)
+        updates[parts.own] = gr.Accordion(visible=named)
         updates[parts.group] = gr.Column(visible=column is not None)
         updates[parts.system] = column.system if column else ""
     return updates
@@ -125,8 +150,7 @@ def settled(station: ChatStation, conversation: Conversation, sources: ChatSourc
     """The models that can be chosen, those that are chosen, and what follows from them; raises what `sources` raise."""
     models = sources.models(*states)
     chosen = {column.id: models[column.model] for column in conversation.columns if column.model in models}
-    files = {id: GgufModel(model.path) for id, model in chosen.items() if model.path is not None}
-    columns = Columns(sources.pool, files)
+    columns = Columns(sources.pool, {id: model.known for id, model in chosen.items() if model.known is not None})
     how = gr.Dropdown(how_choices(sources.family(*states)))
     return {
         **models_shown(station, conversation, models, columns),
@@ -139,29 +163,37 @@ def models_shown(
     station: ChatStation, conversation: Conversation, models: Mapping[str, ChatModel], columns: Columns
 ) -> Updates:
     """The lists of models and what is chosen in them; `columns` knows the files."""
-    choices = [(f"{model.role}: {model.name}", key) for key, model in models.items()]
+    choices = [(model.label, key) for key, model in models.items()]
+    shown = seen(conversation)
     updates: Updates = {}
     for column in conversation.columns:
         parts, model = station.columns[column.id], models.get(column.model)
         served = columns.models.get(column.id)
-        updates[parts.model] = gr.Dropdown(choices, value=column.model if model else None)
-        updates[parts.heading] = heading_html(model.role if model else "", served.key if served else None)
+        named = conversation.blind is None
+        updates[parts.model] = gr.Dropdown(choices, value=column.model if model else None, visible=named)
+        if named:
+            role = (model.about or model.role) if model else ""
+            updates[parts.heading] = heading_html(role, served.key if served else None)
+        else:
+            updates[parts.heading] = blind_heading_html(column.id, shown.answer(column.id))
         empty = ANSWERS_HERE if model else (NO_MODEL if models else NO_REFERENCE)
-        updates[parts.chat] = gr.Chatbot(chat_messages(conversation, column.id), placeholder=empty)
+        updates[parts.chat] = gr.Chatbot(chat_messages(shown, column.id), placeholder=empty)
     return updates
 
 
 def _buttons(station: ChatStation, conversation: Conversation, *, busy: bool) -> Updates:
-    free, several = not busy, len(conversation.columns) > 1
+    free, named = not busy, conversation.blind is None
+    several = len(conversation.columns) > 1
     said = free and bool(conversation.turns)
     updates: Updates = {
         station.send: gr.Button(interactive=free),
         station.stop: gr.Button(interactive=busy),
         station.same: gr.Button(interactive=said),
         station.other: gr.Button(interactive=said),
-        station.add: gr.Button(interactive=free and len(conversation.columns) < len(IDS)),
+        station.add: gr.Button(interactive=free and len(conversation.columns) < len(IDS), visible=named),
+        station.blind: gr.Checkbox(interactive=free),
     }
     for parts in station.columns.values():
-        updates[parts.remove] = gr.Button(interactive=free, visible=several and free)
+        updates[parts.remove] = gr.Button(interactive=free, visible=several and free and named)
         updates[parts.model] = gr.Dropdown(interactive=free)
     return updates

@@ -121,7 +121,7 @@ def problem_html(answer: Answer | None) -> str:
 
 def heading_html(role: str, path: Path | None) -> str:
     """What answers in a column: its role and size."""
-    size = f" · {size_text(path.stat().st_size)}" if path is not None and path.exists() else ""
+    size = f" · {size_text(path.stat().st_size)}" if path is not None and path.is_file() else ""
     return f"<p class='chat-heading quiet'>{escape(role)}{size}&nbsp;</p>"
 
 

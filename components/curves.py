@@ -59,6 +59,8 @@ class Dot:
     across: float
     up: float
     kind: str = ""
+    text: str = ""
+    """What is written beside it."""
 
 
 def curves(
@@ -77,7 +79,8 @@ def curves(
     HTML."""
     drawn = "".join(map(_drawn, lines))
     marked = "".join(
-        f"<i class='dot {dot.kind}' style='left:{100 * dot.across:.2f}%;top:{100 - 100 * dot.up:.2f}%'></i>"
+        f"<i class='dot {dot.kind}' style='left:{100 * dot.across:.2f}%;top:{100 - 100 * dot.up:.2f}%'>"
+        f"{_beside(dot)}</i>"
         for dot in dots
     )
     beside = "".join(
@@ -113,6 +116,10 @@ def _drawn(line: Line | Boxes) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _beside(dot: Dot) -> str:
+    return f"<b>{escape(dot.text)}</b>" if dot.text else ""
 
 
 def _below(tick: Tick) -> str:

@@ -148,7 +148,10 @@ def see_station(opened: Opened, map_json: str) -> SeeStation:
         plot = gr.HTML(
             map_json,
             html_template=_PLOT,
-            js_on_load=script("heatmap.js") + script("heatmap_marks.js") + script("heatmap_work.js"),
+            js_on_load=script("colours.js")
+            + script("heatmap.js")
+            + script("heatmap_marks.js")
+            + script("heatmap_work.js"),
             head=f'<script src="{static_url(plotly_script())}"></script>',
             elem_id="map",
             apply_default_css=False,

@@ -50,11 +50,12 @@ class History:
     changed: float = field(default=float("-inf"), compare=False)
     """When the last step was made, in seconds of any clock."""
 
-    def after(self, before: Choice, after: Choice, now: float) -> History:
-        """The history once `before` has become `after`, unchanged where they are the same."""
+    def after(self, before: Choice, after: Choice, now: float, what: str = "") -> History:
+        """The history once `before` has become `after`, unchanged where they are the same; `what` are the words for it,
+        where what changed does not say it."""
         if before == after:
             return self
-        what, gradual = _difference(before, after)
+        what, gradual = (what, "") if what else _difference(before, after)
         past = (*self.past, Step(what, before, gradual))
         if gradual and self.past and self.past[-1].gradual == gradual and now - self.changed < ONE_MOVE_S:
             first = self.past[-1].choice

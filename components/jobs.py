@@ -61,11 +61,16 @@ def _running(job: Job) -> str:
         else f"{job.done} of {job.total} {job.unit}"
     )
     counted = f"{percent:.0f} % · {amount}" if job.total else "counting the work"
+    return bar_html(job.fraction, counted, left, "Progress of the job") + f"<p class='quiet'>{escape(job.message)}</p>"
+
+
+def bar_html(fraction: float, counted: str, left: str, label: str) -> str:
+    """A bar for `fraction` (0 to 1) of some work, with a text at each end of the line below it."""
+    percent = 100 * fraction
     return (
-        "<div class='job-bar' role='progressbar' aria-label='Progress of the job' aria-valuemin='0' "
+        f"<div class='job-bar' role='progressbar' aria-label='{escape(label)}' aria-valuemin='0' "
         f"aria-valuemax='100' aria-valuenow='{percent:.0f}'><i style='width:{percent:.1f}%'></i></div>"
-        f"<p class='job-line'><span class='number'>{counted}</span><span>{left}</span></p>"
-        f"<p class='quiet'>{escape(job.message)}</p>"
+        f"<p class='job-line'><span class='number'>{escape(counted)}</span><span>{escape(left)}</span></p>"
     )
 
 

@@ -22,12 +22,16 @@ from components.markup import failure
 from components.masthead import masthead
 from components.measure import wire_measure
 from components.options import form_json, wire_options
+from components.quality import wire_quality
+from components.quality_parts import quality_station
 from components.recipe import ChooseStation, choose_station
 from components.reference import LoadStation, load_station
+from components.search import wire_search
 from components.sessions import LOCAL
 from components.shown import map_json, meaning_html
 from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
+from components.trial import wire_trial
 from components.why import shown_cell, wire_why
 from components.work import wire_map, wire_shelf, wire_steps
 from studio.errors import EspalierError
@@ -122,10 +126,13 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     _wire(studio, stations, aimed)
     opened_page = _wire_opening(studio, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
+    quality = quality_station()
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
     opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
     wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
     _keep_talk_fresh(opened_page, talk, stations)
+    renewed = [opened_page.then, stations.load.reference.change, stations.build.finished.change]
+    wire_quality(studio, stations.state, quality, stations.build.timer, renewed)
 
 
 def _keep_talk_fresh(opened_page: Any, talk: ChatStation, stations: Stations) -> None:
@@ -290,6 +297,7 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
     left = {**_LIVE, "preprocess": False}
     choose.drop.release(on_drop_left, [state, choose.drop], [choose.drop, choose.problem], **left)
     wire_compare(studio, state, choose.compare, stations.chosen)
+    wire_trial(studio, state, choose.trial, stations.chosen)
     wire_why(library, state, see.why, see.cell, stations.chosen)
     then = wire_counts(library, state, choose.counts, changed=stations.chosen, aimed=aimed, drop=choose.drop)
     then(on_choose, **choosing)
@@ -306,6 +314,17 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
         asked,
         rendered,
         changed=stations.chosen,
+        problem=choose.problem,
+        **after,
+    )
+    wire_search(
+        studio,
+        choose.search,
+        state,
+        asked,
+        rendered,
+        changed=stations.chosen,
+        timer=stations.build.timer,
         problem=choose.problem,
         **after,
     )

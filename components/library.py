@@ -337,6 +337,10 @@ class Library:
         """The same with another second analysis, the opened one whose content hash is `second`, or with none."""
         return state.cooking_with(second, self._in_plain_terms(state, recipe), self._shape(state).experts)
 
+    def finding(self, state: StudioState, recipe: Recipe, what: str) -> StudioState:
+        """`cooking` for what a search has found: the step of the history is called `what`."""
+        return state.finding(self._in_plain_terms(state, recipe), self._shape(state).experts, what)
+
     def analysis(self, key: str) -> Contributions:
         """The opened analysis whose content hash is `key`."""
         return self._opened(key)[1]
@@ -501,11 +505,17 @@ class Library:
         assert reference is not None and drop is not None, "sizes are asked for when both are open"
         if output in (SAFETENSORS, AS_IS):
             return reference.bytes * reference.parameters_with(drop.kept_count) // reference.parameters
+        return self.bytes_with(opened, output, drop.dropped_count)
+
+    def bytes_with(self, opened: Opened, tier: str, dropped: int) -> int:
+        """Bytes of the open reference in `tier` without `dropped` experts of every layer."""
+        reference = opened.reference
+        assert reference is not None, "sizes are asked for when a model is open"
         guided = self.guidance(opened)
         return predict_bytes(
             self.outline(reference),
-            tier_named(output),
-            drop.kept_count,
+            tier_named(tier),
+            reference.shape.experts - dropped,
             imatrix=guided.imatrix,
             ranking=guided.ranking,
         )

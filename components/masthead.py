@@ -6,7 +6,14 @@ import gradio as gr
 
 from components.theme import script
 
-STEPS = (("load", "Load"), ("see", "See"), ("choose", "Choose"), ("build", "Build"), ("talk", "Talk"))
+STEPS = (
+    ("load", "Load"),
+    ("see", "See"),
+    ("choose", "Choose"),
+    ("build", "Build"),
+    ("talk", "Talk"),
+    ("quality", "Measure"),
+)
 
 # A palmette: the form into which an espaliered pear is trained. One shoot has been cut.
 _MARK = """

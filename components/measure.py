@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,14 +15,13 @@ from components.library import Studio
 from components.markup import class_label, failure, notice, table
 from components.state import StudioState
 from components.theme import panel
-from studio.checkpoints.digests import digest_file
+from components.uploads import adopted
 from studio.contributions.preflight import Estimate, Preflight, duration, gib
 from studio.contributions.prompt_preview import PromptPreview, SeenPrompt
 from studio.contributions.sources import BUILTIN, BUILTIN_CLASSES, HUB, columns_of
 from studio.errors import EspalierError, InputError, OutputExistsError
 from studio.jobs import runner
 from studio.jobs.analyze import Analyze
-from studio.staging import staged
 from studio.workspace import Workspace
 
 FIRST_CLASSES = BUILTIN_CLASSES[:5]
@@ -102,10 +99,8 @@ def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, 
     """
     if not reference:
         raise InputError("There is no model to measure.", "Open one above.")
-    sources = [f"{BUILTIN}:{','.join(asked.classes)}"] if asked.classes else []
-    sources += [f"prompts/{_adopted(workspace, Path(file)).name}" for file in asked.files or ()]
-    dataset = asked.dataset.strip().removeprefix(HUB)
-    sources += [f"{HUB}{dataset}"] if dataset else []
+    files = [Path(file) for file in asked.files or ()]
+    sources = sources_of(workspace, asked.classes, files, asked.dataset)
     if not sources:
         raise InputError("There are no prompts to measure on.", "Tick a class, or give a file or a data set.")
     return {
@@ -125,15 +120,12 @@ def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, 
     }
 
 
-def _adopted(workspace: Workspace, file: Path) -> Path:
-    """A copy of an uploaded prompt file in the workspace; another one of its name stays, for a job may read it."""
-    kept = workspace.prompts / file.name
-    if kept.exists() and not filecmp.cmp(kept, file, shallow=False):
-        kept = kept.with_stem(f"{kept.stem}-{digest_file(file)[:8]}")
-    if not kept.exists():
-        with staged(kept, needed_bytes=file.stat().st_size) as partial:
-            shutil.copyfile(file, partial)
-    return kept
+def sources_of(workspace: Workspace, classes: Sequence[str], files: Sequence[Path], dataset: str) -> list[str]:
+    """What was chosen, as jobs take it: built-in classes, files (copied into the workspace), and a data set."""
+    sources = [f"{BUILTIN}:{','.join(classes)}"] if classes else []
+    sources += [f"prompts/{adopted(workspace.prompts, file).name}" for file in files]
+    dataset = dataset.strip().removeprefix(HUB)
+    return sources + ([f"{HUB}{dataset}"] if dataset else [])
 
 
 def seen_html(preview: PromptPreview) -> str:

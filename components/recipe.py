@@ -11,10 +11,12 @@ from components.counts import CountsPart, counts_part
 from components.library import Opened
 from components.markup import station_head
 from components.options import OptionsPart, options_part
+from components.search import SearchPart, search_part
 from components.shown import download_link
 from components.state import OWN, StudioState, weights_json
 from components.steps import StepsPart, steps_part
 from components.theme import panel, script
+from components.trial import TrialPart, trial_part
 from studio.recipes.permalink import PREFIX, Permalink
 from studio.recipes.presets import PRESETS
 
@@ -61,6 +63,9 @@ class ChooseStation:
     """What each number of experts keeps, and the number for a size."""
     compare: ComparePart
     steps: StepsPart
+    trial: TrialPart
+    """The map tried on the reference, before anything is built."""
+    search: SearchPart
 
     @property
     def controls(self) -> list[gr.components.Component]:
@@ -161,6 +166,8 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                         label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
                     )
         options, steps, counts, compare = options_part(), steps_part(), counts_part(), compare_part()
+        trial, search = trial_part(), search_part()
     return ChooseStation(
-        preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, options, counts, compare, steps
-    )
+        preset, when, drop, weights, meaning_panel, problem, saves_panel, shelf, upload, options, counts, compare,
+        steps, trial, search,
+    )  # fmt: skip

@@ -156,9 +156,8 @@ def _sizes(sizes: Sequence[tuple[str, int]]) -> str:
     return f"<dl class='strip'>{items}</dl>"
 
 
-def download_link(text: str, filename: str, label: str) -> str:
-    """A link that saves `text` under `filename`: the page needs no file on the server for it."""
+def download_link(text: str, filename: str, label: str, kind: str = "application/json") -> str:
+    """A link that saves `text` under `filename`: the page needs no file on the server for it. `kind` is its media
+    type."""
     data = b64encode(text.encode("utf-8")).decode("ascii")
-    return (
-        f'<a class="save" download="{escape(filename)}" href="data:application/json;base64,{data}">{escape(label)}</a>'
-    )
+    return f'<a class="save" download="{escape(filename)}" href="data:{kind};base64,{data}">{escape(label)}</a>'

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 
 import gradio as gr
 
-from components.chat_parts import REFERENCE, ChatModel, ChatSources
+from components.chat_parts import REFERENCE, VIRTUAL, Ballots, ChatModel, ChatSources
 from components.kept_conversations import KeptConversations
 from components.library import Studio
 from components.state import StudioState
 from studio.checkpoints.convert import cached_path
 from studio.contributions.prompts import read_prompts
 from studio.errors import EspalierError, ProcessError
+from studio.evaluate.virtual_served import VirtualServed
+from studio.evaluate.votes import VoteStore
 from studio.families import Family, family_named
 from studio.jobs import runner
 from studio.jobs.store import JobStore
 from studio.jobs.task import ASSETS
 from studio.publish import manifest
 from studio.publish.manifest import Manifest
+from studio.recipes.dropmap import DropMap
 from studio.serve.conversation import Conversation
 from studio.serve.pool import ServerPool
 from studio.serve.served import GgufModel, Served
@@ -30,6 +34,7 @@ EXAMPLES = ASSETS / "demo-heldout.jsonl"
 """Questions that the demo model was not trained on; any model can be asked them."""
 EXAMPLES_PER_CLASS = 12
 POLL_S = 0.3
+_VIRTUAL_ABOUT = "Not built: follows the map above. In torch, whose last bits are not llama.cpp’s"
 
 _WITHOUT_FILE = {
     "math": ("What is 17 plus 26?",),
@@ -52,7 +57,23 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
         found = {REFERENCE: ChatModel(opened.name, "Reference", path, partial(prepare, now))}
         for name, file in built(library.workspace.artifacts, opened.name).items():
             found[name] = ChatModel(name, "Candidate", file, partial(iter, [GgufModel(file)]))
+        if opened.kind == "safetensors" and (drop := shown_map(now)) is not None:
+            virtual = VirtualServed(opened.path, drop)
+            found[VIRTUAL] = ChatModel(
+                name=f"Map {drop.content_hash[:8]} (virtual)",
+                role="Virtual",
+                path=None,
+                prepare=partial(iter, [virtual]),
+                about=_VIRTUAL_ABOUT,
+                served=virtual,
+                listed="The current map (virtual)",
+            )
         return found
+
+    def shown_map(now: StudioState) -> DropMap | None:
+        with suppress(EspalierError):  # the station that chooses says what is wrong with it
+            return library.open(now).drop
+        return None
 
     def prepare(now: StudioState) -> Iterator[str | Served]:
         opened = library.reference(now.reference)
@@ -82,6 +103,7 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
         kept=what_was_said,
         keep=keep,
         states=[state],
+        ballots=Ballots(VoteStore(library.workspace.votes), library.workspace.cache / "digests", lambda now: now.user),
     )
 
 

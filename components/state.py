@@ -131,9 +131,9 @@ class StudioState:
         """What makes the map."""
         return Choice(self.preset, self.recipe, self.imported, self.second)
 
-    def having(self, choice: Choice) -> StudioState:
-        """Another choice, as one step of the history."""
-        return self._at(self.history.after(self.choice, choice, time.monotonic()), choice)
+    def having(self, choice: Choice, what: str = "") -> StudioState:
+        """Another choice, as one step of the history, which is called `what` where that is given."""
+        return self._at(self.history.after(self.choice, choice, time.monotonic(), what), choice)
 
     def _at(self, history: History, choice: Choice) -> StudioState:
         return replace(self, **vars(choice), history=history)
@@ -191,6 +191,10 @@ class StudioState:
         if type(row) is not int or type(expert) is not int:
             raise InputError(f"{row!r}, {expert!r} is no cell of the map.", "Click a cell.")
         return replace(self, cell=(row, expert))
+
+    def finding(self, recipe: Recipe, experts: int, what: str) -> StudioState:
+        """A recipe that was found for this analysis, in one step that is called `what`."""
+        return self.having(Choice(preset_named(recipe, experts) or OWN, recipe, second=self.second), what)
 
     def showing(self, imported: DropMap | None) -> StudioState:
         """An imported map, or (None) the recipe's own again."""

@@ -17,6 +17,10 @@ Each says what was wrong and what to do about it. Only the outermost layer (the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
+
+LONGEST = 1200
+"""Characters of a sentence; what a file says, and a sentence repeats, may be of any length."""
 
 
 class EspalierError(Exception):
@@ -26,9 +30,15 @@ class EspalierError(Exception):
     """
 
     def __init__(self, what: str, remedy: str = "") -> None:
-        super().__init__(what, remedy)
-        self.what = what
+        self.what = _printable(what)
         self.remedy = remedy
+        super().__init__(self.what, remedy)
+
+    def said_of(self, name: Path | str) -> Self:
+        """This error, its sentence now beginning with `name`: the file in which something was found to be wrong."""
+        self.what = _printable(f"{name}: {self.what}")
+        self.args = (self.what, self.remedy)
+        return self
 
     def __str__(self) -> str:
         return f"{self.what} {self.remedy}".strip()
@@ -89,3 +99,9 @@ class Cancelled(EspalierError):
 
     def __init__(self, what: str = "Cancelled.") -> None:
         super().__init__(what)
+
+
+def _printable(text: str) -> str:
+    """`text` without halves of characters, which JSON can hold and no output can show, and not of any length."""
+    shown = text.encode("utf-8", "backslashreplace").decode()
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"

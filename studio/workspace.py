@@ -11,12 +11,14 @@ from studio.errors import InputError
 ROOMS = (
     "references",
     "prompts",
+    "tasks",
     "contributions",
     "recipes",
     "maps",
     "imatrix",
     "artifacts",
     "measures",
+    "votes",
     "jobs",
     "sessions",
     "searches",
@@ -47,6 +49,11 @@ class Workspace:
         return self.root / "prompts"
 
     @property
+    def tasks(self) -> Path:
+        """Files of questions with known answers."""
+        return self.root / "tasks"
+
+    @property
     def contributions(self) -> Path:
         return self.root / "contributions"
 
@@ -70,6 +77,11 @@ class Workspace:
     def measures(self) -> Path:
         """Results about models that are no artifact; those of an artifact lie with it."""
         return self.root / "measures"
+
+    @property
+    def votes(self) -> Path:
+        """What people preferred in blind comparisons."""
+        return self.root / "votes"
 
     @property
     def jobs(self) -> Path:

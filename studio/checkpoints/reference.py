@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,8 @@ def open_reference(path: Path) -> Reference:
 
 def reference_of_folder(folder: ModelFolder) -> Reference:
     """The reference that an opened checkpoint is."""
-    shape = shape_of_config(folder.config)
+    with _said_of(folder.path):
+        shape = shape_of_config(folder.config)
     family = family_named(shape.family)
     tensors = [tensor for header in folder.shards.values() for tensor in header.tensors]
     return Reference(
@@ -115,7 +117,8 @@ def reference_of_folder(folder: ModelFolder) -> Reference:
 
 def reference_of_gguf(header: GgufHeader) -> Reference:
     """The reference that an opened GGUF is."""
-    shape = shape_of_gguf(header.values)
+    with _said_of(header.path):
+        shape = shape_of_gguf(header.values)
     family = family_named(shape.family)
     return Reference(
         path=header.path,
@@ -130,6 +133,15 @@ def reference_of_gguf(header: GgufHeader) -> Reference:
         ),
         files={part.path.name: part.path.resolve() for part in header.parts},
     )
+
+
+@contextmanager
+def _said_of(path: Path) -> Iterator[None]:
+    """Whatever is wrong with the shape that a model describes is said of the model at `path`."""
+    try:
+        yield
+    except InputError as error:
+        raise error.said_of(path) from None
 
 
 def _hub_name(path: Path) -> str | None:

@@ -142,7 +142,7 @@ def _tensor(path: Path, name: str, entry: Any) -> SafeTensor:
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not _whole_numbers(shape) or not _whole_numbers(offsets) or len(offsets) != 2:
         raise FormatError(path, place, f"shape {shape!r} and data_offsets {offsets!r} make no sense")
-    if dtype not in DTYPE_BITS:
+    if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise UnsupportedError(f"{path}, {place} has the type {dtype!r}, which Espalier does not know.")
     start, end = offsets
     if nbytes(dtype, shape) != end - start:

@@ -1,6 +1,7 @@
 """The verbs, put together; and the one place where the command line renders errors.
 
-Exit codes: 0, done; 1, a bug (with its traceback); 2, a mistake that one sentence on stderr explains; 130, cancelled.
+Exit codes: 0, done; 1, a bug (with its traceback), or something broken that `doctor` found; 2, a mistake that one
+sentence on stderr explains; 130, cancelled.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from studio.cli import (
     chat,
     contributions,
     diverge,
+    doctor,
     evaluate,
     fits,
     imatrix,
@@ -28,6 +30,7 @@ from studio.cli import (
     publish,
     recipes,
     search,
+    votes,
 )
 from studio.errors import Cancelled, EspalierError, ProcessError
 from studio.jobs.interrupt import Interrupt
@@ -62,7 +65,9 @@ VERBS: dict[str, Verb] = {
     "publish": (publish.publish, "publish ~/.espalier/artifacts/my-model-98e --repo OWNER/my-model-98e --dry-run"),
     "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
     "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),
+    "doctor": (doctor.doctor, "doctor --json"),
     "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
+    "votes": (votes.votes, "votes --json"),
 }
 JOB_VERBS: dict[str, Verb] = {
     "list": (jobs.list_, "jobs list"),

@@ -81,6 +81,7 @@ def diverge(
             reference,
             ground,
             Workspace.open(),
+            reference_name=against.name,
             together=together,
             threads=threads,
             overwrite=overwrite,

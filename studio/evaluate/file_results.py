@@ -100,6 +100,7 @@ def measure(
     ground: Ground,
     workspace: Workspace,
     *,
+    reference_name: str | None = None,
     together: bool | None = None,
     threads: int | None = None,
     offload: Offload | None = None,
@@ -108,11 +109,14 @@ def measure(
 ) -> tuple[Result, Path]:
     """How far `candidate` is from `reference` on `ground`, and the file of the result.
 
+    `reference_name` is what to call the reference, where that is not its file's name.
+
     What was measured before, of the same bytes on the same ground, is not measured again unless `overwrite` is true.
     Raises as `diverge` and `read_text` do.
     """
     ground = ground.fixed(read_header(reference))
-    model, against = (model_record(path, workspace, progress) for path in (candidate, reference))
+    model = model_record(candidate, workspace, progress)
+    against = model_record(reference, workspace, progress, name=reference_name)
     key = ground_of(KIND, ground.name, ground.configuration, ground.inputs, against)
     name = file_name(KIND, ground.name, key, model.sha256)
     folder = folder_of(candidate, workspace)

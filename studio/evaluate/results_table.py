@@ -86,7 +86,9 @@ def table_of(results: Sequence[Result], against: str | None = None) -> ResultsTa
         by_model.setdefault((result.model.path, result.model.sha256), []).append(result)
     models = {key: found[0].model for key, found in by_model.items()}
     reference = None if against is None else _chosen(list(models.values()), against)
-    of_reference = {result.ground: result for result in results if reference is not None and result.model == reference}
+    of_reference = {
+        result.ground: result for result in results if reference is not None and _same_file(result.model, reference)
+    }
     rows = [
         Row(
             model=models[key],
@@ -99,7 +101,9 @@ def table_of(results: Sequence[Result], against: str | None = None) -> ResultsTa
             comparisons={
                 result.ground: compare_results(of_reference[result.ground], result)
                 for result in found
-                if models[key] != reference and result.ground in of_reference and result.answers
+                if not (reference and _same_file(models[key], reference))
+                and result.ground in of_reference
+                and result.answers
             },
             results=tuple(found),
         )

@@ -49,6 +49,18 @@ class Routing:
         """[L]: share of the tokens for which a layer would have used a dropped expert."""
         return self.touched / max(1, self.tokens)
 
+    @property
+    def missed_by_layer(self) -> npt.NDArray[np.float64]:
+        """[L]: share of a layer's choices that would have been dropped experts."""
+        return np.asarray(self.missed.sum(axis=1) / np.maximum(1, self.fired.sum(axis=1)), np.float64)
+
+    def most_missed(self, count: int) -> list[tuple[int, int, int]]:
+        """(layer id, expert, tokens) of the dropped experts that would have been chosen most often."""
+        order = np.argsort(-self.missed, axis=None, kind="stable")[:count]
+        places = [divmod(int(place), self.missed.shape[1]) for place in order]
+        found = [(self.layer_ids[row], expert, int(self.missed[row, expert])) for row, expert in places]
+        return [one for one in found if one[2]]
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
         return {

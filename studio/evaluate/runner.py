@@ -75,7 +75,7 @@ def evaluate(
         journal = _Journal(place / "answers.jsonl")
         with _pool(workspace, configuration, slots) as pool:
             respondent = Respondent(pool, model, configuration, silence_s=silence_s, restarts=restarts)
-            answers = _ask_all(respondent, task, journal, slots, progress)
+            answers = _ask_all(respondent, task, journal, slots, progress, name=record.name)
         result = Result(
             kind=KIND,
             name=task.name,
@@ -125,12 +125,14 @@ def _pool(workspace: Workspace, configuration: Configuration, slots: int) -> Ite
         pool.close()
 
 
-def _ask_all(respondent: Respondent, task: Task, journal: _Journal, slots: int, progress: Progress) -> list[Answer]:
-    """The answers in the order of the questions."""
+def _ask_all(
+    respondent: Respondent, task: Task, journal: _Journal, slots: int, progress: Progress, *, name: str
+) -> list[Answer]:
+    """The answers in the order of the questions; `name` is what people call the model."""
     known = dict(journal.found)
     remaining = [question for question in task.questions if question.id not in known]
     total, right = len(task.questions), sum(answer.right for answer in known.values())
-    progress(len(known), total, "questions", f"Loading {respondent.path.name}")
+    progress(len(known), total, "questions", f"Loading {name}")
     if remaining:
         respondent.load()
     with ThreadPoolExecutor(slots, thread_name_prefix="question") as threads:
@@ -143,7 +145,7 @@ def _ask_all(respondent: Respondent, task: Task, journal: _Journal, slots: int, 
                     journal.add(answer)
                     known[answer.id] = answer
                     right += answer.right
-                progress(len(known), total, "questions", f"{respondent.path.name}: {right} of {len(known)} right")
+                progress(len(known), total, "questions", f"{name}: {right} of {len(known)} right")
         except BaseException:
             for future in waiting:
                 future.cancel()

@@ -12,7 +12,7 @@ from studio.checkpoints.reference import open_reference
 from studio.contributions.calibration import Calibration
 from studio.contributions.checkpoint import model_key
 from studio.contributions.model import Contributions
-from studio.errors import InputError
+from studio.errors import FormatError, InputError
 from studio.evaluate.held_out import MAX_TOKENS, held_out, overlap, question_of, split
 from studio.evaluate.search import check_drops, search
 from studio.evaluate.search_candidates import fixed_recipes, random_map
@@ -135,6 +135,28 @@ class SearchResult:
                 for one in self.finalists
             ],
         }
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """A row of the table at a search's end."""
+
+    drop: int
+    label: str
+    found: Measurement
+    """On prompts that the search has not seen."""
+
+
+def read_unseen(folder: Path) -> tuple[Unseen, ...]:
+    """The table of the finished search in `folder`, else nothing; `FormatError` when it is damaged."""
+    path = folder / RESULT
+    if not path.exists():
+        return ()
+    try:
+        rows = json.loads(path.read_bytes())["table"]
+        return tuple(Unseen(int(row["drop"]), str(row["label"]), Measurement.from_json(row["unseen"])) for row in rows)
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(path, "table", f"this is no search ({error})", "Remove the folder.") from error
 
 
 def run_search(

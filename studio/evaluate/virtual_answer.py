@@ -13,7 +13,7 @@ from studio.errors import InputError
 from studio.evaluate.routing import Routing, Watch, watched
 from studio.evaluate.virtual import VirtualModel
 from studio.recipes.dropmap import DropMap
-from studio.serve.client import Delta, Message, Sampler, Timing
+from studio.serve.client import TOP, Delta, Likely, Message, Sampler, Timing, Token
 from studio.serve.sampling import choose
 from studio.serve.thoughts import Detokenizer, Splitter, marks_of
 
@@ -36,9 +36,13 @@ def answer(
     context: int,
     thinking: bool = False,
     drop: DropMap | None = None,
+    probabilities: bool = False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[VirtualDelta]:
     """What the model that `drop` leaves (the reference for None) answers, at most `context` tokens with the question.
+
+    With `probabilities` each token comes with the likeliest others. A piece whose end may be a mark's is held back, and
+    its tokens with it.
 
     Greedy answers are those of transformers' `generate` on the pruned checkpoint. A thought that is longer than its
     budget is closed, and the answer follows. The last delta is `done`. Raises `InputError` for a conversation that does
@@ -58,6 +62,7 @@ def answer(
     limit = min(sampler.max_tokens, context - len(prompt))
     ends, lots = _ends(virtual), np.random.default_rng(sampler.seed)
     said: list[int] = []
+    waiting: list[Token] = []
     thought, forced, finish = 0, list[int](), ""
     first_s, told = 0.0, started
     with watched(virtual.model, drop, virtual.shape) as watch:
@@ -72,6 +77,8 @@ def answer(
                 finish = "stop"
                 break
             said.append(token)
+            if probabilities:
+                waiting.append(_told(virtual, token, logits, splitter.thinking))
             thought += splitter.thinking
             piece = splitter.feed(detokenizer.feed(token))
             if any(piece):
@@ -79,14 +86,30 @@ def answer(
                 routing = None
                 if time.monotonic() - told >= ROUTING_EVERY_S:
                     routing, told = watch.routing, time.monotonic()
-                yield VirtualDelta(*piece, timing=_timing(started, first_s, said, prompt), routing=routing)
+                timing, tokens, waiting = _timing(started, first_s, said, prompt), tuple(waiting), []
+                yield VirtualDelta(*piece, timing=timing, routing=routing, tokens=tokens)
             if len(said) >= limit:
                 finish = "length"
                 break
         rest = splitter.flush()
-        if any(rest):
-            yield VirtualDelta(*rest)
+        if any(rest) or waiting:
+            yield VirtualDelta(*rest, tokens=tuple(waiting))
         yield _last(watch, finish, _timing(started, first_s, said, prompt))
+
+
+def _told(virtual: VirtualModel, token: int, logits: Any, thought: bool) -> Token:
+    """A token with the likeliest at its place, by the model's own `logits` `[V]`."""
+    values = logits.astype(np.float64)
+    values -= values.max()
+    values -= np.log(np.exp(values).sum())
+    top = np.argsort(-values, kind="stable")[:TOP]
+    likely = tuple(Likely(int(one), _text_of(virtual, int(one)), round(float(values[one]), 5)) for one in top)
+    return Token(_text_of(virtual, token), thought, token, likely)
+
+
+def _text_of(virtual: VirtualModel, token: int) -> str:
+    text: str = virtual.tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
 
 
 def _last(watch: Watch, finish: str, timing: Timing) -> VirtualDelta:

@@ -24,7 +24,7 @@ from studio.evaluate.virtual_answer import VirtualDelta
 from studio.machine import usable_cores
 from studio.progress import Progress, silent
 from studio.recipes.dropmap import DropMap
-from studio.serve.client import Message, Sampler, Timing
+from studio.serve.client import Likely, Message, Sampler, Timing, Token
 from studio.serve.server import CONTEXT, LOAD_TIMEOUT_S
 
 _GONE = object()
@@ -113,6 +113,7 @@ class VirtualServer:
         *,
         thinking: bool = False,
         drop: DropMap | None = None,
+        probabilities: bool = False,
     ) -> VirtualStream:
         """Ask the model that `drop` leaves, or the reference for None; the answer comes as `VirtualDelta`s.
 
@@ -125,6 +126,7 @@ class VirtualServer:
             "sampler": sampler.model_dump(),
             "thinking": thinking,
             "drop": _written(drop),
+            "probabilities": probabilities,
         }
         return VirtualStream(self, asked)
 
@@ -262,7 +264,12 @@ def _delta(content: Mapping[str, Any]) -> VirtualDelta:
         None if timing is None else Timing(**timing),
         content["finish"],
         None if routing is None else Routing.from_json(routing),
+        tokens=tuple(map(_token, content["tokens"])),
     )
+
+
+def _token(content: Mapping[str, Any]) -> Token:
+    return Token(content["text"], content["thought"], content["id"], tuple(Likely(*one) for one in content["top"]))
 
 
 def _error(content: Mapping[str, str]) -> EspalierError:

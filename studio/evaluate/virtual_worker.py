@@ -79,6 +79,7 @@ class Worker:
             context=self._context,
             thinking=request["thinking"],
             drop=self._drop(request),
+            probabilities=request["probabilities"],
             stopped=lambda: number in self._stopped,
         ):
             self._say(number, **{"result" if delta.done else "delta": _delta(delta)})
@@ -128,6 +129,7 @@ def _delta(delta: VirtualDelta) -> dict[str, Any]:
         "finish": delta.finish,
         "timing": None if delta.timing is None else asdict(delta.timing),
         "routing": None if delta.routing is None else delta.routing.to_json(),
+        "tokens": [asdict(token) for token in delta.tokens],
     }
 
 

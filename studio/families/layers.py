@@ -18,9 +18,9 @@ def whole_number(value: object, where: str, least: int = 1) -> int:
     """`value`, when it is a whole number from `least` to `CREDIBLE`; else `InputError` that begins with `where`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         kind = "a positive whole number" if least == 1 else f"a whole number from {least}"
-        raise InputError(f"{where} is {value!r}, and has to be {kind}.", "Is this a MoE model?")
+        raise InputError(f"{where} is {value!r:.60}, and has to be {kind}.", "Is this a MoE model?")
     if value > CREDIBLE:
-        raise InputError(f"{where} is {value}, more than any model has.", "Is the file damaged?")
+        raise InputError(f"{where} is {value!r:.60}, more than any model has.", "Is the file damaged?")
     return value
 
 

@@ -159,7 +159,7 @@ def _checked(shape: MoeShape, where: str) -> MoeShape:
 def _unknown(key: str, value: object) -> UnsupportedError:
     known = ", ".join(family.name for family in FAMILIES)
     return UnsupportedError(
-        f"Espalier does not know the architecture {value!r} ({key}).",
+        f"Espalier does not know the architecture {value!r:.60} ({key}).",
         f"It knows {known}. A new one is one small file with its names of config keys, modules and tensors: "
         "see studio/families/README.md.",
     )

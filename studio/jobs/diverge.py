@@ -70,6 +70,7 @@ class Diverge(Task):
             reference,
             self._ground(workspace),
             workspace,
+            reference_name=Path(self.reference).name,
             together=self.together,
             overwrite=self.overwrite,
             progress=progress,

@@ -17,10 +17,14 @@ def prompts_in(workspace: Workspace, sources: Sequence[str], **reading: Any) -> 
 
     Raises what `prompts_of` raises, and `InputError` for what lies outside the workspace.
     """
+    return prompts_of(sources_in(workspace, sources), **reading)
+
+
+def sources_in(workspace: Workspace, sources: Sequence[str]) -> list[str]:
+    """`sources` with the full paths of their files. Raises `InputError` for what lies outside the workspace."""
     if outside := next(filter(is_folder, sources), None):
         raise InputError(
             f"{outside} is also a folder outside the workspace, and would be read from there.",
             "Start Espalier in another folder, or give the files themselves.",
         )
-    found = [str(input_path(workspace, source)) if is_path(source) else source for source in sources]
-    return prompts_of(found, **reading)
+    return [str(input_path(workspace, source)) if is_path(source) else source for source in sources]

@@ -57,12 +57,14 @@ def tier_from_json(text: str, path: Path = Path("tier")) -> Tier:
     """The tier that `text` describes; `FormatError` naming the field that is wrong (`path` is for messages)."""
     try:
         given = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(path, "", f"this is not JSON ({error})", _EXAMPLE) from None
     _check_fields(path, "", given, _FIELDS, needed=("name", "base"))
     name = given["name"]
     if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]{1,64}", name):
-        raise FormatError(path, "name", f"{name!r} cannot be part of a file's name", "Use letters, digits, - and _.")
+        raise FormatError(
+            path, "name", f"{name!r:.60} cannot be part of a file's name", "Use letters, digits, - and _."
+        )
     base = _said(path, "base", tier_named, given["base"])
     own = given.get("overrides", [])
     if not isinstance(own, list):
@@ -141,8 +143,8 @@ def _override(path: Path, place: str, given: Any) -> Override:
         return Override(_pattern(path, f"{place}.pattern", pattern), kind)
     if role is None and layers is None:
         raise FormatError(path, place, "it covers nothing", f"Name layers, a pattern, or a role: {', '.join(ROLES)}.")
-    if role is not None and role not in ROLES:
-        raise FormatError(path, f"{place}.role", f"there is no role {role!r}", f"The roles are {', '.join(ROLES)}.")
+    if role is not None and (not isinstance(role, str) or role not in ROLES):
+        raise FormatError(path, f"{place}.role", f"there is no role {role!r:.60}", f"The roles are {', '.join(ROLES)}.")
     if layers is None:
         return Override(ROLES[role], kind)
     if role is not None and role not in _IN_BLOCKS:
@@ -159,7 +161,7 @@ def _layers(path: Path, place: str, given: Any) -> list[int]:
         match = _RANGE.fullmatch(part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if not first <= last < _MOST_LAYERS:
-            raise FormatError(path, place, f"{part!r} is no layer or range of layers", "Write for instance 0-3,28.")
+            raise FormatError(path, place, f"{part!r:.60} is no layer or range of layers", "Write for instance 0-3,28.")
         found.update(range(first, last + 1))
     return sorted(found)
 
@@ -168,7 +170,7 @@ def _pattern(path: Path, place: str, pattern: Any) -> str:
     try:
         re.compile(pattern)
     except (re.error, TypeError) as error:
-        raise FormatError(path, place, f"{pattern!r} is no regular expression ({error})") from None
+        raise FormatError(path, place, f"{pattern!r:.60} is no regular expression ({error})") from None
     return str(pattern)
 
 
@@ -185,7 +187,7 @@ def _check_fields(path: Path, place: str, given: Any, known: frozenset[str], *, 
         raise FormatError(path, place, "this is no JSON object", _EXAMPLE)
     if unknown := sorted(set(given) - known):
         raise FormatError(
-            path, place, f"there is no field {unknown[0]!r}", f"The fields are {', '.join(sorted(known))}."
+            path, place, f"there is no field {unknown[0]!r:.60}", f"The fields are {', '.join(sorted(known))}."
         )
     for field in needed:
         if field not in given:

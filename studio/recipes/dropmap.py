@@ -208,7 +208,10 @@ class DropMap:
                 name, "target_experts", f"it says {published.target_experts}, and the map keeps {result.kept_count}"
             )
         if shape is not None:
-            result.check(shape, extra=[block for block, _ in result.extra])  # which of them there are, the weights tell
+            try:
+                result.check(shape, extra=[block for block, _ in result.extra])  # which there are, the weights tell
+            except InputError as error:
+                raise error.said_of(name) from None
         return result
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from studio.errors import FormatError, InputError
+from studio.families.layers import CREDIBLE
 from studio.recipes.json_object import parse_object, shown
 
 EXTRA_BLOCKS = ("mtp",)
@@ -140,7 +141,7 @@ def _ids(ids: object, name: str, place: str) -> tuple[int, ...]:
 
 def _count(content: Mapping[str, Any], key: str, name: str) -> int | None:
     value = content.get(key)
-    if value is not None and (type(value) is not int or value < 1):
+    if value is not None and (type(value) is not int or not 1 <= value <= CREDIBLE):
         raise FormatError(name, key, f"{shown(value)} is not a number of experts")
     return value
 

@@ -39,6 +39,8 @@ class Origin:
     system: str
     thinking: bool
     sampler: Sampler
+    sha256: str = ""
+    """Of the weights, where that was asked for: in a blind comparison."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,24 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Blind:
+    """That it is not seen who says what, up to a vote; see `studio.serve.blind`."""
+
+    seats: tuple[str, ...] = ()
+    """Ids of the columns whose answers are shown from left to right; empty before the first question."""
+    open: bool = False
+    """Whether it has been told who sits where."""
+    choice: str = ""
+    """What was voted about the left answer against the right one; empty where nothing was."""
+
+
+@dataclass(frozen=True)
 class Conversation:
     """All turns, the last one perhaps still being answered, and the columns that answer."""
 
     turns: tuple[Turn, ...] = ()
     columns: tuple[Column, ...] = ()
+    blind: Blind | None = None
 
     def asked(self, prompt: str, columns: Iterable[str]) -> Conversation:
         """With a new question to `columns` (ids)."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from studio.checkpoints.digests import digest_file
 from studio.quantize.placement import Offload
 from studio.serve import memory
 from studio.serve.client import Delta, Message, Sampler
@@ -64,6 +65,9 @@ class Served(Protocol):
     def signature(self) -> Hashable:
         """Changes when there are other weights behind the same key; raises `InputError` when there are none."""
 
+    def digest(self, cache: Path) -> str:
+        """sha256 that stands for the weights, remembered in the folder `cache`."""
+
     def need(self, context: int, slots: int) -> ModelNeed:
         """What serving it takes; raises as `memory.model_need` does."""
 
@@ -93,6 +97,9 @@ class GgufModel:
 
     def signature(self) -> Hashable:
         return memory.file_signature(self.key)
+
+    def digest(self, cache: Path) -> str:
+        return digest_file(self.key, cache)
 
     def need(self, context: int, slots: int) -> ModelNeed:
         return memory.model_need(self.key, context, slots)

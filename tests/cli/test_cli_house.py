@@ -49,6 +49,8 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "evaluate",
         "harness",
         "results",
+        "doctor",
+        "votes",
     }
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}
     assert set(app.TASK_VERBS) == {"show", "convert"}

@@ -118,6 +118,15 @@ def test_the_table_compares_every_model_with_the_reference() -> None:
     assert rows[1]["mmlu pro accuracy"] == "0.5" and rows[1]["mmlu pro accuracy against reference.gguf worse"] == "2"
 
 
+def test_the_reference_is_the_same_file_whatever_it_was_called_when_it_was_measured() -> None:
+    first, other = result("reference", "1111"), result("reference", "1111", seed=7)
+    renamed = other.model_copy(update={"model": other.model.model_copy(update={"name": "demo"})})
+    table = table_of([first, renamed, result(rights="0101", seed=7)], against=first.model.path)
+    reference, pruned = table.rows
+    assert len(reference.results) == 2 and not reference.comparisons
+    assert [comparison.worse for comparison in pruned.comparisons.values()] == [2]
+
+
 def test_columns_of_different_grounds_stay_apart() -> None:
     table = table_of([result("reference"), result(temperature=0.0)], against="reference.gguf")
     assert len({column.title for column in table.columns}) == 2

@@ -1,0 +1,185 @@
+"""What this installation is made of, what is wrong with it, and how that is mended.
+
+No model is loaded, and no room imported before it is looked at: where a package is missing, the rest is still told.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from studio.errors import EspalierError
+from studio.workspace import Workspace
+
+GIB = 1 << 30
+REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
+OLDEST_PYTHON = (3, 11)
+LITTLE_DISK = 5 * GIB
+"""Less is free than a small model takes in one tier."""
+_PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s#;]+)")
+_QUESTION_S = 60
+_BUILD = (
+    "import json, xllamacpp; print(json.dumps({'build': xllamacpp.BUILD_INFO, 'devices': "
+    "[[str(one['description']), int(one['memory_free'])] for one in xllamacpp.get_device_info()]}))"
+)
+"""Asked in a child process: a library that does not fit this machine can end the process that loads it."""
+
+State = Literal["good", "poor", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    `poor` works, but not as it was tested or not as well as it could; `broken` does not, and `remedy` says what to do.
+    """
+
+    name: str
+    state: State
+    found: str
+    """What is there, in words."""
+    remedy: str = ""
+
+
+def examine(workspace: Path | None = None, requirements: Path = REQUIREMENTS) -> list[Finding]:
+    """Look at everything; `workspace` is by default the one that every verb uses."""
+    findings = [_python(), *packages(requirements)]
+    looks: tuple[tuple[str, Callable[[], tuple[State, str, str]]], ...] = (
+        ("ggml, which quantizes", _kernels),
+        ("llama.cpp's logits, which measures of GGUF files read", _logits),
+        ("llama.cpp's server, which chats", _server),
+        ("llama.cpp's converter", _converter),
+        ("graphics card", _card),
+        ("main memory", _memory),
+    )
+    return [*findings, *(_looked(name, look) for name, look in looks), *room(workspace)]
+
+
+def _looked(name: str, look: Callable[[], tuple[State, str, str]]) -> Finding:
+    try:
+        return Finding(name, *look())
+    except EspalierError as error:
+        return Finding(name, "broken", error.what, error.remedy)
+    except ImportError as error:
+        return Finding(name, "broken", f"it cannot be looked at: {error}", "Run: pip install -r requirements.txt")
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    oldest = ".".join(map(str, OLDEST_PYTHON))
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return Finding("Python", "broken", found, f"Espalier needs Python {oldest} or newer.")
+    return Finding("Python", "good", f"{found}, {sys.executable}")
+
+
+def packages(requirements: Path) -> Iterator[Finding]:
+    """Each package that `requirements` pins, beside what is installed."""
+    try:
+        pinned = _PIN.findall(requirements.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = f"{requirements} cannot be read: {error.strerror}"
+        yield Finding("packages", "poor", reason, "Run this from a complete copy of Espalier.")
+        return
+    for name, wanted in pinned:
+        remedy = f"Run: {Path(sys.executable).name} -m pip install {name}=={wanted}"
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            yield Finding(name, "broken", f"not installed, and {wanted} is needed", remedy)
+            continue
+        if found.partition("+")[0] == wanted:  # what follows a plus says for which machine it was built
+            yield Finding(name, "good", found)
+        else:
+            yield Finding(name, "poor", f"{found}, and Espalier is tested with {wanted}", remedy)
+
+
+def _kernels() -> tuple[State, str, str]:
+    from studio.quantize.ggml import library
+
+    found = library()
+    commit = f", commit {found.commit}" if found.commit not in ("", "unknown") else ""
+    return "good", f"{found.version}{commit}, its C functions in {found.path} ({found.package})", ""
+
+
+def _logits() -> tuple[State, str, str]:
+    from studio.evaluate.llama import bound
+
+    bound()
+    return "good", "the structures of this build are known", ""
+
+
+def _server() -> tuple[State, str, str]:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _BUILD], capture_output=True, text=True, timeout=_QUESTION_S, check=True
+        )
+        told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
+        remedy = "Install the xllamacpp of requirements.txt; where libgomp.so.1 is missing, the system's libgomp1."
+        return "broken", f"xllamacpp cannot be loaded: {last}", remedy
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError) as error:
+        return "broken", f"xllamacpp does not answer: {error}", "Install the one of requirements.txt."
+    build = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told["build"].items())
+    devices = ", ".join(f"{device} ({free / GIB:.1f} GiB free)" for device, free in told["devices"])
+    return "good", f"{build}; computes on {devices}", ""
+
+
+def _converter() -> tuple[State, str, str]:
+    from studio.checkpoints.convert import PACKAGE, converter
+
+    return "good", f"{converter()} ({PACKAGE})", ""
+
+
+def _card() -> tuple[State, str, str]:
+    from studio.quantize.fit import free_gpu_bytes, this_gpu
+    from studio.quantize.ggml import computes_on_gpu
+
+    card, free = this_gpu(), free_gpu_bytes()
+    if card is None:
+        return "good", "no NVIDIA card answers; models run on the processor", ""
+    told = f"{card[0]}, {card[1] / GIB:.1f} GiB" + ("" if free is None else f", {free / GIB:.1f} GiB free")
+    if computes_on_gpu():
+        return "good", told, ""
+    remedy = "Install xllamacpp's CUDA build; its README names the index of wheels."
+    return "poor", f"{told}; this llama.cpp was built without CUDA and leaves it alone", remedy
+
+
+def _memory() -> tuple[State, str, str]:
+    from studio.machine import free_ram, usable_cores
+
+    return "good", f"{free_ram() / GIB:.1f} GiB free, {usable_cores()} processor cores", ""
+
+
+def room(root: Path | None) -> Iterator[Finding]:
+    """The workspace at `root`: whether it can be written to, and how much room its disk has."""
+    name = "workspace"
+    try:
+        opened = Workspace.open(root).root
+        with tempfile.TemporaryFile(dir=opened) as file:
+            file.write(b"written")
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(opened).free
+    except OSError as error:
+        where = error.filename or root or "the workspace"
+        remedy = "Make it writable, or name another folder in ESPALIER_HOME."
+        yield Finding(name, "broken", f"{where} cannot be written to: {error.strerror}", remedy)
+        return
+    yield Finding(name, "good", f"{opened}, writable")
+    told = f"{free / GIB:.1f} GiB free"
+    if free < LITTLE_DISK:
+        remedy = f"Free some of {opened}, or name a folder on a larger disk in ESPALIER_HOME."
+        yield Finding("disk of the workspace", "poor", told, remedy)
+    else:
+        yield Finding("disk of the workspace", "good", told)
