@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -23,6 +22,7 @@ def app_for_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ESPALIER_AUTH", "\n".join(f"{user}:{password}" for user, password in PEOPLE.items()))
         with running_app(tmp_path_factory.mktemp("two") / "workspace") as started:
+            patched.undo()  # other apps of this run have no login
             yield started
 
 
@@ -44,8 +44,17 @@ def votes_of(app: App) -> list[list[str]]:
     return [[json.loads(line)["choice"] for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
 
 
-def test_a_blind_session_of_two_people_on_one_server(browser: Browser, app_for_two: App, tmp_path: Path) -> None:
-    ann, bob = (page_of(browser, app_for_two, user) for user in PEOPLE)
+@pytest.fixture
+def two_people(browser: Browser, app_for_two: App) -> Iterator[list[Page]]:
+    """A page for each login."""
+    pages = [page_of(browser, app_for_two, user) for user in PEOPLE]
+    yield pages
+    for page in pages:
+        page.context.close()
+
+
+def test_a_blind_session_of_two_people_on_one_server(two_people: list[Page], app_for_two: App) -> None:
+    ann, bob = two_people
     for page in (ann, bob):
         choose_the_map(page)
         page.locator("#blind input").check()
@@ -74,16 +83,15 @@ def test_a_blind_session_of_two_people_on_one_server(browser: Browser, app_for_t
     said = bob.inner_text("#chat-A")
     bob.reload()
     bob.locator("#ballot .ballot").wait_for()
-    assert bob.inner_text("#chat-A") == said and bob.locator("#blind input").is_checked()
+    bob.wait_for_function("said => document.querySelector('#chat-A').innerText === said", arg=said)
+    assert bob.locator("#blind input").is_checked()
     assert not [secret for secret in SECRETS if secret in bob.inner_html("#talk .chat-columns")]
-    bob.get_by_role("button", name="The same").click()
+    bob.get_by_role("button", name="The same", exact=True).click()
     bob.locator("#tally").get_by_text("Your 1 blind vote").wait_for()
     assert sorted(votes_of(app_for_two)) == [["better", "both bad"], ["same"]]
     bob.locator("#blind input").uncheck()
     bob.locator("#model-A").wait_for()
     assert bob.inner_text("#tally") == "" and "9 - 2" in bob.inner_text("#talk")
-    for page in (ann, bob):
-        page.context.close()
 
 
 def test_the_current_map_answers_and_shows_which_experts_fired(open_page: OpenPage) -> None:
