@@ -21,6 +21,7 @@ def app_for_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("ESPALIER_AUTH", "\n".join(f"{user}:{password}" for user, password in PEOPLE.items()))
         with running_app(tmp_path_factory.mktemp("two") / "workspace") as started:
+            patched.undo()  # other apps of this run have no login
             yield started
 
 
