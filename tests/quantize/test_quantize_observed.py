@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from studio.checkpoints.convert import _script, convert_to_gguf
+from studio.checkpoints.convert import convert_to_gguf, converter
 from studio.checkpoints.gguf_header import read_header
 from studio.checkpoints.reference import open_reference
 from studio.cli.app import main
@@ -256,7 +256,7 @@ print(converter._reorder_v_heads(torch.arange(60).reshape(1, 60), 1, 3, 4, 5).fl
 
 
 def test_columns_that_the_converter_reorders_are_reordered_in_the_same_way():
-    llama = _script().parent
+    llama = converter().parent
     said = subprocess.run(
         [sys.executable, "-c", ITS_OWN_ORDER], check=True, capture_output=True, text=True,
         env={**os.environ, "PYTHONPATH": f"{llama / 'gguf-py'}:{llama}"},
