@@ -19,6 +19,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
+LONGEST_PLACE = 300
+"""Letters of a place in a file, whose names may be anything; what is wrong there comes after it."""
 LONGEST = 1200
 """Characters of a sentence; what a file says, and a sentence repeats, may be of any length."""
 
@@ -55,7 +57,8 @@ class FormatError(InputError):
     """
 
     def __init__(self, path: Path | str, place: str, problem: str, remedy: str = "") -> None:
-        where = f"{path}, {place}" if place else f"{path}"
+        shown = place if len(place) <= LONGEST_PLACE else f"{place[:LONGEST_PLACE]}…"
+        where = f"{path}, {shown}" if place else f"{path}"
         super().__init__(f"{where}: {problem}.", remedy)
         self.path = Path(path)
         self.place = place

@@ -12,8 +12,7 @@ from studio.recipes.recipe import Recipe
 
 LOWEST_WEIGHT, HIGHEST_WEIGHT = 0.25, 4.0
 MOST_BREADTH = 1.0
-NORMALISE = ("none", "mean", "rank")
-"""zscore is left out: lp4 needs values above 0."""
+NORMALISE = ("none", "mean", "rank", "zscore")
 AGGREGATE = ("sum", "max", "lp4", "softmax_t4", "second", "top3mean")
 """geomean is left out: it needs values above 0."""
 STARTS = 12
