@@ -157,11 +157,13 @@ class _Running:
 
     stream: ColumnsStream | _Waiting
     instead: Conversation | None = None
+    forgotten: bool = False
+    """Whether what they belong to is no longer to be remembered, because another handler remembered something else."""
     over: bool = False
 
-    def give_way(self, instead: Conversation) -> bool:
+    def give_way(self, instead: Conversation, *, forget: bool) -> bool:
         """End the answers and have `instead` shown; False when it is too late for the handler that shows them."""
-        self.instead = instead
+        self.instead, self.forgotten = instead, forget
         self.stream.stop()
         return not self.over
 
@@ -284,8 +286,13 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
             columns.restart(id)
     running.stream = columns.stream(requests)
     routed = Routed(served)
+
+    def keep(so_far: Conversation) -> None:
+        if not running.forgotten:
+            _keep(sources, states, so_far)
+
     try:
-        for so_far, heard in _heard(running.stream, conversation, partial(_keep, sources, states), routed.hear):
+        for so_far, heard in _heard(running.stream, conversation, keep, routed.hear):
             conversation = so_far
             updates = of_columns(station, conversation, heard) if heard else gr.skip()
             if conversation.blind is None and (news := routed.news()):
@@ -294,12 +301,11 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
         if running.instead is None:
             yield ended(station, conversation)
         if running.instead is not None:  # also when that was asked for a moment ago
-            conversation = running.instead
-            yield ended(station, conversation)
+            yield ended(station, running.instead)
     finally:
         running.stream.stop()  # also when the tab was closed in the middle
         running.over = True
-        _keep(sources, states, running.instead or conversation)
+        keep(conversation)
 
 
 def _requests(
@@ -411,12 +417,12 @@ def _stop(running: _Running | None, column: str | None = None) -> None:
         running.stream.stop(column)
 
 
-def _shown_instead(sources: ChatSources, station: ChatStation, values: Values, conversation: Conversation) -> Updates:
-    """Another conversation; while answers come, the handler that shows them has the last word."""
+def _shown_instead(station: ChatStation, values: Values, conversation: Conversation, *, forget: bool) -> Updates:
+    """Another conversation; while answers come, the handler that shows them has the last word. `forget` says that what
+    they belong to is not to be remembered any more."""
     running = values[station.running]
-    if running is not None and running.give_way(conversation):
+    if running is not None and running.give_way(conversation, forget=forget):
         return columns_shown(station, conversation)
-    _keep(sources, _states(station, values), conversation)
     return {**ended(station, conversation), **columns_shown(station, conversation)}
 
 
@@ -424,13 +430,15 @@ def _clear(sources: ChatSources, station: ChatStation, values: Values) -> Update
     """An empty chat with the same columns, whatever was going on."""
     before = now(station, values)
     empty = replace(before, turns=(), blind=before.blind and Blind())
-    updates = _shown_instead(sources, station, values, empty)
+    updates = _shown_instead(station, values, empty, forget=True)
+    _keep(sources, _states(station, values), empty)
     return {**updates, station.problem: gr.HTML(visible=False), station.routing: ""}
 
 
 def _changed(sources: ChatSources, station: ChatStation, values: Values, conversation: Conversation) -> Updates:
     """The page with other columns."""
-    updates = {**_shown_instead(sources, station, values, conversation), station.routing: ""}
+    updates = {**_shown_instead(station, values, conversation, forget=True), station.routing: ""}
+    _keep(sources, _states(station, values), conversation)
     try:
         return {**updates, **settled(station, conversation, sources, _states(station, values))}
     except EspalierError as error:
@@ -534,7 +542,7 @@ def _fresh(sources: ChatSources, station: ChatStation, values: Values, states: S
     updates: Updates = {station.known: known}
     if before is None or before[0] != known[0]:  # another reference: what was said to it is another conversation
         conversation = sources.kept(*states) or Conversation(columns=first_columns(models))
-        updates |= _shown_instead(sources, station, values, conversation)
+        updates |= _shown_instead(station, values, conversation, forget=False)
         if conversation.blind is not None:
             updates |= _tallied(sources, station, values)
     elif not conversation.turns:

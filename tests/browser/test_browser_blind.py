@@ -27,7 +27,7 @@ def app_for_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 
 def choose_the_map(page: Page, column: str = "B") -> None:
-    page.wait_for_function("document.querySelector('#model-A input').value.includes('demo')")
+    page.wait_for_function("document.querySelector('#model-A input')?.value.includes('demo')")
     page.locator(f"#model-{column} input").click()
     page.locator("ul[role=listbox] li", has_text="The current map (virtual)").click()
     page.locator(f"#column-{column}").get_by_text("Not built").wait_for()

@@ -60,7 +60,7 @@ def test_a_build_is_watched_to_its_files_and_survives_a_reload(open_page: OpenPa
     assert saved.read_bytes() == (app.workspace / "artifacts/watched/gguf/watched-Q8_0.gguf").read_bytes()
     page.click("#job-log button")
     assert "done" in page.locator("#job-log .log").inner_text()
-    page.wait_for_function("document.querySelector('#model-B input').value.includes('watched')")
+    page.wait_for_function("document.querySelector('#model-B input')?.value.includes('watched')")
 
 
 def test_a_name_that_is_taken_or_impossible_is_said_before_anything_starts(open_page: OpenPage) -> None:

@@ -34,7 +34,7 @@ def page_of(browser: Browser, app: App, user: str) -> Page:
     page.locator("input[type=password]").fill(PEOPLE[user])
     page.get_by_role("button", name=re.compile("log ?in", re.IGNORECASE)).click()
     page.wait_for_selector(".plot[data-drawn]")
-    page.wait_for_function("document.querySelector('#model-A input').value.includes('demo')")
+    page.wait_for_function("document.querySelector('#model-A input')?.value.includes('demo')")
     return page
 
 
@@ -60,7 +60,7 @@ def test_two_people_see_their_own_conversations_only_and_find_them_again(browser
     assert sorted(("3 + 4" in text, "9 - 2" in text) for text in stored) == [(False, True), (True, False)]
     bob.click("#clear")
     bob.reload()
-    bob.wait_for_function("document.querySelector('#model-A input').value.includes('demo')")
+    bob.wait_for_function("document.querySelector('#model-A input')?.value.includes('demo')")
     assert "9 - 2" not in bob.inner_text("#talk")
     for page in (ann, bob):
         page.context.close()
@@ -68,7 +68,7 @@ def test_two_people_see_their_own_conversations_only_and_find_them_again(browser
 
 def test_official_sampler_and_system_prompts_reach_the_answer(open_page: OpenPage, app: Any) -> None:
     page = open_page()
-    page.wait_for_function("document.querySelector('#model-A input').value.includes('demo')")
+    page.wait_for_function("document.querySelector('#model-A input')?.value.includes('demo')")
     page.get_by_text("Settings of the answers").click()
     page.locator("#sampler input").click()
     page.locator("ul[role=listbox] li", has_text="Official for gemma4").click()

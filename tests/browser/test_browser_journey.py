@@ -42,7 +42,7 @@ def test_from_first_paint_to_two_answers(open_page: OpenPage, app: Any) -> None:
     assert (app.workspace / f"artifacts/{name}/gguf/{name}-Q4_K_M.gguf").exists()
 
     # Talk: the same question to both.
-    page.wait_for_function(f"document.querySelector('#model-B input').value.includes('{name}')")
+    page.wait_for_function(f"document.querySelector('#model-B input')?.value.includes('{name}')")
     page.locator("#prompt textarea").fill("2 + 3 = ?")
     page.click("#send")
     for side in "AB":

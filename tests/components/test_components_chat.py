@@ -382,6 +382,15 @@ def test_what_was_just_built_is_chosen_unless_a_conversation_is_under_way(
     assert under_way[station.columns["B"].model].value == "pruned"
 
 
+def test_a_page_opened_again_before_anybody_asked_chooses_what_was_built_meanwhile(
+    sources: ChatSources, station: ChatStation, candidates: dict[str, Path]
+) -> None:
+    as_laid_out = values_of(station, empty(Column("A"), Column("B")))
+    station.refresh(as_laid_out)
+    candidates |= {"newer": candidates["pruned"], "pruned": candidates.pop("pruned")}
+    assert station.refresh(as_laid_out)[station.conversation].column("B").model == "newer"
+
+
 def test_a_source_that_fails_is_reported(pool: ServerPool) -> None:
     def fails() -> Any:
         raise InputError("The reference is damaged.")
