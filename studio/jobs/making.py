@@ -284,7 +284,9 @@ def tiers_of(texts: Sequence[str]) -> tuple[Tier, ...]:
 
 
 def _hash_files(folder: Path, progress: Progress) -> list[FileRecord]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    """All files in `folder`, but for the manifest that a process may have written there before it was killed."""
+    told = folder / manifest.FILE_NAME
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != told)
     sizes = {path: path.stat().st_size for path in paths}
     total, done = sum(sizes.values()), 0
 

@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-from studio.errors import InputError
+from studio.errors import InputError, OutputExistsError
 from studio.jobs.processes import spawn
 from studio.jobs.store import QUEUED, SLOTS_VARIABLE, Job, JobStore
 from studio.jobs.tasks import check
+from studio.staging import remove
 
 WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
 """The command that runs one job; the workspace and the job's id follow."""
@@ -45,14 +46,30 @@ def start(store: JobStore, kind: str, parameters: Mapping[str, JsonValue], title
 
 
 def retry(store: JobStore, job_id: str) -> Job:
-    """Do the work of a failed or cancelled job again, as a new job with the same parameters."""
+    """Do the work of a failed or cancelled job again, as a new job with the same parameters.
+
+    A result that it had given its name before it died makes way, and is made again.
+    """
     old = store.get(job_id)
     if not old.can_retry:
         raise InputError(f"Job {job_id} is {old.status}.", "Only a failed or cancelled job can be started again.")
-    check(old.kind, old.parameters, store.workspace)
+    _check_again(store, old)
     job = store.add(old.kind, old.title, old.parameters, retry_of=old.id)
     start_waiting(store)
     return store.get(job.id)
+
+
+def _check_again(store: JobStore, old: Job) -> None:
+    """Check what `old` was asked for, as `start` does; a name that it has taken itself is as good as free."""
+    made = store.made(old.id)
+    while True:
+        try:
+            check(old.kind, old.parameters, store.workspace)
+            return
+        except OutputExistsError as error:
+            if not made.holds(error.path):
+                raise
+            remove(error.path)
 
 
 def cancel(store: JobStore, job_id: str) -> Job:

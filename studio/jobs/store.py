@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from studio.errors import FormatError, InputError
 from studio.jobs.disk import TextDisk
+from studio.jobs.made import Made
 from studio.jobs.processes import WorkerProcess
 from studio.workspace import Workspace
 
@@ -176,6 +177,10 @@ class JobStore:
     def log_path(self, job_id: str) -> Path:
         """Where everything that the job's process says is kept."""
         return self._folder(job_id) / "log.txt"
+
+    def made(self, job_id: str) -> Made:
+        """The results that the job has given a name."""
+        return Made(self._folder(job_id) / "made.txt")
 
     def log_tail(self, job_id: str, lines: int = LOG_TAIL_LINES) -> str:
         """The last `lines` lines of the job's log; empty when it has said nothing."""

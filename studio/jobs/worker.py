@@ -15,6 +15,7 @@ from studio.jobs.runner import start_waiting
 from studio.jobs.store import Job, JobStore, Status
 from studio.jobs.task import parse
 from studio.jobs.tasks import TASKS
+from studio.staging import witnessed
 from studio.workspace import Workspace
 
 logger = logging.getLogger("studio.jobs")
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     interrupt = Interrupt()
     interrupt.install()
     try:
-        with Recorder(store, job.id, interrupt) as recorder:
+        with Recorder(store, job.id, interrupt) as recorder, witnessed(store.made(job.id).add):
             status, outcome = attempt(job, store.workspace, recorder)
             interrupt.close()
         store.finish(job.id, status, **{**recorder.latest, **outcome})
