@@ -30,7 +30,7 @@ FOLDER_MARK = "espalier-manifest.json"
 _RUN, _CALLS = secrets.token_hex(3), count()  # a container that starts again has the same process numbers
 _REPLACED = "replaced-"
 _RESUMABLE = "partial-resume-"
-_OWNER = "pid"
+_OWNER = ".pid"  # no result is called so
 _WITNESS: ContextVar[Callable[[Path, Path], None]] = ContextVar("witness", default=lambda partial, final: None)
 
 

@@ -33,7 +33,7 @@ from studio.workspace import Workspace
 from tests.kills import worker
 from tests.kills.works import Found, Work, works
 
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0
 GONE_S = 5.0
 """How long the processes of a killed job may need to go."""
 MOST_IN_A_ROW = 3

@@ -72,7 +72,7 @@ def works(scratch: Path, *, small: bool) -> list[Work]:
         return chosen
     both: dict[str, JsonValue] = {"outputs": ["safetensors", "gguf"], "tiers": ["Q8_0"]}
     measured: dict[str, JsonValue] = {"reference": "demo", "name": "made", "imatrix": True, "continuation": 4}
-    measured |= {"per_class": 4, "answers": "own"}
+    measured |= {"limit": 6, "max_tokens": 200, "mode": "whole"}
     return [
         *chosen,
         Work("convert and build", 5, "build", demo | both, _nothing, _artifacts_and_cache, _clear, together=False),
@@ -83,7 +83,7 @@ def works(scratch: Path, *, small: bool) -> list[Work]:
 def _upload(scratch: Path, gguf: Path, build: dict[str, JsonValue]) -> Work:
     """Sends an artifact of two tiers to a Hub of its own on the loopback."""
     hub = Hub()
-    start(hub)
+    start(hub).handle_error = lambda *_: None  # type: ignore[method-assign]  # connections of the killed break off
     os.environ |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
 
     def prepare(workspace: Workspace) -> None:
