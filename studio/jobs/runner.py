@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
-from studio.errors import InputError, OutputExistsError
+from studio.errors import InputError, OutputExistsError, ResourceError
 from studio.jobs.processes import spawn
 from studio.jobs.store import QUEUED, SLOTS_VARIABLE, Job, JobStore
 from studio.jobs.tasks import check
@@ -95,11 +95,14 @@ def refresh(store: JobStore) -> list[Job]:
     """
     jobs = store.list()
     dead = [job for job in jobs if job.status == "running" and not (job.process and job.process.is_alive())]
-    for job in dead:
-        _bury(store, job)
     if not dead and not _startable(jobs, store.slots):
         return jobs
-    start_waiting(store)
+    try:
+        for job in dead:
+            _bury(store, job)
+        start_waiting(store)
+    except ResourceError as error:  # the disk is full: what they are can still be seen, and the next time comes soon
+        logger.warning("%s", error)
     return store.list()
 
 

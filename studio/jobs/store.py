@@ -19,7 +19,7 @@ from typing import Any, Literal
 from diskcache import Cache
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from studio.errors import FormatError, InputError
+from studio.errors import FormatError, InputError, ResourceError
 from studio.jobs.disk import TextDisk
 from studio.jobs.made import Made
 from studio.jobs.processes import WorkerProcess
@@ -33,6 +33,7 @@ QUEUED: tuple[Status, ...] = ("queued",)
 SLOTS_VARIABLE = "ESPALIER_JOB_SLOTS"
 LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16 * 1024
+_AFTER_S = 1e-5  # more than a float of so many seconds leaves out
 
 logger = logging.getLogger(__name__)
 
@@ -97,19 +98,16 @@ class JobStore:
     """The jobs of one workspace, shared safely between threads and processes.
 
     `slots` is how many jobs run at once, 1 unless `$ESPALIER_JOB_SLOTS` says otherwise: a build uses every core anyway.
-    Raises `FormatError` when the database is damaged.
+    Everything here raises `FormatError` when the database is damaged, and `ResourceError` when it cannot be read or
+    written now: the disk is full, or may not be written to.
     """
 
     def __init__(self, workspace: Workspace, slots: int | None = None) -> None:
         self.workspace = workspace
         self.slots = slots or _slots_of_environment()
-        folder = workspace.jobs / "store"
-        try:
+        with self._explained():
             # Records are neither evicted nor culled: nobody wants the history of a job to vanish by itself.
-            self._cache = Cache(str(folder), disk=TextDisk, eviction_policy="none", cull_limit=0)
-        except sqlite3.DatabaseError as error:
-            problem = f"the job store is damaged ({error})"
-            raise FormatError(folder / "cache.db", "", problem, "Remove this folder; no artifact is in it.") from error
+            self._cache = Cache(str(workspace.jobs / "store"), disk=TextDisk, eviction_policy="none", cull_limit=0)
 
     def close(self) -> None:
         self._cache.close()
@@ -117,26 +115,24 @@ class JobStore:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """What is read and written inside happens at once, for every process on this workspace."""
-        with self._cache.transact(retry=True):
+        with self._explained(), self._cache.transact(retry=True):
             yield
 
     def add(self, kind: str, title: str, parameters: dict[str, JsonValue], retry_of: str | None = None) -> Job:
-        """A new queued job, with a folder for its log."""
-        job = Job(
-            id=secrets.token_hex(4),
-            kind=kind,
-            title=title,
-            parameters=parameters,
-            created=time.time(),
-            retry_of=retry_of,
-        )
-        self._folder(job.id).mkdir()
-        self._write(job)
+        """A new queued job, with a folder for its log; it comes after all others, whatever the clock says."""
+        job_id = secrets.token_hex(4)
+        self._folder(job_id).mkdir()
+        with self.transaction():
+            latest = max((job.created for job in self.list()), default=0.0)
+            created = max(time.time(), latest + _AFTER_S)
+            job = Job(id=job_id, kind=kind, title=title, parameters=parameters, created=created, retry_of=retry_of)
+            self._write(job)
         return job
 
     def get(self, job_id: str) -> Job:
         """The job called `job_id`; `InputError` when there is none, `FormatError` when its record is damaged."""
-        text = self._cache.get(job_id, retry=True)
+        with self._explained():
+            text = self._cache.get(job_id, retry=True)
         if text is None:
             raise InputError(
                 f"There is no job {job_id!r} in {self.workspace.root}.", "`jobs list` shows those there are."
@@ -149,7 +145,9 @@ class JobStore:
     def list(self) -> list[Job]:
         """All jobs, the newest first; a damaged record is logged and left out."""
         jobs = []
-        for job_id in self._cache:
+        with self._explained():
+            known = [*self._cache]
+        for job_id in known:
             try:
                 jobs.append(self.get(job_id))
             except InputError as error:
@@ -171,7 +169,8 @@ class JobStore:
 
     def finish(self, job_id: str, status: Status, *, when: Collection[Status] = RUNNING, **changes: Any) -> Job:
         """End a job that is in one of the states `when`, keeping the last lines of its log."""
-        end = {"status": status, "finished": time.time(), "eta_s": None, "log_tail": self.log_tail(job_id)}
+        finished = max(time.time(), self.get(job_id).started or 0.0)  # the clock may have been set back meanwhile
+        end = {"status": status, "finished": finished, "eta_s": None, "log_tail": self.log_tail(job_id)}
         return self.update(job_id, when=when, **{**changes, **end})
 
     def log_path(self, job_id: str) -> Path:
@@ -196,7 +195,23 @@ class JobStore:
         return self.workspace.jobs / job_id
 
     def _write(self, job: Job) -> None:
-        self._cache.set(job.id, job.model_dump_json(), retry=True)
+        with self._explained():
+            self._cache.set(job.id, job.model_dump_json(), retry=True)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell a database that is damaged, which nobody mends, from one that works again when its disk does."""
+        path = self.workspace.jobs / "store" / "cache.db"
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            problem = "its disk is full" if full else str(error)
+            remedy = "Free some space." if full else "May it be written to, and does its disk work?"
+            raise ResourceError(f"The job store {path} cannot be used: {problem}.", remedy) from error
+        except sqlite3.DatabaseError as error:
+            problem = f"the job store is damaged ({error})"
+            raise FormatError(path, "", problem, "Remove its folder; no artifact is in it.") from error
 
 
 def _slots_of_environment() -> int:

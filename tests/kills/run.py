@@ -34,8 +34,8 @@ from tests.kills import worker
 from tests.kills.works import Found, Work, works
 
 PATIENCE_S = 600.0
-GONE_S = 5.0
-"""How long the processes of a killed job may need to go."""
+GONE_S = 30.0
+"""How long the processes of a job may need to go when it has ended; taking torch apart takes seconds."""
 MOST_IN_A_ROW = 3
 _AT_START, _AT_A_LOOK = 0.08, 0.5
 """Shares of the kills that come while the worker starts, and at a look at the file system."""

@@ -72,11 +72,11 @@ def works(scratch: Path, *, small: bool) -> list[Work]:
         return chosen
     both: dict[str, JsonValue] = {"outputs": ["safetensors", "gguf"], "tiers": ["Q8_0"]}
     measured: dict[str, JsonValue] = {"reference": "demo", "name": "made", "imatrix": True, "continuation": 4}
-    measured |= {"limit": 6, "max_tokens": 200, "mode": "whole"}
+    measured |= {"prompts": "prompts/few.jsonl", "mode": "whole"}
     return [
         *chosen,
         Work("convert and build", 5, "build", demo | both, _nothing, _artifacts_and_cache, _clear, together=False),
-        Work("contribution pass", 15, "analyze", measured, _nothing, _measured, _clear, together=False),
+        Work("contribution pass", 15, "analyze", measured, _few_prompts, _measured, _clear, together=False),
     ]
 
 
@@ -109,6 +109,14 @@ def _upload(scratch: Path, gguf: Path, build: dict[str, JsonValue]) -> Work:
 
 def _nothing(workspace: Workspace) -> None:
     """The demo model is everywhere."""
+
+
+def _few_prompts(workspace: Workspace) -> None:
+    """Some to answer, and some to observe in several batches."""
+    asked = [{"class": "open", "prompt": f"What is {number} + {number}?"} for number in range(6)]
+    told = [{"class": "told", "prompt": "Say it! " * number, "answer": "It. " * 80} for number in range(1, 19)]
+    lines = "".join(json.dumps(line) + "\n" for line in (*asked, *told))
+    (workspace.prompts / "few.jsonl").write_text(lines)
 
 
 def _clear(workspace: Workspace) -> None:
