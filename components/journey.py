@@ -10,18 +10,19 @@ from typing import Any
 
 import gradio as gr
 
-from components import heatmap, outputs, recipe, reference, sizes, why
+from components import heatmap, outputs, recipe, reference, sizes, transitions, why
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.compare import wire_compare
 from components.counts import possible, wire_counts
 from components.heatmap import SeeStation, see_station
 from components.insights import wire_insights
-from components.library import Library, Opened, Studio
+from components.library import Library, Opened
 from components.markup import failure
 from components.masthead import masthead
 from components.measure import wire_measure
 from components.options import form_json, wire_options
+from components.page import Studio
 from components.quality import wire_quality
 from components.quality_parts import quality_station
 from components.recipe import ChooseStation, choose_station
@@ -241,7 +242,7 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
         if drop is None:  # the field is empty while another number is typed
             return {choose.problem: gr.skip()}
         sent = weights_from_json(weights, library.classes(now))
-        chosen = library.choosing(now, preset, drop, sent)
+        chosen = transitions.choosing(library, now, preset, drop, sent)
         opened = library.open(chosen)
         results = _results(studio, stations, opened, name, outputs.ticked(chosen_outputs, more))
         if chosen.recipe.class_weights != sent or chosen.recipe.classes != now.recipe.classes:  # the preset has its own
@@ -282,7 +283,7 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
     def on_choice_file(now: StudioState, path: str | None) -> Updates:
         if path is None:
             return {choose.problem: gr.skip()}
-        chosen = library.read_choice(now, Path(path))
+        chosen = transitions.read_choice(library, now, Path(path))
         return _everything(studio, stations, library.open(chosen))
 
     asked = stations.build.asked
@@ -350,11 +351,11 @@ def _wire_load(studio: Studio, stations: Stations) -> None:
     def on_reference(now: StudioState, name: str) -> Updates:
         if name == now.reference:  # gradio also tells when a list was opened and closed again
             return {load.problem: gr.skip()}
-        return _everything(studio, stations, library.open(library.with_reference(now, name)))
+        return _everything(studio, stations, library.open(transitions.with_reference(library, now, name)))
 
     @_told(load.problem)
     def on_analysis(now: StudioState, path: str | None) -> Updates:
-        chosen = now if path is None else library.with_analysis(now, Path(path))
+        chosen = now if path is None else transitions.with_analysis(library, now, Path(path))
         if chosen is now:
             return {load.problem: gr.skip()}
         return _everything(studio, stations, library.open(chosen))
@@ -363,7 +364,7 @@ def _wire_load(studio: Studio, stations: Stations) -> None:
     def on_upload(now: StudioState, add: bool, path: str | None) -> Updates:
         if path is None or not add:
             return on_analysis(now, path)
-        return _everything(studio, stations, library.open(library.with_added(now, Path(path))))
+        return _everything(studio, stations, library.open(transitions.with_added(library, now, Path(path))))
 
     load.reference.input(on_reference, [state, load.reference], stations.everything, **_SLOW)
     load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **_SLOW)

@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 
 from components.jobs import job_html
-from components.library import Studio
 from components.markup import class_label, failure, notice, table
+from components.page import Studio
 from components.state import StudioState
 from components.theme import panel
 from components.uploads import adopted

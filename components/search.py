@@ -13,12 +13,14 @@ from typing import Any
 
 import gradio as gr
 
+from components import forecast, transitions
 from components.follow import follow, open_accordion
 from components.held_out import AskedPrompts, PromptsPart, prompts_part
 from components.jobs import WATCH_S, job_html
-from components.library import Library, Opened, Studio
+from components.library import Library, Opened
 from components.markup import class_label, failure, notice
 from components.outputs import FIRST, OFFERED
+from components.page import Studio
 from components.search_figure import Found, found_json, list_html, unseen_html
 from components.state import ALL, StudioState
 from components.theme import panel, plotly_script, script, static_url
@@ -189,7 +191,8 @@ def found_of(library: Library, opened: Opened, points: Sequence[Point], klass: s
     """What is drawn of `points`."""
     assert opened.contributions is not None, "whoever has searched has an analysis"
     classes = points[0].measurement.classes if points else {}
-    sizes = {drop: library.bytes_with(opened, tier, drop) for drop in {point.drop for point in points}} if tier else {}
+    drops = {point.drop for point in points} if tier else ()
+    sizes = {drop: forecast.bytes_with(library, opened, tier, drop) for drop in drops}
     return Found(
         points,
         opened.contributions.shape.experts,
@@ -384,7 +387,7 @@ def wire_search(
             point = next((one for one in points_of(search) if one.number == event.point), None) if search else None
             if point is None:
                 raise InputError("That recipe is not there.", "Choose one of the list.")
-            found = library.finding(now, point.recipe, f"found by search: {point.label}")
+            found = transitions.finding(library, now, point.recipe, f"found by search: {point.label}")
             return render(library.open(found), *built)
         except EspalierError as error:
             return {problem: gr.HTML(failure(error), visible=True)}

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from components import heatmap
+from components import heatmap, transitions
 from components.follow import follow, open_accordion
 from components.heatmap import SeeStation
 from components.library import Library, Opened
@@ -36,8 +36,8 @@ def wire_map(
         number, sent = message_of(event._data)
         now = replace(now, answered=number)
         try:
-            actions = actions_of(sent, library.grid(now))
-            return render(library.open(library.working(now, actions)), name, chosen, more)
+            actions = actions_of(sent, transitions.grid(library, now))
+            return render(library.open(transitions.working(library, now, actions)), name, chosen, more)
         except EspalierError as error:
             return {
                 see.plot: gr.HTML(work=heatmap.work_json(now, library.open(now).shape)),
@@ -46,8 +46,8 @@ def wire_map(
 
     def on_typed(fate: Fate, now: StudioState, layers: str, experts: str, *others: Any) -> Updates:
         try:
-            stroke = typed_stroke(fate, layers, experts, library.grid(now))
-            return render(library.open(library.overruling(now, stroke)), *others)
+            stroke = typed_stroke(fate, layers, experts, transitions.grid(library, now))
+            return render(library.open(transitions.overruling(library, now, stroke)), *others)
         except EspalierError as error:
             return {see.problem: gr.HTML(failure(error), visible=True)}
 
@@ -74,7 +74,7 @@ def wire_steps(
 
     def on_step(now: StudioState, name: str, chosen: Any, more: Any, event: gr.EventData) -> Updates:
         try:
-            return render(library.open(library.fitted(now.at_step(event.step))), name, chosen, more)
+            return render(library.open(transitions.fitted(library, now.at_step(event.step))), name, chosen, more)
         except EspalierError as error:
             return {problem: gr.HTML(failure(error), visible=True)}
 
@@ -108,7 +108,7 @@ def wire_shelf(
         try:
             if not name:
                 return {part.problem: gr.HTML(visible=False)}
-            opened: Opened = library.open(library.cooking(now, shelf.read(name)))
+            opened: Opened = library.open(transitions.cooking(library, now, shelf.read(name)))
             return {**render(opened, *others), part.problem: gr.HTML(visible=False)}
         except EspalierError as error:
             return told(error)
