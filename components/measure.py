@@ -125,6 +125,8 @@ def sources_of(workspace: Workspace, classes: Sequence[str], files: Sequence[Pat
     sources = [f"{BUILTIN}:{','.join(classes)}"] if classes else []
     sources += [f"prompts/{adopted(workspace.prompts, file).name}" for file in files]
     dataset = dataset.strip().removeprefix(HUB)
+    if dataset:
+        workspace.access.require_hub()
     return sources + ([f"{HUB}{dataset}"] if dataset else [])
 
 

@@ -96,7 +96,7 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
         kept.write(now.user, now.reference, conversation)
 
     return ChatSources(
-        pool=ServerPool(library.workspace.cache / "chat"),
+        pool=shared_pool(library.workspace.cache / "chat"),
         models=models,
         examples=examples(),
         family=family,
@@ -105,6 +105,12 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
         states=[state],
         ballots=Ballots(VoteStore(library.workspace.votes), library.workspace.cache / "digests", lambda now: now.user),
     )
+
+
+@lru_cache
+def shared_pool(folder: Path) -> ServerPool:
+    """The models of all pages of this process: two people who ask the same one need it in memory once."""
+    return ServerPool(folder)
 
 
 def _conversion(store: JobStore, reference: str) -> Iterator[str]:
