@@ -116,7 +116,6 @@ def settings() -> dict[str, Any]:
     return {
         "head": head(),
         "theme": theme(),
-        "favicon_path": FAVICON,
         "footer_links": [],
         "enable_monitoring": False,
         "ssr_mode": False,
@@ -130,6 +129,7 @@ def _launch(page: gr.Blocks, given: argparse.Namespace, door: Middleware) -> Non
         inbrowser=not given.no_browser,
         app_kwargs={"middleware": [door]},
         allowed_paths=[str(Workspace.open(given.workspace).artifacts)],
+        favicon_path=FAVICON,
         run_history=False,
         share=False,  # gradio would open a tunnel by itself in some notebooks
         **settings(),

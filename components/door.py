@@ -7,6 +7,7 @@ theirs, so no request, however it is made, reaches what is somebody else's.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -22,14 +23,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from components.pages import Page, Pages
 from components.theme import ASSETS
 from studio.errors import RefusedError, ResourceError
-from studio.logins import Entry, Passwords
+from studio.logins import OAUTH_VARIABLE, Entry, Passwords
 
 COOKIE_DAYS = 30
 WRONG_S = 0.5
 """How long a wrong password is thought about."""
 LONGEST_LOGIN = 4096
 """Bytes of a name and a password."""
-FREE = ("/favicon.ico", "/robots.txt", "/health")
+FREE = ("/favicon.ico", "/robots.txt", "/health", "/gradio_api/startup-events")
 """What anybody may ask for: it says nothing about anybody."""
 _API = "/gradio_api/"
 _HUB_LOGIN = ("/login/huggingface", "/login/callback")
@@ -190,11 +191,11 @@ def _hub_name(request: Request) -> str | None:
 def _login_page(entry: Entry, stranger: str | None) -> str:
     """The form, the way over the Hub, or both; `stranger` has come that way and may not enter."""
     page = (ASSETS / "login.html").read_text(encoding="utf-8")
-    said = f"<p class='wrong'>{escape(stranger)} may not enter here: whoever runs this page has to name you in "
-    said += "<code>ESPALIER_OAUTH_USERS</code>. <a href='logout'>Log out</a></p>"
-    parts = {"PASSWORD": bool(entry.people), "HUB": bool(entry.hub_users)}
-    for name, shown in parts.items():
-        page = page.replace(f"<!--{name}-->", "" if shown else "<template>").replace(
-            f"<!--/{name}-->", "" if shown else "</template>"
-        )
-    return page.replace("<!--STRANGER-->", said if stranger else "")
+    for part, shown in (("PASSWORD", bool(entry.people)), ("HUB", bool(entry.hub_users))):
+        if not shown:
+            page = re.sub(f"<!--{part}-->.*<!--/{part}-->", "", page, flags=re.DOTALL)
+    if stranger is None:
+        return page
+    why = f"{escape(stranger)} may not enter here: whoever runs this page has to name you in"
+    said = f"<p class='wrong'>{why} <code>{OAUTH_VARIABLE}</code>. <a href='logout'>Log out</a></p>"
+    return page.replace("<!--STRANGER-->", said)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 
 import gradio as gr
 
 from components.chat_parts import REFERENCE, VIRTUAL, Ballots, ChatModel, ChatSources
+from components.chat_settings import Asked
 from components.kept_conversations import KeptConversations
 from components.library import Studio
 from components.state import StudioState
@@ -95,7 +98,16 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
     def keep(conversation: Conversation, now: StudioState) -> None:
         kept.write(now.user, now.reference, conversation)
 
+    asked_before = count()
+
+    def bounded(asked: Asked) -> Asked:
+        access = library.workspace.access
+        access.require_question(next(asked_before))
+        tokens = min(asked.sampler.max_tokens, access.answer_tokens or asked.sampler.max_tokens)
+        return replace(asked, sampler=asked.sampler.model_copy(update={"max_tokens": tokens}))
+
     return ChatSources(
+        bounded=bounded,
         pool=shared_pool(library.workspace.cache / "chat"),
         models=models,
         examples=examples(),
