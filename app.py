@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,16 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def open_models(given: argparse.Namespace, entry: Entry) -> None:
-    """Have the folders of --models allowed, for this process and its jobs. Raises `InputError` where that cannot be."""
+def prepare(given: argparse.Namespace, entry: Entry) -> None:
+    """Have what was said hold for this process and its jobs. Raises `InputError` where that cannot be."""
     if entry.public and (given.models or given.reference or given.contributions):
         raise InputError("--public serves the demo only.", "Leave --reference, --contributions and --models away.")
+    if entry.public:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # nobody's job asks the Hub either
+    if entry.hub_users and find_spec("authlib") is None:
+        raise InputError(
+            "A login at the Hub needs a package that is not installed.", "Say `pip install gradio[oauth]`."
+        )
     for folder in given.models:
         if not folder.expanduser().is_dir():
             raise InputError(f"There is no folder {folder}.", "Give --models one with models in it.")
@@ -93,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = flags(arguments)
     try:
         entry = entry_of(given.host, file=given.auth_file, public=given.public)
-        open_models(given, entry)
+        prepare(given, entry)
         workspace = Workspace.open(given.workspace)
         pages = Pages(workspace, partial(studio_of, given), page_of, settings(), visitors=entry.public)
         sweep_visitors(workspace)

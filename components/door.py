@@ -90,7 +90,7 @@ class Door:
         if person is not None and time.time() < until:
             return person
         if self.entry.hub_users and (name := _hub_name(request)) and name.lower() in self.entry.hub_users:
-            return f"{name} on the Hub"
+            return f"{name.lower()} on the Hub"
         return None
 
     async def _outside(self, request: Request, path: str) -> Response:
@@ -102,8 +102,9 @@ class Door:
         if "visit" in request.query_params:
             return PlainTextResponse(_NO_COOKIE, 403)
         await self.pages.make_room()
-        again = request.url.include_query_params(visit="1")  # one that sends no cookie is not sent in circles
-        response = RedirectResponse(f"./?{again.query}", 303)
+        # A program that knows nothing of cookies does not come back, so it costs no page.
+        again = request.url.include_query_params(visit="1").query
+        response = HTMLResponse(f"<meta http-equiv='refresh' content='0;url=./?{escape(again)}'>Espalier opens …")
         self._let_in(request, response, self.pages.visitor())
         return response
 

@@ -84,7 +84,8 @@ def entry_of(host: str, *, file: Path | None = None, public: bool = False) -> En
         if people:
             raise InputError(f"Logins are given by {VARIABLE} and by --auth-file.", "Choose one of them.")
         people = read_people(file)
-    space, oauth = os.environ.get("SPACE_ID", ""), os.environ.get("OAUTH_CLIENT_ID", "")
+    on_space = os.environ.get("SYSTEM") == "spaces"  # as gradio asks it
+    space, oauth = os.environ.get("SPACE_ID", ""), on_space and os.environ.get("OAUTH_CLIENT_ID", "")
     named = os.environ.get(OAUTH_VARIABLE, "").replace(",", " ").split()
     hub_users = frozenset(name.lower() for name in [space.partition("/")[0], *named] if name) if space and oauth else ()
     if public and (people or hub_users):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 from typing import Any
+from urllib.parse import urlsplit
 
 from playwright.sync_api import APIResponse, Page
 
@@ -16,9 +18,15 @@ def called(page: Page, url: str, elem_id: str, event: str, data: list[Any]) -> s
     return page.request.post(f"{url}gradio_api/run/predict", data=body).text()
 
 
-def downloaded(page: Page, url: str, path: str) -> APIResponse:
-    """The answer to a download of `path`, which is sent as it is."""
-    return page.request.get(f"{url}gradio_api/file={path}")
+def downloaded(page: Page, url: str, path: str) -> tuple[int, str]:
+    """Status and text of a download of `path`, which is sent letter by letter: a browser would tidy it up."""
+    cookies = "; ".join(f"{one['name']}={one['value']}" for one in page.context.cookies())
+    server = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    server.request("GET", f"/gradio_api/file={path}", headers={"Cookie": cookies})
+    answer = server.getresponse()
+    text = answer.read(1 << 16).decode("utf-8", "replace")
+    server.close()
+    return answer.status, text
 
 
 def uploaded(page: Page, url: str, name: str, content: bytes) -> APIResponse:

