@@ -28,7 +28,7 @@ from tests.chromium import Person
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240
 """For one thing to happen on the page; generous, because a build shares the machine with it."""
-expect.set_options(timeout=60_000)
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 @dataclass
