@@ -3,13 +3,14 @@
 # make check   style, types, walls between rooms, Dockerfile, secrets in the tree
 # make audit   known vulnerabilities of what is installed; asks a service on the network
 # make fuzz    damaged files of every kind, read by every reader; FUZZ="--seed 2 --inputs 100000" for more
+# make fuzz-guided   the same, led by the lines that an input reaches; GUIDED="--kind recipe --seconds 600"
 # make kills   200 jobs killed at random moments, and their bytes compared; KILLS="--seed 2 --only sweep" for others
 # make bench   all budgets of the design, measured; writes bench.json
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test check scan audit fuzz kills bench clean
+.PHONY: run test check scan audit fuzz fuzz-guided kills bench clean
 
 run: .venv/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -38,6 +39,10 @@ audit: .venv/.installed-dev
 
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --inputs 20000 $(FUZZ)
+
+fuzz-guided: .venv/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.guided $(GUIDED)
 
 kills: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kills.run --kills 200 $(KILLS)

@@ -6,6 +6,8 @@ of a job is a plain file beside it.
 
 from __future__ import annotations
 
+import builtins
+import copy
 import logging
 import os
 import secrets
@@ -66,6 +68,10 @@ class Job(BaseModel):
     log_tail: str = ""
     """The last log lines of a finished job; `JobStore.log_tail` reads those of a running one."""
     retry_of: str | None = None
+    part: str = ""
+    """Whose part of the workspace it works in; empty: nobody's (`Workspace.parts`)."""
+    limit_s: float | None = None
+    """Seconds after which it is ended."""
 
     @property
     def process(self) -> WorkerProcess | None:
@@ -97,20 +103,37 @@ class Job(BaseModel):
 class JobStore:
     """The jobs of one workspace, shared safely between threads and processes.
 
-    `slots` is how many jobs run at once, 1 unless `$ESPALIER_JOB_SLOTS` says otherwise: a build uses every core anyway.
-    Everything here raises `FormatError` when the database is damaged, and `ResourceError` when it cannot be read or
-    written now: the disk is full, or may not be written to.
+    Where the workspace has parts of several people, they share the records and the slots, and a store shows the jobs of
+    its own part only. `slots` is how many jobs run at once, 1 unless `$ESPALIER_JOB_SLOTS` says otherwise: a build uses
+    every core anyway. Everything here raises `FormatError` when the database is damaged, and `ResourceError` when it
+    cannot be read or written now: the disk is full, or may not be written to.
     """
 
     def __init__(self, workspace: Workspace, slots: int | None = None) -> None:
         self.workspace = workspace
         self.slots = slots or _slots_of_environment()
+        self._parts = workspace.parts()
         with self._explained():
             # Records are neither evicted nor culled: nobody wants the history of a job to vanish by itself.
-            self._cache = Cache(str(workspace.jobs / "store"), disk=TextDisk, eviction_policy="none", cull_limit=0)
+            self._cache = Cache(str(self._place), disk=TextDisk, eviction_policy="none", cull_limit=0)
 
     def close(self) -> None:
         self._cache.close()
+
+    def of(self, workspace: Workspace) -> JobStore:
+        """The store of another part of the same workspace."""
+        store = copy.copy(self)
+        store.workspace = workspace
+        return store
+
+    def of_job(self, job: Job) -> JobStore | None:
+        """The store of the part that `job` works in; None where that part is gone."""
+        if job.part == self.workspace.part:
+            return self
+        if job.part not in self._parts:
+            self._parts |= self.workspace.parts()
+        part = self._parts.get(job.part)
+        return self.of(part) if part and part.root.is_dir() else None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -123,36 +146,58 @@ class JobStore:
         job_id = secrets.token_hex(4)
         self._folder(job_id).mkdir()
         with self.transaction():
-            latest = max((job.created for job in self.list()), default=0.0)
-            created = max(time.time(), latest + _AFTER_S)
-            job = Job(id=job_id, kind=kind, title=title, parameters=parameters, created=created, retry_of=retry_of)
+            latest = max((job.created for job in self.everyones()), default=0.0)
+            job = Job(
+                id=job_id,
+                kind=kind,
+                title=title,
+                parameters=parameters,
+                created=max(time.time(), latest + _AFTER_S),
+                retry_of=retry_of,
+                part=self.workspace.part,
+                limit_s=self.workspace.access.job_s,
+            )
             self._write(job)
         return job
 
     def get(self, job_id: str) -> Job:
-        """The job called `job_id`; `InputError` when there is none, `FormatError` when its record is damaged."""
+        """The job called `job_id`; `InputError` when this part has none, `FormatError` when its record is damaged."""
         with self._explained():
             text = self._cache.get(job_id, retry=True)
-        if text is None:
+        job = None if text is None else self._read(job_id, text)
+        if job is None or job.part != self.workspace.part:
             raise InputError(
                 f"There is no job {job_id!r} in {self.workspace.root}.", "`jobs list` shows those there are."
             )
+        return job
+
+    def list(self) -> list[Job]:
+        """The jobs of this part, the newest first; a damaged record is logged and left out."""
+        return [job for job in self.everyones() if job.part == self.workspace.part]
+
+    def everyones(self) -> builtins.list[Job]:
+        """The jobs of all parts, which share the slots; otherwise like `list`."""
+        with self._explained():
+            texts = {job_id: self._cache.get(job_id, retry=True) for job_id in self._cache}
+        jobs = []
+        for job_id, text in texts.items():
+            try:
+                if text is not None:  # removed meanwhile
+                    jobs.append(self._read(job_id, text))
+            except InputError as error:
+                logger.warning("%s", error)
+        return sorted(jobs, key=lambda job: job.created, reverse=True)
+
+    def _read(self, job_id: str, text: str) -> Job:
         try:
             return Job.model_validate_json(text)
         except ValidationError as error:
             raise FormatError(self.workspace.jobs, f"job {job_id}", f"the record is damaged ({error})") from error
 
-    def list(self) -> list[Job]:
-        """All jobs, the newest first; a damaged record is logged and left out."""
-        jobs = []
+    def forget(self, job: Job) -> None:
+        """Remove the record of a job, whoever's it is: the part in which it worked is gone, or is about to go."""
         with self._explained():
-            known = [*self._cache]
-        for job_id in known:
-            try:
-                jobs.append(self.get(job_id))
-            except InputError as error:
-                logger.warning("%s", error)
-        return sorted(jobs, key=lambda job: job.created, reverse=True)
+            self._cache.delete(job.id, retry=True)
 
     def update(self, job_id: str, *, when: Collection[Status] | None = None, **changes: Any) -> Job:
         """Change fields of a job at once, and give it as it is then.
@@ -198,20 +243,24 @@ class JobStore:
         with self._explained():
             self._cache.set(job.id, job.model_dump_json(), retry=True)
 
+    @property
+    def _place(self) -> Path:
+        return self._parts[""].jobs / "store"
+
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Tell a database that is damaged, which nobody mends, from one that works again when its disk does."""
-        path = self.workspace.jobs / "store" / "cache.db"
         try:
             yield
         except sqlite3.OperationalError as error:
             full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
             problem = "its disk is full" if full else str(error)
             remedy = "Free some space." if full else "May it be written to, and does its disk work?"
-            raise ResourceError(f"The job store {path} cannot be used: {problem}.", remedy) from error
+            raise ResourceError(f"The job store {self._place} cannot be used: {problem}.", remedy) from error
         except sqlite3.DatabaseError as error:
             problem = f"the job store is damaged ({error})"
-            raise FormatError(path, "", problem, "Remove its folder; no artifact is in it.") from error
+            remedy = "Remove this folder; no artifact is in it."
+            raise FormatError(self._place / "cache.db", "", problem, remedy) from error
 
 
 def _slots_of_environment() -> int:
