@@ -178,10 +178,12 @@ class JobStore:
     def everyones(self) -> builtins.list[Job]:
         """The jobs of all parts, which share the slots; otherwise like `list`."""
         with self._explained():
-            texts = {job_id: self._cache.get(job_id, retry=True) for job_id in self._cache}
+            known = [*self._cache]
         jobs = []
-        for job_id, text in texts.items():
+        for job_id in known:
             try:
+                with self._explained():
+                    text = self._cache.get(job_id, retry=True)
                 if text is not None:  # removed meanwhile
                     jobs.append(self._read(job_id, text))
             except InputError as error:
