@@ -42,7 +42,7 @@ class Prompts:
     """Arguments of `held_out`."""
 
 
-class VirtualServer:
+class VirtualServer(child.Held):
     """A reference in torch in a child process, which answers as any model that could be pruned from it.
 
     Make one with `VirtualServer.start`. As many answers as it has slots are worked on in turns, others wait and say so;
@@ -99,16 +99,6 @@ class VirtualServer:
             raise _error(problem)
         return cls(Path(model_dir), process, log, answer["dtype"], answer["device"])
 
-    @property
-    def pid(self) -> int:
-        """Process id of the child."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the child runs."""
-        return self._process.poll() is None
-
     def stream(
         self,
         messages: Sequence[Message],
@@ -160,10 +150,6 @@ class VirtualServer:
             self.tell_to_stop(number)
             raise
         raise self._lost()
-
-    def stop(self) -> None:
-        """Kill the child; its memory is free when this returns."""
-        child.kill(self._process)
 
     def ask(self, request: Mapping[str, Any]) -> int:
         """Send a request; its number."""
