@@ -21,6 +21,12 @@ from studio.jobs.store import JobStore
 from studio.jobs.task import DEMO
 from studio.workspace import Workspace
 
+TABS = 200
+"""Pages whose state is in memory, those used last: an open page looks for news every few seconds and so stays. Gradio
+keeps 0.6 MiB for each page that was ever opened, and by itself forgets none before the ten thousandth."""
+AT_ONCE = 4
+"""Uploads, or other things of one kind that take a while, of different people; gradio's own default is one at a time."""
+
 
 def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     """What a person can say when starting the page."""
@@ -81,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"espalier: {error}\n")
         return 2
     gr.set_static_paths([plotly_script(), *STYLESHEETS])
-    page = page_of(studio).queue()
+    page = page_of(studio).queue(default_concurrency_limit=AT_ONCE)
     try:
         _launch(page, given, login, studio)
     except OSError as error:  # the port is taken, or the address is not this machine's
@@ -103,6 +109,7 @@ def _launch(page: gr.Blocks, given: argparse.Namespace, login: list[tuple[str, s
         footer_links=[],
         run_history=False,
         enable_monitoring=False,
+        state_session_capacity=TABS,
         ssr_mode=False,
         share=False,  # gradio would open a tunnel by itself in some notebooks
     )
