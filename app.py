@@ -25,7 +25,7 @@ TABS = 200
 """Pages whose state is in memory, those used last: an open page looks for news every few seconds and so stays. Gradio
 keeps 0.6 MiB for each page that was ever opened, and by itself forgets none before the ten thousandth."""
 AT_ONCE = 4
-"""Uploads, or other things of one kind that take a while, of different people; gradio's own default is one at a time."""
+"""Uploads, or other things of one kind that take a while, of different people; gradio's default is one."""
 
 
 def flags(arguments: list[str] | None = None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""The studio as a person starts it, with a login for each of many people, and how much memory and processor it takes."""
+"""The studio as a person starts it, with a login for each of many people, and what memory and processor it takes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-PASSWORD = "of the load test"  # noqa: S105 the page lives on loopback, for as long as the test
+PASSWORD = "of the load test"
 _MIB = 1 << 20
 _READY_S = 120
 _STOP_S = 30

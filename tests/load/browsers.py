@@ -140,7 +140,7 @@ class Person:
             self.record.complain(self.number, f"the page says: {problem!r}")
 
 
-async def live(url: str, people: int, seed: int, until: float, record: Record, processes: int) -> None:
+async def live(url: str, people: int, seed: int, until: float, record: Record, *, processes: int) -> None:
     """All people until `until` (of `time.monotonic`), spread over a few Chromium processes."""
     program = shutil.which(os.environ.get("ESPALIER_CHROMIUM", "chromium"))
     async with async_playwright() as playwright:
