@@ -29,7 +29,7 @@ from studio.recipes.apply import make_map
 from studio.recipes.presets import preset
 from studio.workspace import Workspace
 from tests.load import browsers, http_clients
-from tests.load.app import Gauge, studio
+from tests.load.app import Gauge, login, studio
 from tests.load.record import Record, table
 
 LOOK_S = 2.0
@@ -103,8 +103,8 @@ def _convert(workspace: Path) -> None:
 
 
 def _build(workspace: Path, given: argparse.Namespace, over: threading.Event) -> None:
-    """Builds that start one after the other, the first after a fifth of the time."""
-    store = JobStore(Workspace.open(workspace))
+    """Builds of the first person that start one after the other, the first after a fifth of the time."""
+    store = JobStore(Workspace.open(workspace).of(login(0)))
     contributions = file.load(ASSETS / "demo-contributions.safetensors")
     for number in range(given.builds):
         if over.wait(given.seconds * (0.2 if number == 0 else 0.6 / given.builds)):
@@ -116,12 +116,14 @@ def _build(workspace: Path, given: argparse.Namespace, over: threading.Event) ->
 
 
 def _ended_jobs(workspace: Path) -> list[str]:
-    """Every job of the workspace with how it ended."""
-    store, deadline = JobStore(Workspace.open(workspace)), time.monotonic() + _JOB_S
-    while any(not job.is_finished for job in runner.refresh(store)) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    ended = [f"{job.title}: {job.status}" for job in store.list()]
-    store.close()
+    """Every job of every person with how it ended."""
+    ended, deadline = [], time.monotonic() + _JOB_S
+    for part in Workspace.open(workspace).parts().values():
+        store = JobStore(part)
+        while any(not job.is_finished for job in runner.refresh(store)) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        ended += [f"{job.title}: {job.status}" for job in store.list()]
+        store.close()
     return ended
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from tests.load.plan import actions
@@ -13,7 +13,7 @@ def test_a_seed_says_what_each_person_does() -> None:
     first, again, other = (list(islice(actions(7, person), 50)) for person in (1, 1, 2))
     assert first == again != other
     drops = [action.value for action in first if action.kind == "drop"]
-    assert all(left != right for left, right in zip(drops, drops[1:], strict=False)), "every move changes the map"
+    assert all(left != right for left, right in pairwise(drops)), "every move changes the map"
 
 
 def test_two_people_wait_for_their_previews_and_nothing_is_lost(tmp_path: Path) -> None:
