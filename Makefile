@@ -3,12 +3,13 @@
 # make check   style, types, walls between rooms, Dockerfile, secrets in the tree
 # make audit   known vulnerabilities of what is installed; asks a service on the network
 # make fuzz    damaged files of every kind, read by every reader; FUZZ="--seed 2 --inputs 100000" for more
+# make load    20 people in browsers on one studio for ten minutes; LOAD="--clients http --seconds 60" for less
 # make bench   all budgets of the design, measured; writes bench.json
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test check scan audit fuzz bench clean
+.PHONY: run test check scan audit fuzz load bench clean
 
 run: .venv/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -37,6 +38,9 @@ audit: .venv/.installed-dev
 
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --inputs 20000 $(FUZZ)
+
+load: .venv/.installed-dev
+	$(BIN)/python -m tests.load.run $(LOAD)
 
 bench: .venv/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)

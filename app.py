@@ -20,7 +20,7 @@ from components.door import Door
 from components.journey import journey
 from components.library import DEMO_ANALYSIS, Library
 from components.page import Studio
-from components.pages import Pages, sweep_visitors, whose_html
+from components.pages import TABS, Pages, sweep_visitors, whose_html
 from components.sessions import Sessions
 from components.state import StudioState
 from components.theme import FAVICON, STYLESHEETS, head, panel, plotly_script, theme
@@ -140,6 +140,7 @@ def _launch(page: gr.Blocks, given: argparse.Namespace, door: Middleware) -> Non
         allowed_paths=[str(Workspace.open(given.workspace).artifacts)],
         favicon_path=FAVICON,
         run_history=False,
+        state_session_capacity=TABS,
         share=False,  # gradio would open a tunnel by itself in some notebooks
         **settings(),
     )

@@ -30,6 +30,9 @@ MOST_VISITORS = 24
 """At a time, on a page that is open to everybody; a page takes some 10 MB."""
 IDLE_S = 900.0
 """After so long without a request a visitor's page and files make room for somebody else's."""
+TABS = 50
+"""Of a person whose state is in memory, those used last: an open one looks for news every few seconds and so stays.
+Gradio keeps 0.6 MiB for each that was ever opened, and by itself forgets none before the ten thousandth."""
 _VISITOR = "visitor"
 OFF = "off: this page is open to everybody"
 HUB_CONTROLS = ("hub-name", "hub-look")
@@ -130,6 +133,7 @@ async def _living(page: Page, started: asyncio.Event) -> None:
 def mounted(blocks: gr.Blocks, person: str, folders: Sequence[Path], settings: Mapping[str, Any]) -> FastAPI:
     """The app of `blocks`, whose every request is by `person`: it has to stand behind a door, which says what of
     `folders` may leave."""
+    blocks.state_session_capacity = TABS
     outer = gr.mount_gradio_app(
         FastAPI(),
         blocks.queue(),
