@@ -123,9 +123,9 @@ def publish_station() -> PublishStation:
             panel(_CARD)
             card = card_part()
             panel(_RUN)
-            tier = gr.Dropdown([], value=None, label="GGUF file", elem_id="publish-tier", filterable=False)
             with gr.Row(elem_classes="halves"):
                 with gr.Column(min_width=300):
+                    tier = gr.Dropdown([], value=None, label="GGUF file", elem_id="publish-tier", filterable=False)
                     snippets = _copies("publish-snippets")
                 with gr.Column(min_width=300):
                     panel("<h3 class='panel-title'>Ollama</h3>")
