@@ -12,8 +12,9 @@ from typing import Any, cast
 import gradio as gr
 
 from components.jobs import WATCH_S
-from components.library import Library, Studio
+from components.library import Library
 from components.markup import copyable, failure
+from components.page import Studio
 from components.publish_card import filled, wire_card
 from components.publish_hub import hub_token, last_repository, missing_html, parameters, plan, plan_html
 from components.publish_jobs import CHECKS, OLLAMA, UPLOADS, jobs_html, jobs_of
@@ -277,6 +278,7 @@ def _wire_jobs(studio: Studio, station: PublishStation, timer: gr.Timer) -> None
     ) -> Updates:
         def asked() -> dict[str, Any]:
             told = parameters(name, repository, part, public)
+            library.workspace.access.require_hub()
             hub_token(request)
             plan(library.workspace, opened(library.workspace, name or ""), told)
             require_hub()

@@ -11,6 +11,7 @@ from components.markup import station_head
 from components.publish_card import CardPart, card_part
 from components.publish_manifest import NOTHING
 from components.theme import panel, script
+from studio.access import Access
 
 _LEAD = (
     "What leaves this machine is complete: the weights, a card that says what they are and what was lost, and a "
@@ -96,8 +97,9 @@ class PublishStation:
         return [*what, *self.card.changing, *self.running, self.write, self.create, *hub, *self.lists]
 
 
-def publish_station() -> PublishStation:
-    """Lay the station out; it is filled when a browser opens the page."""
+def publish_station(access: Access) -> PublishStation:
+    """Lay the station out, without the Hub for whom `access` does not let there; it is filled when a browser opens the
+    page."""
     with gr.Column(elem_id="publish", elem_classes="station"):
         panel(station_head(7, "Publish what was built", _LEAD))
         nothing = panel(NOTHING, elem_id="publish-nothing")
@@ -118,7 +120,7 @@ def publish_station() -> PublishStation:
                 manifest = panel(elem_id="publish-manifest")
             with gr.Row(elem_classes="trial-controls"):
                 verify = gr.Button("Verify", elem_id="publish-verify")
-                replay = gr.Button("Build it again and compare", elem_id="publish-replay")
+                replay = gr.Button("Build it again and compare", elem_id="publish-replay", visible=access.is_full)
             checks = _jobs("publish-checks")
             panel(_CARD)
             card = card_part()
@@ -135,21 +137,22 @@ def publish_station() -> PublishStation:
                         create = gr.Button("Give it to Ollama", elem_id="publish-create", visible=False)
                     handed = panel(elem_id="publish-handed")
                     handing = _jobs("publish-handing")
-            panel(_HUB)
-            with gr.Row(elem_classes="halves"):
-                with gr.Column(min_width=300):
-                    repository = gr.Textbox(
-                        label="Repository", placeholder="OWNER/NAME", max_lines=1, elem_id="publish-repository"
-                    )
-                    public = gr.Checkbox(False, label="Public: everybody can see it", elem_id="publish-public")
-                    missing = panel(elem_id="publish-missing")
-                    with gr.Row():
-                        plan = gr.Button("List what would be sent", elem_id="publish-plan")
-                        send = gr.Button("Upload", variant="primary", elem_id="publish-send")
-                    said = panel(visible=False, elem_id="publish-said")
-                    uploads = _jobs("publish-uploads")
-                with gr.Column(min_width=300):
-                    planned = panel(elem_id="publish-planned")
+            with gr.Column(visible=access.hub, elem_id="publish-hub"):
+                panel(_HUB)
+                with gr.Row(elem_classes="halves"):
+                    with gr.Column(min_width=300):
+                        repository = gr.Textbox(
+                            label="Repository", placeholder="OWNER/NAME", max_lines=1, elem_id="publish-repository"
+                        )
+                        public = gr.Checkbox(False, label="Public: everybody can see it", elem_id="publish-public")
+                        missing = panel(elem_id="publish-missing")
+                        with gr.Row():
+                            plan = gr.Button("List what would be sent", elem_id="publish-plan")
+                            send = gr.Button("Upload", variant="primary", elem_id="publish-send")
+                        said = panel(visible=False, elem_id="publish-said")
+                        uploads = _jobs("publish-uploads")
+                    with gr.Column(min_width=300):
+                        planned = panel(elem_id="publish-planned")
             with gr.Accordion("The same as commands", open=False):
                 command = _copies("publish-command")
         seen = gr.State("")
