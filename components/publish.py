@@ -221,12 +221,16 @@ def _wire_hub(studio: Studio, station: PublishStation) -> None:
         """A card that nobody wrote has lines with the repository's name in them."""
         try:
             artifact = opened(workspace, name or "")
-            told: Updates = {station.command: command_html(artifact, repository, part, public), station.planned: ""}
+            told: Updates = {station.command: command_html(artifact, repository, part, public)}
             if own_card(artifact, cast("Format | None", part)) is None:
                 told |= filled(station.card, workspace, artifact, part, repository.strip())
         except EspalierError as error:
             return {station.said: gr.HTML(failure(error), visible=True)}
-        return {**told, station.said: gr.HTML(visible=False)}
+        return told
+
+    def on_public(*values: Any) -> Updates:
+        """What was listed said for whose eyes it would be."""
+        return {**on_repository(*values), station.planned: ""}
 
     def on_plan(name: str | None, part: str | None, _tier: str, repository: str, public: bool) -> Updates:
         try:
@@ -236,9 +240,11 @@ def _wire_hub(studio: Studio, station: PublishStation) -> None:
             return {station.said: gr.HTML(failure(error), visible=True), station.planned: ""}
         return {station.planned: plan_html(planned), station.said: gr.HTML(visible=False)}
 
-    follows = [station.command, station.planned, station.said, *station.card.changing]
-    for event in (station.repository.blur, station.repository.submit, station.public.input):
+    # Leaving the field comes with a click on a button beside it: what that one says must not be wiped by this.
+    follows = [station.command, station.said, *station.card.changing]
+    for event in (station.repository.blur, station.repository.submit):
         event(on_repository, station.chosen, follows, trigger_mode="always_last", **_LIVE)
+    station.public.input(on_public, station.chosen, [*follows, station.planned], trigger_mode="always_last", **_LIVE)
     station.plan.click(on_plan, station.chosen, [station.planned, station.said], **_SLOW)
 
 
