@@ -88,12 +88,12 @@ def card_part() -> CardPart:
                     elem_id="card-licence-name",
                 )
                 state_licence = gr.Button("Put it into the card", elem_id="card-licence-set")
-            with gr.Row():
+            with gr.Row(elem_classes="trial-controls"):
                 again = gr.Button("Generate again", visible=False, elem_id="card-again")
                 back = gr.Button("Bring my text back", visible=False, elem_id="card-back")
             with gr.Column(visible=False, elem_id="card-sure") as sure:
                 difference = panel()
-                with gr.Row():
+                with gr.Row(elem_classes="trial-controls"):
                     replace = gr.Button("Replace my text", variant="stop", elem_id="card-replace")
                     leave = gr.Button("Keep my text", elem_id="card-keep")
         with gr.Column(min_width=300):
