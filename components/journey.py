@@ -23,6 +23,8 @@ from components.masthead import masthead
 from components.measure import wire_measure
 from components.options import form_json, wire_options
 from components.page import Studio
+from components.publish import wire_publish
+from components.publish_parts import publish_station
 from components.quality import wire_quality
 from components.quality_parts import quality_station
 from components.recipe import ChooseStation, choose_station
@@ -129,12 +131,14 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     opened_page = _wire_opening(studio, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
     quality = quality_station()
+    publish = publish_station(studio.library.workspace.access)
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
     opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
     wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
     _keep_talk_fresh(opened_page, talk, stations)
     renewed = [opened_page.then, stations.load.reference.change, stations.build.finished.change]
     wire_quality(studio, stations.state, quality, stations.build.timer, renewed)
+    wire_publish(studio, publish, stations.build.timer, renewed)
 
 
 def _keep_talk_fresh(opened_page: Any, talk: ChatStation, stations: Stations) -> None:
