@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import sys
 from pathlib import Path
 
@@ -13,10 +14,12 @@ import gradio as gr
 
 from components.journey import journey
 from components.library import DEMO_ANALYSIS, Library, Studio
+from components.running import Stop, end, health
 from components.sessions import Sessions
 from components.state import StudioState
 from components.theme import FAVICON, STYLESHEETS, head, plotly_script, theme
 from studio.errors import EspalierError, InputError
+from studio.jobs import runner
 from studio.jobs.store import JobStore
 from studio.jobs.task import DEMO
 from studio.workspace import Workspace
@@ -62,7 +65,9 @@ def studio_of(given: argparse.Namespace) -> Studio:
     model = reference or (library.analysis(key) if key else None)
     first = library.fitted(StudioState.opening(name, key, model.shape if model else None))
     sessions = Sessions(library, fresh=bool(given.reference or given.contributions))
-    return Studio(library, JobStore(workspace), first, sessions)
+    store = JobStore(workspace)
+    store.owner = secrets.token_hex(4)
+    return Studio(library, store, first, sessions)
 
 
 def page_of(studio: Studio) -> gr.Blocks:
@@ -82,12 +87,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     gr.set_static_paths([plotly_script(), *STYLESHEETS])
     page = page_of(studio).queue()
+    stop = Stop()
     try:
         _launch(page, given, login, studio)
+        runner.refresh(studio.store)  # what was paused goes on
     except OSError as error:  # the port is taken, or the address is not this machine's
         sys.stderr.write(f"espalier: {error}\n")
         return 2
-    return 0
+    stop.wait()
+    end(studio, page)
 
 
 def _launch(page: gr.Blocks, given: argparse.Namespace, login: list[tuple[str, str]] | None, studio: Studio) -> None:
@@ -100,6 +108,8 @@ def _launch(page: gr.Blocks, given: argparse.Namespace, login: list[tuple[str, s
         head=head(),
         theme=theme(),
         favicon_path=FAVICON,
+        app_kwargs={"routes": [health(studio)]},
+        prevent_thread_lock=True,
         footer_links=[],
         run_history=False,
         enable_monitoring=False,

@@ -1,23 +1,26 @@
 """Starting, watching and ending jobs.
 
-Every job is a process of its own that outlives whoever started it: closing the page or the app stops nothing. A job
-starts when there is a free slot: at once, when the job before it ends, or at the next `refresh`. Only inside a
-transaction of the store, which every app on the workspace shares, does a queued job become a running one; so none runs
-twice.
+Every job is a process of its own that outlives whoever started it: closing the page stops nothing, and neither does an
+app that crashes. An app that is told to end pauses the jobs that were started for it, which go on where they were when
+an app is started on this workspace, or at once where another one is running. A job starts when there is a free slot: at
+once, when the job before it ends, or at the next `refresh`. Only inside a transaction of the store, which every app on
+the workspace shares, does a queued job become a running one; so none runs twice.
 """
 
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from pydantic import JsonValue
 
 from studio.errors import InputError
 from studio.jobs.processes import spawn
-from studio.jobs.store import QUEUED, SLOTS_VARIABLE, Job, JobStore
+from studio.jobs.store import OWNER_VARIABLE, QUEUED, SLOTS_VARIABLE, Job, JobStore
 from studio.jobs.tasks import check
 
 WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
@@ -25,6 +28,9 @@ WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
 
 CANCEL_PATIENCE_S = 1.3
 """How long a cancelled job may clear up after itself; a person sees it gone within two seconds."""
+
+PAUSE_PATIENCE_S = 5.0
+"""How long a job may save what it has when its app ends: containers kill everything after ten seconds."""
 
 # Progress bars of libraries are noise in a log file. (Not TQDM_DISABLE: the converter's own bar is its progress.)
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1"}
@@ -58,7 +64,7 @@ def retry(store: JobStore, job_id: str) -> Job:
 def cancel(store: JobStore, job_id: str) -> Job:
     """Stop a job and remove what it had half written; a finished job stays as it is.
 
-    Its process is asked first (SIGTERM), and killed with all its children after `CANCEL_PATIENCE_S`.
+    Its process is asked first (SIGINT), and killed with all its children after `CANCEL_PATIENCE_S`.
     """
     job = store.finish(job_id, "cancelled", when=QUEUED)
     if job.status == "running":
@@ -68,6 +74,33 @@ def cancel(store: JobStore, job_id: str) -> Job:
         job = store.finish(job_id, "cancelled")
         start_waiting(store)
     return job
+
+
+def pause_own(store: JobStore, patience_s: float = PAUSE_PATIENCE_S) -> list[Job]:
+    """Stop the jobs that run for the app of `store`, which starts no other from here on; those of other apps go on.
+
+    Each is asked first (SIGTERM), and killed with all its children after `patience_s`. What it can go on with stays,
+    and it waits for an app to start it again: the jobs as they are then.
+    """
+    store.closing = True
+    paused: dict[str, Job] = {}
+    deadline = time.monotonic() + patience_s
+    while own := _own(store):  # one that ended by itself just now has started the next
+        with ThreadPoolExecutor(len(own)) as together:
+            left = max(0.1, deadline - time.monotonic())
+            paused |= {job.id: job for job in together.map(lambda job: _pause(store, job, left), own)}
+    return list(paused.values())
+
+
+def _own(store: JobStore) -> list[Job]:
+    return [job for job in store.list() if job.status == "running" and store.owner and job.owner == store.owner]
+
+
+def _pause(store: JobStore, job: Job, patience_s: float) -> Job:
+    if job.process is not None:
+        job.process.end(patience_s, number=signal.SIGTERM)
+        job.process.sweep(store.workspace.root, resumables=False)
+    return store.requeue(job)
 
 
 def refresh(store: JobStore) -> list[Job]:
@@ -88,7 +121,7 @@ def refresh(store: JobStore) -> list[Job]:
 
 def start_waiting(store: JobStore) -> None:
     """Start the jobs that have waited longest, as far as there are free slots."""
-    if not _startable(store.list(), store.slots):
+    if store.closing or not _startable(store.list(), store.slots):
         return  # without a transaction: this is asked every second
     with store.transaction():
         for job in _startable(store.list(), store.slots):
@@ -106,12 +139,23 @@ def _launch(store: JobStore, job: Job) -> None:
     command = [*WORKER, str(store.workspace.root), job.id]
     try:
         process = spawn(
-            command, job.id, store.log_path(job.id), environment={**_QUIET, SLOTS_VARIABLE: str(store.slots)}
+            command,
+            job.id,
+            store.log_path(job.id),
+            environment={**_QUIET, SLOTS_VARIABLE: str(store.slots), OWNER_VARIABLE: store.owner},
         )
     except OSError as error:
         store.finish(job.id, "failed", when=QUEUED, error=f"The job's process could not be started: {error}.")
         return
-    store.update(job.id, status="running", started=time.time(), pid=process.pid, process_birth=process.birth)
+    store.update(
+        job.id,
+        status="running",
+        started=time.time(),
+        pid=process.pid,
+        process_birth=process.birth,
+        owner=store.owner,
+        message="",
+    )
 
 
 def _bury(store: JobStore, job: Job) -> None:

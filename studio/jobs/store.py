@@ -30,6 +30,9 @@ RUNNING: tuple[Status, ...] = ("running",)
 QUEUED: tuple[Status, ...] = ("queued",)
 
 SLOTS_VARIABLE = "ESPALIER_JOB_SLOTS"
+OWNER_VARIABLE = "ESPALIER_JOB_OWNER"
+"""How the process of a job hears for which app it starts the next one."""
+PAUSED = "Paused while Espalier was not running; it goes on where it was."
 LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16 * 1024
 
@@ -64,6 +67,8 @@ class Job(BaseModel):
     log_tail: str = ""
     """The last log lines of a finished job; `JobStore.log_tail` reads those of a running one."""
     retry_of: str | None = None
+    owner: str = ""
+    """The app that is to stop it when it is stopped itself; empty for a job that a verb started."""
 
     @property
     def process(self) -> WorkerProcess | None:
@@ -102,6 +107,10 @@ class JobStore:
     def __init__(self, workspace: Workspace, slots: int | None = None) -> None:
         self.workspace = workspace
         self.slots = slots or _slots_of_environment()
+        self.owner = os.environ.get(OWNER_VARIABLE, "")
+        """The app for which jobs are started here, empty for none."""
+        self.closing = False
+        """Whether no job is to be started here any more."""
         folder = workspace.jobs / "store"
         try:
             # Records are neither evicted nor culled: nobody wants the history of a job to vanish by itself.
@@ -172,6 +181,14 @@ class JobStore:
         """End a job that is in one of the states `when`, keeping the last lines of its log."""
         end = {"status": status, "finished": time.time(), "eta_s": None, "log_tail": self.log_tail(job_id)}
         return self.update(job_id, when=when, **{**changes, **end})
+
+    def requeue(self, job: Job) -> Job:
+        """Put a running job back among those that wait, unless it runs in another process by now."""
+        with self.transaction():
+            if self.get(job.id).pid != job.pid:
+                return self.get(job.id)
+            back = {"status": "queued", "pid": None, "process_birth": None, "eta_s": None, "message": PAUSED}
+            return self.update(job.id, when=RUNNING, **back)
 
     def log_path(self, job_id: str) -> Path:
         """Where everything that the job's process says is kept."""

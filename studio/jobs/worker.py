@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from studio.errors import Cancelled, EspalierError, ProcessError
-from studio.jobs.interrupt import Interrupt
+from studio.errors import Cancelled, EspalierError, Paused, ProcessError
+from studio.jobs.interrupt import JOB, Interrupt
 from studio.jobs.recorder import Recorder
 from studio.jobs.runner import start_waiting
 from studio.jobs.store import Job, JobStore, Status
@@ -21,7 +21,7 @@ logger = logging.getLogger("studio.jobs")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job, write down how it ended, and start the next one."""
+    """Run the job, write down how it ended, and start the next one, unless everything is being stopped."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     root, job_id = arguments
     store = JobStore(Workspace.open(root))
@@ -30,13 +30,17 @@ def main(arguments: Sequence[str]) -> int:
     if job.status != "running" or job.pid != os.getpid():
         logger.warning("job %s belongs to another process", job_id)
         return 1
-    interrupt = Interrupt()
+    interrupt = Interrupt(JOB)
     interrupt.install()
     try:
         with Recorder(store, job.id, interrupt) as recorder:
             status, outcome = attempt(job, store.workspace, recorder)
             interrupt.close()
-        store.finish(job.id, status, **{**recorder.latest, **outcome})
+        if status == "queued":  # paused
+            store.closing = True
+            store.requeue(job)
+        else:
+            store.finish(job.id, status, **{**recorder.latest, **outcome})
     finally:
         interrupt.close()
         start_waiting(store)
@@ -47,6 +51,9 @@ def attempt(job: Job, workspace: Workspace, progress: Recorder) -> tuple[Status,
     """Do the work of `job`: how it ended, and the fields of the record that say so."""
     try:
         result = parse(TASKS, job.kind, job.parameters).run(workspace, progress)
+    except Paused:
+        logger.info("paused")
+        return "queued", {}
     except Cancelled:
         logger.info("cancelled")
         return "cancelled", {}

@@ -1,0 +1,82 @@
+"""The page as a service: how it says that it is well, and how it ends when it is told to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import gradio as gr
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from components.library import Studio
+from studio import child
+from studio.errors import EspalierError
+from studio.jobs import runner
+
+HEALTH = "/health"
+STOPPED = 0
+"""Exit status after a stop that was asked for and went as it should, by Ctrl-C or by SIGTERM."""
+FLUSH_S = 1.0
+"""How long the last view of each person may take to reach the disk."""
+
+
+def health(studio: Studio) -> Route:
+    """A route for whoever watches the process: 200 when the page answers and its jobs can be read, else 503.
+
+    It needs no login, and tells nothing else.
+    """
+
+    def answer(_: Request) -> PlainTextResponse:
+        try:
+            studio.store.list()
+        except (EspalierError, OSError) as error:
+            sys.stderr.write(f"espalier: the jobs cannot be read: {error}\n")
+            return PlainTextResponse("the jobs cannot be read\n", status_code=503)
+        return PlainTextResponse("ok\n")
+
+    return Route(HEALTH, answer)
+
+
+class Stop:
+    """Waits for Ctrl-C or SIGTERM. A second one, by somebody who cannot wait, ends the process at once."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._receive)
+
+    def wait(self) -> None:
+        self._asked.wait()
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if self._asked.is_set():
+            os._exit(128 + number)
+        self._asked.set()
+
+
+def end(studio: Studio, page: gr.Blocks) -> None:
+    """End this process within ten seconds, with all that it started: its jobs pause, its models are unloaded.
+
+    It does not return: a browser that holds a connection open, or an answer that is coming, would delay it.
+    """
+    page.server.should_exit = True
+    child.kill_all()
+    _within(FLUSH_S, studio.sessions.flush)
+    paused = runner.pause_own(studio.store)
+    if waiting := sum(not job.is_finished for job in paused):
+        sys.stderr.write(f"espalier: {waiting} paused; it goes on when Espalier is started again.\n")
+    sys.stderr.flush()
+    sys.stdout.flush()
+    os._exit(STOPPED)
+
+
+def _within(seconds: float, work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
