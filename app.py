@@ -22,6 +22,7 @@ from studio.errors import EspalierError, InputError
 from studio.jobs import runner
 from studio.jobs.store import JobStore
 from studio.jobs.task import DEMO
+from studio.limits import LIMITS, UPLOAD
 from studio.workspace import Workspace
 
 
@@ -81,6 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = flags(arguments)
     try:
         login = credentials(given.host)
+        _ = [limit.value for limit in LIMITS]  # a wrong one is told before anything starts
         studio = studio_of(given)
     except (EspalierError, OSError) as error:
         sys.stderr.write(f"espalier: {error}\n")
@@ -95,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"espalier: {error}\n")
         return 2
     stop.wait()
-    end(studio, page)
+    return end(studio, page)
 
 
 def _launch(page: gr.Blocks, given: argparse.Namespace, login: list[tuple[str, str]] | None, studio: Studio) -> None:
@@ -111,6 +113,7 @@ def _launch(page: gr.Blocks, given: argparse.Namespace, login: list[tuple[str, s
         app_kwargs={"routes": [health(studio)]},
         prevent_thread_lock=True,
         footer_links=[],
+        max_file_size=UPLOAD.value,
         run_history=False,
         enable_monitoring=False,
         ssr_mode=False,

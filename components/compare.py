@@ -18,6 +18,7 @@ from components.markup import class_label, failure, notice, percent_text, table
 from components.state import OWN, Kept, StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError
+from studio.limits import require_upload
 from studio.recipes.difference import ClassChange, MapDifference, class_changes, map_difference
 from studio.recipes.dropmap import DropMap
 from studio.recipes.presets import PRESETS
@@ -305,6 +306,7 @@ def wire_compare(studio: Studio, state: gr.State, part: ComparePart, changed: Se
             return {part.text: gr.skip()}
         again = {part.upload: None}  # so that another file can follow
         try:
+            require_upload(Path(path))
             return again | keeping(now, _of(library, library.read_choice(now, Path(path)), Path(path).name))
         except EspalierError as error:
             return again | {part.text: failure(error)}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 import gradio as gr
 from starlette.requests import Request
@@ -35,7 +37,7 @@ def health(studio: Studio) -> Route:
     def answer(_: Request) -> PlainTextResponse:
         try:
             studio.store.list()
-        except (EspalierError, OSError) as error:
+        except (EspalierError, OSError, sqlite3.Error) as error:
             sys.stderr.write(f"espalier: the jobs cannot be read: {error}\n")
             return PlainTextResponse("the jobs cannot be read\n", status_code=503)
         return PlainTextResponse("ok\n")
@@ -60,7 +62,7 @@ class Stop:
         self._asked.set()
 
 
-def end(studio: Studio, page: gr.Blocks) -> None:
+def end(studio: Studio, page: gr.Blocks) -> NoReturn:
     """End this process within ten seconds, with all that it started: its jobs pause, its models are unloaded.
 
     It does not return: a browser that holds a connection open, or an answer that is coming, would delay it.

@@ -71,6 +71,11 @@ def _is_alive(pid: str) -> bool:
     return pid.isdigit() and int(pid) != os.getpid() and psutil.pid_exists(int(pid))
 
 
+def is_leftover(partial: Path) -> bool:
+    """Whether nobody works any more at `partial`, the path of something unfinished."""
+    return not _in_use(partial)
+
+
 def sweep_process(root: Path, pid: int, *, resumables: bool) -> None:
     """Remove what the dead process `pid` was staging anywhere below `root`; where it could go on, only if told to."""
     partials = list(root.rglob(f".*.partial*-{pid}"))

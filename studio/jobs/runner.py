@@ -15,13 +15,15 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from pydantic import JsonValue
 
-from studio.errors import InputError
+from studio.errors import InputError, ResourceError
 from studio.jobs.processes import spawn
 from studio.jobs.store import OWNER_VARIABLE, QUEUED, SLOTS_VARIABLE, Job, JobStore
 from studio.jobs.tasks import check
+from studio.limits import JOBS
 
 WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
 """The command that runs one job; the workspace and the job's id follow."""
@@ -45,9 +47,20 @@ def start(store: JobStore, kind: str, parameters: Mapping[str, JsonValue], title
     parameters, maps that do not fit, names that exist, too little disk or memory.
     """
     task = check(kind, parameters, store.workspace)
+    _require_a_place(store)
     job = store.add(kind, title or task.title(), dict(parameters))
     start_waiting(store)
     return store.get(job.id)
+
+
+def _require_a_place(store: JobStore) -> None:
+    """Raise `ResourceError` when as many jobs wait and run as may."""
+    most, under_way = JOBS.value, sum(not job.is_finished for job in store.list())
+    if most is not None and under_way >= most:
+        raise ResourceError(
+            f"{under_way} jobs wait or run, and no more are taken.",
+            f"Wait until one has ended, cancel one, or set {JOBS.variable}.",
+        )
 
 
 def retry(store: JobStore, job_id: str) -> Job:
@@ -56,6 +69,7 @@ def retry(store: JobStore, job_id: str) -> Job:
     if not old.can_retry:
         raise InputError(f"Job {job_id} is {old.status}.", "Only a failed or cancelled job can be started again.")
     check(old.kind, old.parameters, store.workspace)
+    _require_a_place(store)
     job = store.add(old.kind, old.title, old.parameters, retry_of=old.id)
     start_waiting(store)
     return store.get(job.id)
@@ -88,7 +102,7 @@ def pause_own(store: JobStore, patience_s: float = PAUSE_PATIENCE_S) -> list[Job
     while own := _own(store):  # one that ended by itself just now has started the next
         with ThreadPoolExecutor(len(own)) as together:
             left = max(0.1, deadline - time.monotonic())
-            paused |= {job.id: job for job in together.map(lambda job: _pause(store, job, left), own)}
+            paused |= {job.id: job for job in together.map(partial(_pause, store, left), own)}
     return list(paused.values())
 
 
@@ -96,7 +110,7 @@ def _own(store: JobStore) -> list[Job]:
     return [job for job in store.list() if job.status == "running" and store.owner and job.owner == store.owner]
 
 
-def _pause(store: JobStore, job: Job, patience_s: float) -> Job:
+def _pause(store: JobStore, patience_s: float, job: Job) -> Job:
     if job.process is not None:
         job.process.end(patience_s, number=signal.SIGTERM)
         job.process.sweep(store.workspace.root, resumables=False)

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from studio.errors import FormatError, InputError
 from studio.jobs.disk import TextDisk
 from studio.jobs.processes import WorkerProcess
+from studio.limits import SLOTS
 from studio.workspace import Workspace
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -29,7 +30,7 @@ FINISHED: frozenset[Status] = frozenset({"done", "failed", "cancelled"})
 RUNNING: tuple[Status, ...] = ("running",)
 QUEUED: tuple[Status, ...] = ("queued",)
 
-SLOTS_VARIABLE = "ESPALIER_JOB_SLOTS"
+SLOTS_VARIABLE = SLOTS.variable
 OWNER_VARIABLE = "ESPALIER_JOB_OWNER"
 """How the process of a job hears for which app it starts the next one."""
 PAUSED = "Paused while Espalier was not running; it goes on where it was."
@@ -106,7 +107,7 @@ class JobStore:
 
     def __init__(self, workspace: Workspace, slots: int | None = None) -> None:
         self.workspace = workspace
-        self.slots = slots or _slots_of_environment()
+        self.slots = slots or SLOTS.value or 1
         self.owner = os.environ.get(OWNER_VARIABLE, "")
         """The app for which jobs are started here, empty for none."""
         self.closing = False
@@ -209,10 +210,3 @@ class JobStore:
 
     def _write(self, job: Job) -> None:
         self._cache.set(job.id, job.model_dump_json(), retry=True)
-
-
-def _slots_of_environment() -> int:
-    text = os.environ.get(SLOTS_VARIABLE, "1")
-    if not text.isdigit() or int(text) < 1:
-        raise InputError(f"{SLOTS_VARIABLE} is {text!r}, and has to be how many jobs may run at once: 1 or more.")
-    return int(text)

@@ -10,6 +10,7 @@ from typing import Any
 
 from studio.errors import Cancelled, EspalierError, Paused, ProcessError
 from studio.jobs.interrupt import JOB, Interrupt
+from studio.jobs.needs import require_room
 from studio.jobs.recorder import Recorder
 from studio.jobs.runner import start_waiting
 from studio.jobs.store import Job, JobStore, Status
@@ -50,7 +51,9 @@ def main(arguments: Sequence[str]) -> int:
 def attempt(job: Job, workspace: Workspace, progress: Recorder) -> tuple[Status, dict[str, Any]]:
     """Do the work of `job`: how it ended, and the fields of the record that say so."""
     try:
-        result = parse(TASKS, job.kind, job.parameters).run(workspace, progress)
+        task = parse(TASKS, job.kind, job.parameters)
+        require_room(workspace, task.adds(workspace))  # it may have waited behind others that took it
+        result = task.run(workspace, progress)
     except Paused:
         logger.info("paused")
         return "queued", {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -46,6 +46,16 @@ def living(processes: Sequence[psutil.Process]) -> list[str]:
     return found
 
 
+def require_end(process: subprocess.Popen[bytes], number: int) -> None:
+    """Within `SOON_S` nothing is left of it and its children."""
+    family, since = children_of(process.pid), time.monotonic()
+    process.send_signal(number)
+    assert process.wait(SOON_S) == 0
+    while living(family):
+        assert time.monotonic() - since < SOON_S, living(family)
+        time.sleep(0.05)
+
+
 def answer_of(url: str) -> tuple[int, str]:
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
@@ -71,11 +81,8 @@ def test_an_app_that_is_told_to_end_leaves_no_process_and_its_job_goes_on_with_t
         page.click("#send")
         wait_until(lambda: any("virtual_worker" in line for line in living(children_of(process.pid))))
         wait_until(lambda: store.get(job.id).done > 0)
-        children = children_of(process.pid)
-        assert any(job.id in line for line in living(children))
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(SOON_S) == 0
-        assert living(children) == []
+        assert any(job.id in line for line in living(children_of(process.pid)))
+        require_end(process, signal.SIGTERM)
         page.close()
     paused = store.get(job.id)
     assert paused.status == "queued" and (workspace.searches / "found" / "journal.jsonl").exists()
@@ -88,10 +95,7 @@ def test_an_app_that_is_told_to_end_leaves_no_process_and_its_job_goes_on_with_t
         assert status == 503 and "jobs" in said
         with sqlite3.connect(workspace.jobs / "store" / "cache.db") as connection:
             connection.execute("ALTER TABLE Lost RENAME TO Cache")
-        children = children_of(process.pid)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(SOON_S) == 0
-        assert living(children) == []
+        require_end(process, signal.SIGINT)
 
 
 def children_of(pid: int) -> list[psutil.Process]:
