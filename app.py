@@ -14,7 +14,7 @@ import gradio as gr
 
 from components.journey import journey
 from components.library import DEMO_ANALYSIS, Library, Studio
-from components.running import Stop, end, health
+from components.running import Stop, end, health, keep_inside
 from components.sessions import Sessions
 from components.state import StudioState
 from components.theme import FAVICON, STYLESHEETS, head, plotly_script, theme
@@ -57,6 +57,7 @@ def credentials(host: str) -> list[tuple[str, str]] | None:
 def studio_of(given: argparse.Namespace) -> Studio:
     """Open what the page shows first; raises as `Library` does."""
     workspace = Workspace.open(given.workspace)
+    keep_inside(workspace)
     library = Library(workspace)
     names = library.reference_names()
     name = library.adopt_reference(given.reference) if given.reference else (DEMO if DEMO in names else "")

@@ -20,6 +20,7 @@ from components.library import Studio
 from studio import child
 from studio.errors import EspalierError
 from studio.jobs import runner
+from studio.workspace import Workspace
 
 HEALTH = "/health"
 STOPPED = 0
@@ -43,6 +44,11 @@ def health(studio: Studio) -> Route:
         return PlainTextResponse("ok\n")
 
     return Route(HEALTH, answer)
+
+
+def keep_inside(workspace: Workspace) -> None:
+    """Have gradio keep what browsers send in the workspace, where it counts, and where a container can write."""
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(workspace.cache / "uploads"))
 
 
 class Stop:

@@ -47,7 +47,9 @@ class Limit:
         value = self.value
         if value is None:
             return "none"
-        return f"{value / (1 << 30):.3g} GiB" if self.unit == "bytes" else f"{value:,} {self.unit}"
+        if self.unit == "bytes":
+            return f"{value / (1 << 30):.3g} GiB"
+        return f"{value:,} {self.unit if value != 1 else self.unit.removesuffix('s')}"
 
 
 UPLOAD = Limit("ESPALIER_MAX_UPLOAD", 1 << 30, "bytes", "of a file that a browser sends")
