@@ -113,6 +113,7 @@ def _launch(page: gr.Blocks, given: argparse.Namespace, login: list[tuple[str, s
         favicon_path=FAVICON,
         app_kwargs={"routes": [health(studio)]},
         prevent_thread_lock=True,
+        _frontend=False,  # gradio would ask itself for the page, and give up on a machine that is busy for three seconds
         footer_links=[],
         max_file_size=UPLOAD.value,
         run_history=False,

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -25,14 +26,19 @@ ROOT = Path(__file__).parent.parent
 PATIENCE_S = 240
 NOBODY = 65534
 SECRET = "hf_thisOpensNothingButMustNeverBeToldToAnybody"  # pragma: allowlist secret
-MOUNTED = (
-    'mount --bind "$0" "$0" && mount -o remount,ro,bind / && exec setpriv --reuid={0} --regid={0} --clear-groups "$@"'
-)
+RUN = 'mount -o remount,ro,bind / && exec setpriv --reuid={0} --regid={0} --clear-groups "$@"'
+UNCOVER = """mkdir -p "$0-held" && mount --bind {1} "$0-held" && mount -t tmpfs -o mode=755 tmpfs {0} &&
+mkdir -p {1} && mount --bind "$0-held" {1} && mount -o remount,ro {0} && """
+"""Where Python lies in a folder that others may not enter: that folder with nothing else in it."""
 
 
 def contained(volume: Path, *command: str) -> list[str]:
     """The line that runs `command` as nobody, with everything but `volume` read-only for the kernel."""
-    return ["unshare", "--mount", "sh", "-c", MOUNTED.format(NOBODY), str(volume), *command]
+    base = Path(sys.base_prefix).resolve()
+    closed = [path for path in reversed(base.parents) if not path.stat().st_mode & stat.S_IXOTH]
+    uncover = UNCOVER.format(closed[0], base) if closed else ""
+    script = f'mount --bind "$0" "$0" && {uncover}{RUN.format(NOBODY)}'
+    return ["unshare", "--mount", "sh", "-c", script, str(volume), *command]
 
 
 @pytest.fixture
