@@ -18,6 +18,7 @@ from components.running import Stop, end, health, keep_inside
 from components.sessions import Sessions
 from components.state import StudioState
 from components.theme import FAVICON, STYLESHEETS, head, plotly_script, theme
+from studio.discretion import be_discreet
 from studio.errors import EspalierError, InputError
 from studio.jobs import runner
 from studio.jobs.store import JobStore
@@ -81,6 +82,7 @@ def page_of(studio: Studio) -> gr.Blocks:
 
 def main(arguments: list[str] | None = None) -> int:
     given = flags(arguments)
+    be_discreet()
     try:
         login = credentials(given.host)
         _ = [limit.value for limit in LIMITS]  # a wrong one is told before anything starts
@@ -113,7 +115,7 @@ def _launch(page: gr.Blocks, given: argparse.Namespace, login: list[tuple[str, s
         favicon_path=FAVICON,
         app_kwargs={"routes": [health(studio)]},
         prevent_thread_lock=True,
-        _frontend=False,  # gradio would ask itself for the page, and give up on a machine that is busy for three seconds
+        _frontend=False,  # or gradio asks itself for the page, and gives up on a busy machine
         footer_links=[],
         max_file_size=UPLOAD.value,
         run_history=False,

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -42,22 +43,19 @@ def contained(volume: Path, *command: str) -> list[str]:
 
 
 @pytest.fixture
-def volume(tmp_path: Path) -> Path:
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
-    volume = tmp_path / "data"
-    volume.mkdir()
+def volume() -> Iterator[Path]:
+    """An empty folder that nobody may write to: the user, that is."""
     if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"):
         pytest.skip("becoming another user with its own mounts needs root, unshare and setpriv")
-    os.chown(volume, NOBODY, NOBODY)
-    reads = [
-        sys.executable,
-        "-c",
-        f"import os, sys, numpy; os.listdir({str(ROOT)!r}); sys.exit(os.access('/', os.W_OK))",
-    ]
-    if subprocess.run(contained(volume, *reads), capture_output=True, check=False).returncode:
-        pytest.skip("this machine does not let other users read the tree, or has no mounts to give")
-    return volume
+    with TemporaryDirectory(prefix="espalier-volume-") as place:  # pytest's own folders are closed to other users
+        Path(place).chmod(0o755)
+        volume = Path(place) / "data"
+        volume.mkdir()
+        os.chown(volume, NOBODY, NOBODY)
+        reads = f"import os, sys, numpy; os.listdir({str(ROOT)!r}); sys.exit(os.access('/', os.W_OK))"
+        if subprocess.run(contained(volume, sys.executable, "-c", reads), capture_output=True, check=False).returncode:
+            pytest.skip("this machine does not let other users read the tree, or has no mounts to give")
+        yield volume
 
 
 def wait_until(happened: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:

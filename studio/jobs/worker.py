@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from studio.discretion import be_discreet, discreet
 from studio.errors import Cancelled, EspalierError, Paused, ProcessError
 from studio.jobs.interrupt import JOB, Interrupt
 from studio.jobs.needs import require_room
@@ -23,6 +24,7 @@ logger = logging.getLogger("studio.jobs")
 
 def main(arguments: Sequence[str]) -> int:
     """Run the job, write down how it ended, and start the next one, unless everything is being stopped."""
+    be_discreet()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     root, job_id = arguments
     store = JobStore(Workspace.open(root))
@@ -64,10 +66,10 @@ def attempt(job: Job, workspace: Workspace, progress: Recorder) -> tuple[Status,
         logger.error("%s", error)
         if isinstance(error, ProcessError) and error.log_tail:
             logger.error("%s", error.log_tail)
-        return "failed", {"error": str(error)}
+        return "failed", {"error": discreet(str(error))}
     except BaseException as error:
         logger.exception("unexpected")
-        return "failed", {"error": f"Unexpected {type(error).__name__}: {error}"}
+        return "failed", {"error": discreet(f"Unexpected {type(error).__name__}: {error}")}
     logger.info("done")
     return "done", {"result": result, "done": progress.latest.get("total", 0)}
 
