@@ -86,7 +86,7 @@ def _sure(key: str, question: str) -> str:
 
 def cleanup_part() -> CleanupPart:
     """Lay the part out, closed: nothing is looked for until somebody opens it."""
-    with gr.Accordion("Disk space", open=False, elem_id="cleanup") as accordion:
+    with gr.Column(elem_classes="station"), gr.Accordion("Disk space", open=False, elem_id="cleanup") as accordion:
         shown = gr.HTML(js_on_load=_CLICKS, apply_default_css=False, elem_id="cleanup-list")
     return CleanupPart(accordion, shown)
 

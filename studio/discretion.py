@@ -44,4 +44,4 @@ class Discreet:
 
 def be_discreet() -> None:
     """From here on neither stdout nor stderr of this process tells a secret, not even in a traceback."""
-    sys.stdout, sys.stderr = Discreet(sys.stdout), Discreet(sys.stderr)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = Discreet(sys.stdout), Discreet(sys.stderr)
