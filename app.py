@@ -12,8 +12,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 
 import gradio as gr
 
+from components import transitions
 from components.journey import journey
-from components.library import DEMO_ANALYSIS, Library, Studio
+from components.library import DEMO_ANALYSIS, Library
+from components.page import Studio
 from components.running import Stop, end, health, keep_inside
 from components.sessions import Sessions
 from components.state import StudioState
@@ -66,7 +68,7 @@ def studio_of(given: argparse.Namespace) -> Studio:
     analysis = given.contributions or (DEMO_ANALYSIS if name in (DEMO, "") and DEMO_ANALYSIS.exists() else None)
     key = library.open_analysis(analysis, reference) if analysis else None
     model = reference or (library.analysis(key) if key else None)
-    first = library.fitted(StudioState.opening(name, key, model.shape if model else None))
+    first = transitions.fitted(library, StudioState.opening(name, key, model.shape if model else None))
     sessions = Sessions(library, fresh=bool(given.reference or given.contributions))
     store = JobStore(workspace)
     store.owner = secrets.token_hex(4)

@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from components.library import Studio
 from components.markup import failure, notice, size_text
+from components.page import Studio
 from studio.errors import EspalierError
 from studio.jobs.cleanup import Item, clean, inventory
 from studio.limits import QUOTA

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from components.library import Studio
+from components.page import Studio
 from studio import child
 from studio.errors import EspalierError
 from studio.jobs import runner

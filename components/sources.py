@@ -12,7 +12,7 @@ import gradio as gr
 
 from components.chat_parts import REFERENCE, VIRTUAL, Ballots, ChatModel, ChatSources
 from components.kept_conversations import KeptConversations
-from components.library import Studio
+from components.page import Studio
 from components.state import StudioState
 from studio.checkpoints.convert import cached_path
 from studio.contributions.prompts import read_prompts

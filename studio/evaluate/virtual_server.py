@@ -40,7 +40,7 @@ class Prompts:
     """Arguments of `held_out`."""
 
 
-class VirtualServer:
+class VirtualServer(child.Held):
     """A reference in torch in a child process, which answers as any model that could be pruned from it.
 
     Make one with `VirtualServer.start`. Requests wait for each other. When the process dies, so does only what is at
@@ -93,16 +93,6 @@ class VirtualServer:
             raise _error(problem)
         return cls(Path(model_dir), process, log, answer["dtype"], answer["device"])
 
-    @property
-    def pid(self) -> int:
-        """Process id of the child."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the child runs."""
-        return self._process.poll() is None
-
     def stream(
         self,
         messages: Sequence[Message],
@@ -151,10 +141,6 @@ class VirtualServer:
             self.tell_to_stop(number)
             raise
         raise self._lost()
-
-    def stop(self) -> None:
-        """Kill the child; its memory is free when this returns."""
-        child.kill(self._process)
 
     def ask(self, request: Mapping[str, Any]) -> int:
         """Send a request; its number."""

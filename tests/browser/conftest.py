@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, TimeoutError
+from playwright.sync_api import Browser, Page, TimeoutError, expect
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240
 """For one thing to happen on the page; generous, because a build shares the machine with it."""
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 @dataclass
