@@ -258,7 +258,7 @@ def _answered(
 
 def _converse(sources: ChatSources, station: ChatStation, question: _Question, restart: bool) -> Iterator[Updates]:
     """The answers to a question as they come. Raises `EspalierError` when it cannot be asked."""
-    asked = asked_with(station.settings, question.values)
+    asked = sources.bounded(asked_with(station.settings, question.values))
     states = _states(station, question.values)
     if not question.columns:
         raise InputError("No column has a model.", "Open one in the first station, or choose one above.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from components.chat_settings import Settings, laid_out_settings
+from components.chat_settings import Asked, Settings, laid_out_settings
 from components.chat_view import LATEX, heading_html, stats_html
 from components.markup import station_head
 from components.theme import script
@@ -97,6 +97,8 @@ class ChatSources:
     states: Sequence[gr.State] = ()
     ballots: Ballots | None = None
     """None: the station compares nothing blind."""
+    bounded: Callable[[Asked], Asked] = lambda asked: asked
+    """What may be asked of what is asked for; raises where it is one question too many."""
 
 
 @dataclass(frozen=True)

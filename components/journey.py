@@ -37,7 +37,7 @@ from components.trial import wire_trial
 from components.why import shown_cell, wire_why
 from components.wiring import Updates, Wiring
 from components.work import wire_map, wire_shelf, wire_steps
-from studio.errors import EspalierError
+from studio.errors import EspalierError, InputError
 from studio.limits import require_upload
 from studio.quantize.fit import this_gpu
 from studio.shelf import Shelf
@@ -363,6 +363,11 @@ def _wire_load(studio: Studio, stations: Stations) -> None:
 
     @_told(load.problem)
     def on_analysis(now: StudioState, path: str | None) -> Updates:
+        if path is not None and path not in map(str, library.analysis_paths()):
+            raise InputError("This analysis is not in the workspace.", "Choose one of the list, or upload it.")
+        return shown(now, path)
+
+    def shown(now: StudioState, path: str | None) -> Updates:
         chosen = now if path is None else transitions.with_analysis(library, now, Path(path))
         if chosen is now:
             return {load.problem: gr.skip()}
@@ -373,7 +378,7 @@ def _wire_load(studio: Studio, stations: Stations) -> None:
         if path is not None:
             require_upload(Path(path))
         if path is None or not add:
-            return on_analysis(now, path)
+            return shown(now, path)
         return _everything(studio, stations, library.open(transitions.with_added(library, now, Path(path))))
 
     load.reference.input(on_reference, [state, load.reference], stations.everything, **_SLOW)

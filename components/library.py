@@ -156,8 +156,9 @@ class Library:
 
     def reference_names(self) -> list[str]:
         """What can be opened by name: the demo, and what lies in the workspace."""
-        entries = (entry.name for entry in self.workspace.references.iterdir())
+        entries = {entry.name for folder in self.workspace.model_folders() for entry in folder.iterdir()}
         found = sorted(name for name in entries if not name.startswith(".") and name != DEMO)
+        found = [name for name in found if self.workspace.model(name) is not None]
         return [*([DEMO] if reference_path(self.workspace, DEMO).exists() else []), *found]
 
     def reference(self, name: str) -> Reference:

@@ -53,6 +53,8 @@ class AskedPrompts:
         sources = [f"{BUILTIN}:{','.join(self.classes)}"] if self.classes else []
         sources += [f"prompts/{adopted(workspace.prompts, Path(file)).name}" for file in self.files or ()]
         dataset = self.dataset.strip().removeprefix(HUB)
+        if dataset:
+            workspace.access.require_hub()
         return sources + ([f"{HUB}{dataset}"] if dataset else [])
 
     @property

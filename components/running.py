@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sqlite3
 import sys
@@ -16,10 +17,11 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from components.page import Studio
+from components.pages import Pages
 from studio import child
 from studio.errors import EspalierError
 from studio.jobs import runner
+from studio.jobs.store import OWNER_VARIABLE, JobStore
 from studio.workspace import Workspace
 
 HEALTH = "/health"
@@ -29,7 +31,7 @@ FLUSH_S = 1.0
 """How long the last view of each person may take to reach the disk."""
 
 
-def health(studio: Studio) -> Route:
+def health(store: JobStore) -> Route:
     """A route for whoever watches the process: 200 when the page answers and its jobs can be read, else 503.
 
     It needs no login, and tells nothing else.
@@ -37,7 +39,7 @@ def health(studio: Studio) -> Route:
 
     def answer(_: Request) -> PlainTextResponse:
         try:
-            studio.store.list()
+            store.everyones()
         except (EspalierError, OSError, sqlite3.Error) as error:
             sys.stderr.write(f"espalier: the jobs cannot be read: {error}\n")
             return PlainTextResponse("the jobs cannot be read\n", status_code=503)
@@ -46,8 +48,10 @@ def health(studio: Studio) -> Route:
     return Route(HEALTH, answer)
 
 
-def keep_inside(workspace: Workspace) -> None:
-    """Have gradio keep what browsers send in the workspace, where it counts, and where a container can write."""
+def settle(workspace: Workspace) -> None:
+    """Have gradio keep what browsers send in the workspace, where it counts, and where a container can write; and have
+    the jobs of all pages of this process be its own, to be paused with it."""
+    os.environ[OWNER_VARIABLE] = secrets.token_hex(4)
     os.environ.setdefault("GRADIO_TEMP_DIR", str(workspace.cache / "uploads"))
 
 
@@ -68,15 +72,15 @@ class Stop:
         self._asked.set()
 
 
-def end(studio: Studio, page: gr.Blocks) -> NoReturn:
+def end(store: JobStore, pages: Pages, page: gr.Blocks) -> NoReturn:
     """End this process within ten seconds, with all that it started: its jobs pause, its models are unloaded.
 
     It does not return: a browser that holds a connection open, or an answer that is coming, would delay it.
     """
     page.server.should_exit = True
     child.kill_all()
-    _within(FLUSH_S, studio.sessions.flush)
-    paused = runner.pause_own(studio.store)
+    _within(FLUSH_S, pages.flush)
+    paused = runner.pause_own(store)
     if waiting := sum(not job.is_finished for job in paused):
         sys.stderr.write(f"espalier: {waiting} paused; it goes on when Espalier is started again.\n")
     sys.stderr.flush()

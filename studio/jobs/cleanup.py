@@ -54,8 +54,8 @@ class Item:
 def inventory(store: JobStore) -> list[Item]:
     """All that takes room and can be removed, the largest first."""
     workspace = store.workspace
-    busy = [job for job in store.list() if not job.is_finished]
-    found = [_judged(item, busy) for item in _found(workspace, busy)]
+    busy = [job for job in store.everyones() if not job.is_finished]
+    found = [_judged(item, busy, workspace.part) for item in _found(workspace, busy)]
     return sorted(found, key=lambda item: (-item.bytes, item.key))
 
 
@@ -104,11 +104,12 @@ def _aside(path: Path) -> Path:
     return hidden
 
 
-def _judged(item: Item, busy: Sequence[Job]) -> Item:
+def _judged(item: Item, busy: Sequence[Job], part: str) -> Item:
     for job in busy:
         shared = item.key.startswith("cache/")
         if shared or item.used_by or any(name in json.dumps(job.parameters) for name in _names(item.key)):
-            needed = f"the job “{job.title}” ({job.id}) " + ("may use it" if shared else "names it") + "."
+            who = f"the job “{job.title}” ({job.id})" if job.part == part else "a job of somebody else"
+            needed = f"{who} {'may use it' if shared else 'names it'}."
             return Item(item.key, item.kind, item.bytes, item.again, item.source, needed)
     return item
 

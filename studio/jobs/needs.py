@@ -36,9 +36,10 @@ def require_room(workspace: Workspace, needed: int) -> None:
     except ResourceError as error:
         raise ResourceError(error.what, f"{error.remedy} {remedy}") from None
     quota = QUOTA.value
-    if quota is not None and (used := used_bytes(workspace.root)) + needed > quota:
+    whole = workspace.whole or workspace.root
+    if quota is not None and (used := used_bytes(whole)) + needed > quota:
         raise ResourceError(
-            f"The workspace {workspace.root} may take {quota / 2**30:.2f} GiB; it has {used / 2**30:.2f} GiB, and this "
+            f"The workspace {whole} may take {quota / 2**30:.2f} GiB; it has {used / 2**30:.2f} GiB, and this "
             f"adds about {needed / 2**30:.2f} GiB.",
             f"{remedy} {QUOTA.variable} says how much it may take.",
         )

@@ -24,6 +24,7 @@ from studio.jobs.processes import spawn
 from studio.jobs.store import OWNER_VARIABLE, QUEUED, SLOTS_VARIABLE, Job, JobStore
 from studio.jobs.tasks import check
 from studio.limits import JOBS
+from studio.staging import used_bytes
 
 WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
 """The command that runs one job; the workspace and the job's id follow."""
@@ -37,6 +38,9 @@ PAUSE_PATIENCE_S = 5.0
 # Progress bars of libraries are noise in a log file. (Not TQDM_DISABLE: the converter's own bar is its progress.)
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1"}
 
+_ENDED: set[str] = set()
+"""Apps of this process, all but always one, that start no job any more."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -44,8 +48,9 @@ def start(store: JobStore, kind: str, parameters: Mapping[str, JsonValue], title
     """Queue a job, and run it when a slot is free.
 
     What can be known before the work is refused here, with the errors of the task's own check: unknown kinds and
-    parameters, maps that do not fit, names that exist, too little disk or memory.
+    parameters, maps that do not fit, names that exist, too little disk or memory, and what this page does not do.
     """
+    _require_access(store, kind, parameters)
     task = check(kind, parameters, store.workspace)
     _require_a_place(store)
     job = store.add(kind, title or task.title(), dict(parameters))
@@ -68,11 +73,20 @@ def retry(store: JobStore, job_id: str) -> Job:
     old = store.get(job_id)
     if not old.can_retry:
         raise InputError(f"Job {job_id} is {old.status}.", "Only a failed or cancelled job can be started again.")
+    _require_access(store, old.kind, old.parameters)
     check(old.kind, old.parameters, store.workspace)
     _require_a_place(store)
     job = store.add(old.kind, old.title, old.parameters, retry_of=old.id)
     start_waiting(store)
     return store.get(job.id)
+
+
+def _require_access(store: JobStore, kind: str, parameters: Mapping[str, JsonValue]) -> None:
+    """Raise `RefusedError` for a job that whoever works in this part may not start."""
+    access = store.workspace.access
+    if not access.is_full:
+        unfinished = [job for job in store.list() if not job.is_finished]
+        access.require_job(kind, parameters, unfinished, used_bytes(store.workspace.root))
 
 
 def cancel(store: JobStore, job_id: str) -> Job:
@@ -84,7 +98,7 @@ def cancel(store: JobStore, job_id: str) -> Job:
     if job.status == "running":
         if job.process is not None:
             job.process.end(CANCEL_PATIENCE_S)
-            job.process.sweep(store.workspace.root, resumables=True)
+            job.process.sweep(store.workspace.whole or store.workspace.root, resumables=True)
         job = store.finish(job_id, "cancelled")
         start_waiting(store)
     return job
@@ -96,50 +110,63 @@ def pause_own(store: JobStore, patience_s: float = PAUSE_PATIENCE_S) -> list[Job
     Each is asked first (SIGTERM), and killed with all its children after `patience_s`. What it can go on with stays,
     and it waits for an app to start it again: the jobs as they are then.
     """
-    store.closing = True
+    if not store.owner:
+        return []
+    _ENDED.add(store.owner)
     paused: dict[str, Job] = {}
     deadline = time.monotonic() + patience_s
-    while own := _own(store):  # one that ended by itself just now has started the next
+    while own := _running_for(store):  # one that ended by itself just now has started the next
         with ThreadPoolExecutor(len(own)) as together:
             left = max(0.1, deadline - time.monotonic())
             paused |= {job.id: job for job in together.map(partial(_pause, store, left), own)}
     return list(paused.values())
 
 
-def _own(store: JobStore) -> list[Job]:
-    return [job for job in store.list() if job.status == "running" and store.owner and job.owner == store.owner]
+def _running_for(store: JobStore) -> list[Job]:
+    return [job for job in store.everyones() if job.status == "running" and job.owner == store.owner]
 
 
 def _pause(store: JobStore, patience_s: float, job: Job) -> Job:
     if job.process is not None:
         job.process.end(patience_s, number=signal.SIGTERM)
-        job.process.sweep(store.workspace.root, resumables=False)
-    return store.requeue(job)
+        job.process.sweep(store.workspace.whole or store.workspace.root, resumables=False)
+    own = _own(store, job)
+    return own.requeue(job) if own else job
 
 
 def refresh(store: JobStore) -> list[Job]:
-    """All jobs as they are now, the newest first.
+    """The jobs of this part as they are now, the newest first.
 
-    Jobs whose process died are marked as failed and cleared up after, and waiting ones are started. Cheap: the page
-    calls it every second.
+    Jobs whose process died, whoever's, are marked as failed and cleared up after, and waiting ones are started. Cheap:
+    the page calls it every second.
     """
-    jobs = store.list()
+    jobs = store.everyones()
     dead = [job for job in jobs if job.status == "running" and not (job.process and job.process.is_alive())]
     for job in dead:
-        _bury(store, job)
+        if own := _own(store, job):
+            _bury(own, job)
     if not dead and not _startable(jobs, store.slots):
-        return jobs
+        return [job for job in jobs if job.part == store.workspace.part]
     start_waiting(store)
     return store.list()
 
 
 def start_waiting(store: JobStore) -> None:
     """Start the jobs that have waited longest, as far as there are free slots."""
-    if store.closing or not _startable(store.list(), store.slots):
+    if store.closing or store.owner in _ENDED or not _startable(store.everyones(), store.slots):
         return  # without a transaction: this is asked every second
     with store.transaction():
-        for job in _startable(store.list(), store.slots):
-            _launch(store, job)
+        for job in _startable(store.everyones(), store.slots):
+            if own := _own(store, job):
+                _launch(own, job)
+
+
+def _own(store: JobStore, job: Job) -> JobStore | None:
+    """The store of the part that `job` works in; where that part is gone, the job is forgotten."""
+    own = store.of_job(job)
+    if own is None:
+        store.forget(job)
+    return own
 
 
 def _startable(jobs: Sequence[Job], slots: int) -> list[Job]:
@@ -177,7 +204,7 @@ def _bury(store: JobStore, job: Job) -> None:
     logger.warning("job %s: process %s died", job.id, job.pid)
     if job.process is not None:
         job.process.kill_orphans()
-        job.process.sweep(store.workspace.root, resumables=False)
+        job.process.sweep(store.workspace.whole or store.workspace.root, resumables=False)
     store.finish(
         job.id,
         "failed",

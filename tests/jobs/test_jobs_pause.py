@@ -24,7 +24,7 @@ def underway(job: Job) -> bool:
 def test_a_paused_job_waits_and_goes_on_in_the_next_app(
     store: JobStore, until: Until, partials: Callable[[], list[Path]], mood: str
 ) -> None:
-    store.owner = "this app"
+    store.owner = f"app of the {mood} job"
     job = runner.start(store, "pretend", {"name": "one", "seconds": 3.0, "mood": mood})
     process = until(store, job.id, underway).process
     assert process is not None
@@ -37,7 +37,7 @@ def test_a_paused_job_waits_and_goes_on_in_the_next_app(
 
 
 def test_the_jobs_of_another_app_go_on(store: JobStore, until: Until) -> None:
-    store.owner, store.slots = "this app", 2
+    store.owner, store.slots = "app 1", 2
     other = JobStore(store.workspace, slots=2)
     other.owner = "other app"
     ours = runner.start(store, "pretend", {"name": "ours", "seconds": 30.0})
@@ -50,7 +50,7 @@ def test_the_jobs_of_another_app_go_on(store: JobStore, until: Until) -> None:
 
 
 def test_a_job_that_ends_meanwhile_is_followed_by_none(store: JobStore, until: Until) -> None:
-    store.owner = "this app"
+    store.owner = "app 2"
     first = runner.start(store, "pretend", {"name": "first", "seconds": 0.3})
     second = runner.start(store, "pretend", {"name": "second", "seconds": 30.0})
     until(store, first.id, underway)
