@@ -65,6 +65,7 @@ def wait_until(happened: Callable[[], bool], process: subprocess.Popen[bytes], l
         time.sleep(0.2)
 
 
+@pytest.mark.timeout(900)
 def test_without_rights_home_and_tree_a_model_is_built_talked_to_and_no_secret_is_told(volume: Path) -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("/data", str(volume))
     environment = {

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 from playwright.sync_api import Browser
 
 from studio.jobs.store import JobStore
@@ -64,6 +65,7 @@ def answer_of(url: str) -> tuple[int, str]:
         return error.code, error.read().decode()
 
 
+@pytest.mark.timeout(900)  # two apps, a model and a search, on a machine that may have much else to do
 def test_an_app_that_is_told_to_end_leaves_no_process_and_its_job_goes_on_with_the_next(
     browser: Browser, tmp_path: Path
 ) -> None:
