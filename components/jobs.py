@@ -50,6 +50,8 @@ def job_choices(jobs: Sequence[Job]) -> list[tuple[str, str]]:
 
 
 def _queued(job: Job) -> str:
+    if job.message:  # it was paused
+        return notice("Waiting.", job.message)
     return notice("Waiting for the job before it.", "One job uses all cores, so they run one after the other.")
 
 

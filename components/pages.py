@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from components.page import Studio
+from components.sessions import Sessions
 from studio.access import FULL, VISITOR
 from studio.errors import ResourceError
 from studio.jobs import runner
@@ -45,6 +46,7 @@ class Page:
     blocks: gr.Blocks
     app: ASGIApp
     workspace: Workspace
+    sessions: Sessions
     used_at: float = field(default_factory=time.monotonic)
     closed: asyncio.Event | None = None
 
@@ -68,7 +70,7 @@ class Pages:
     def alone(self, studio: Studio) -> gr.Blocks:
         """The page of the one person at this machine, who has all of the workspace."""
         blocks = sealed(self.build(studio), studio)
-        self._open[""] = Page(blocks, _nobody, self.workspace)
+        self._open[""] = Page(blocks, _nobody, self.workspace, studio.sessions)
         return blocks
 
     @property
@@ -85,6 +87,11 @@ class Pages:
         page = self._open[person]
         page.used_at = time.monotonic()
         return page
+
+    def flush(self) -> None:
+        """Wait until what everybody saw last is on disk."""
+        for page in self._open.values():
+            page.sessions.flush()
 
     def visitor(self) -> str:
         """A name for somebody without one."""
@@ -103,7 +110,7 @@ class Pages:
         workspace = self.workspace.of(person, VISITOR if self.visitors else FULL)
         studio = self.studio(workspace)
         blocks = sealed(self.build(studio), studio)
-        return Page(blocks, mounted(blocks, person, [workspace.artifacts], self.settings), workspace)
+        return Page(blocks, mounted(blocks, person, [workspace.artifacts], self.settings), workspace, studio.sessions)
 
     async def _started(self, page: Page) -> None:
         """Have gradio begin with `page`; it runs in the app's own loop."""
