@@ -14,19 +14,24 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio i
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.routing import Route
 
 from components import transitions
 from components.door import Door
 from components.journey import journey
 from components.library import DEMO_ANALYSIS, Library
 from components.page import Studio
-from components.pages import Pages, sweep_visitors, whose_html
+from components.pages import TABS, Pages, sweep_visitors, whose_html
+from components.running import Stop, end, health, settle
 from components.sessions import Sessions
 from components.state import StudioState
 from components.theme import FAVICON, STYLESHEETS, head, panel, plotly_script, theme
+from studio.discretion import be_discreet
 from studio.errors import EspalierError, InputError
+from studio.jobs import runner
 from studio.jobs.store import JobStore
 from studio.jobs.task import DEMO
+from studio.limits import LIMITS, UPLOAD
 from studio.logins import Entry, entry_of
 from studio.workspace import MODELS_VARIABLE, Workspace
 
@@ -100,10 +105,13 @@ def lobby(entry: Entry) -> gr.Blocks:
 
 def main(arguments: list[str] | None = None) -> int:
     given = flags(arguments)
+    be_discreet()
     try:
+        _ = [limit.value for limit in LIMITS]  # a wrong one is told before anything starts
         entry = entry_of(given.host, file=given.auth_file, public=given.public)
         prepare(given, entry)
         workspace = Workspace.open(given.workspace)
+        settle(workspace)
         pages = Pages(workspace, partial(studio_of, given), page_of, settings(), visitors=entry.public)
         sweep_visitors(workspace)
         first = studio_of(given, workspace)
@@ -112,12 +120,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     gr.set_static_paths([plotly_script(), *STYLESHEETS])
     page = (pages.alone(first) if entry.is_open else lobby(entry)).queue()
+    stop = Stop()
     try:
-        _launch(page, given, Middleware(Door, entry=entry, pages=pages))
+        _launch(page, given, Middleware(Door, entry=entry, pages=pages), health(first.store))
+        runner.refresh(first.store)  # what was paused goes on
     except OSError as error:  # the port is taken, or the address is not this machine's
         sys.stderr.write(f"espalier: {error}\n")
         return 2
-    return 0
+    stop.wait()
+    return end(first.store, pages, page)
 
 
 def settings() -> dict[str, Any]:
@@ -127,19 +138,23 @@ def settings() -> dict[str, Any]:
         "theme": theme(),
         "footer_links": [],
         "enable_monitoring": False,
+        "max_file_size": UPLOAD.value,
         "ssr_mode": False,
     }
 
 
-def _launch(page: gr.Blocks, given: argparse.Namespace, door: Middleware) -> None:
+def _launch(page: gr.Blocks, given: argparse.Namespace, door: Middleware, health: Route) -> None:
     page.launch(
         server_name=given.host,
         server_port=given.port,
         inbrowser=not given.no_browser,
-        app_kwargs={"middleware": [door]},
+        app_kwargs={"middleware": [door], "routes": [health]},
         allowed_paths=[str(Workspace.open(given.workspace).artifacts)],
         favicon_path=FAVICON,
+        prevent_thread_lock=True,
+        _frontend=False,  # or gradio asks itself for the page, and gives up on a busy machine
         run_history=False,
+        state_session_capacity=TABS,
         share=False,  # gradio would open a tunnel by itself in some notebooks
         **settings(),
     )

@@ -40,6 +40,7 @@ from components.chat_votes import tally_html
 from components.markup import failure
 from studio.errors import Cancelled, EspalierError, InputError
 from studio.evaluate.votes import tallies, vote_of
+from studio.limits import CHATS
 from studio.serve.blind import begun_blind, opened, sealed, seated, seen
 from studio.serve.columns import Columns, ColumnsStream, Event, Status
 from studio.serve.conversation import Blind, Conversation, Origin
@@ -52,8 +53,6 @@ SLOWER_FROM = 2000
 """Characters of an answer from which updates grow rarer: the browser parses all of it again each time."""
 HEARTBEAT = 15
 """Updates without news after which the browser is asked whether it still listens."""
-SESSIONS = 16
-"""Tabs that chat at once; their questions queue for the slots of the model servers."""
 KEEP_S = 3.0
 """Between two savings of answers that are coming, so that a reload in the middle finds most of them."""
 
@@ -83,7 +82,7 @@ def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
     streaming: dict[str, Any] = {
         "show_progress": "hidden",
         "api_visibility": "private",
-        "concurrency_limit": SESSIONS,
+        "concurrency_limit": CHATS.value,  # further questions wait in gradio's queue
         "concurrency_id": "chat",
     }
 

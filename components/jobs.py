@@ -7,6 +7,7 @@ from html import escape
 from urllib.parse import quote
 
 from components.markup import duration_text, notice, size_text, table
+from components.publish_outcome import OUTCOMES
 from studio.jobs.store import Job
 from studio.workspace import Workspace
 
@@ -38,7 +39,7 @@ def job_html(job: Job | None, workspace: Workspace, log_tail: str = "") -> str:
         "running": _running,
         "done": lambda done: _done(done, workspace),
         "failed": lambda failed: _failed(failed, log_tail),
-        "cancelled": lambda _: notice("Cancelled.", "Nothing was kept of it; Retry starts it again."),
+        "cancelled": _cancelled,
     }[job.status]
     return head + body(job)
 
@@ -49,6 +50,8 @@ def job_choices(jobs: Sequence[Job]) -> list[tuple[str, str]]:
 
 
 def _queued(job: Job) -> str:
+    if job.message:  # it was paused
+        return notice("Waiting.", job.message)
     return notice("Waiting for the job before it.", "One job uses all cores, so they run one after the other.")
 
 
@@ -74,8 +77,16 @@ def bar_html(fraction: float, counted: str, left: str, label: str) -> str:
     )
 
 
+def _cancelled(job: Job) -> str:
+    if job.kind == "publish":
+        return notice("Cancelled.", "What the Hub has already is not sent again when you go on.")
+    return notice("Cancelled.", "Nothing was kept of it; Retry starts it again.")
+
+
 def _done(job: Job, workspace: Workspace) -> str:
     result = job.result or {}
+    if job.kind in OUTCOMES:
+        return OUTCOMES[job.kind](result)
     if "says" in result:
         return f"<p>{escape(str(result['says']))}</p>"
     took = f" in {duration_text(job.finished - job.started)}" if job.started and job.finished else ""

@@ -13,6 +13,7 @@ import gradio as gr
 from components import heatmap, outputs, recipe, reference, sizes, transitions, why
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
+from components.cleanup import cleanup_part, wire_cleanup
 from components.compare import wire_compare
 from components.counts import possible, wire_counts
 from components.heatmap import SeeStation, see_station
@@ -23,6 +24,8 @@ from components.masthead import masthead
 from components.measure import wire_measure
 from components.options import form_json, wire_options
 from components.page import Studio
+from components.publish import wire_publish
+from components.publish_parts import publish_station
 from components.quality import wire_quality
 from components.quality_parts import quality_station
 from components.recipe import ChooseStation, choose_station
@@ -37,6 +40,7 @@ from components.why import shown_cell, wire_why
 from components.wiring import Updates, Wiring
 from components.work import wire_map, wire_shelf, wire_steps
 from studio.errors import EspalierError, InputError
+from studio.limits import require_upload
 from studio.quantize.fit import this_gpu
 from studio.shelf import Shelf
 
@@ -129,12 +133,15 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     opened_page = _wire_opening(studio, stations, page)
     talk = chat_station(chat_sources(studio, stations.state))
     quality = quality_station()
+    publish = publish_station(studio.library.workspace.access)
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
     opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
     wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
     _keep_talk_fresh(opened_page, talk, stations)
     renewed = [opened_page.then, stations.load.reference.change, stations.build.finished.change]
     wire_quality(studio, stations.state, quality, stations.build.timer, renewed)
+    wire_publish(studio, publish, stations.build.timer, renewed)
+    wire_cleanup(studio, cleanup_part())
 
 
 def _keep_talk_fresh(opened_page: Any, talk: ChatStation, stations: Stations) -> None:
@@ -372,6 +379,8 @@ def _wire_load(studio: Studio, stations: Stations) -> None:
 
     @_told(load.problem)
     def on_upload(now: StudioState, add: bool, path: str | None) -> Updates:
+        if path is not None:
+            require_upload(Path(path))
         if path is None or not add:
             return shown(now, path)
         return _everything(studio, stations, library.open(transitions.with_added(library, now, Path(path))))

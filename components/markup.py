@@ -97,6 +97,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], numeric: Sequence[
     return f'<div class="scroll"><table class="plain">{parts}</table></div>'
 
 
+def copyable(text: str, label: str) -> str:
+    """Text as it is typed, with a button that copies it; `label` says what it is. `assets/copy.js` does it."""
+    button = f"<button type='button' data-copy aria-label='Copy {escape(label, quote=True)}'>Copy</button>"
+    return f"<div class='copyable'><code class='command'>{escape(text.rstrip())}</code>{button}</div>"
+
+
 def notice(what: str, remedy: str = "", kind: str = "") -> str:
     """A box that says something and what to do; `kind` is "", "warning" or "error"."""
     role = "alert" if kind == "error" else "status"

@@ -13,6 +13,7 @@ STEPS = (
     ("build", "Build"),
     ("talk", "Talk"),
     ("quality", "Measure"),
+    ("publish", "Publish"),
 )
 
 # A palmette: the form into which an espaliered pear is trained. One shoot has been cut.

@@ -20,6 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
 from components.page import Studio
+from components.sessions import Sessions
 from studio.access import FULL, VISITOR
 from studio.errors import ResourceError
 from studio.jobs import runner
@@ -30,6 +31,9 @@ MOST_VISITORS = 24
 """At a time, on a page that is open to everybody; a page takes some 10 MB."""
 IDLE_S = 900.0
 """After so long without a request a visitor's page and files make room for somebody else's."""
+TABS = 50
+"""Of a person whose state is in memory, those used last: an open one looks for news every few seconds and so stays.
+Gradio keeps 0.6 MiB for each that was ever opened, and by itself forgets none before the ten thousandth."""
 _VISITOR = "visitor"
 OFF = "off: this page is open to everybody"
 HUB_CONTROLS = ("hub-name", "hub-look")
@@ -42,6 +46,7 @@ class Page:
     blocks: gr.Blocks
     app: ASGIApp
     workspace: Workspace
+    sessions: Sessions
     used_at: float = field(default_factory=time.monotonic)
     closed: asyncio.Event | None = None
 
@@ -65,7 +70,7 @@ class Pages:
     def alone(self, studio: Studio) -> gr.Blocks:
         """The page of the one person at this machine, who has all of the workspace."""
         blocks = sealed(self.build(studio), studio)
-        self._open[""] = Page(blocks, _nobody, self.workspace)
+        self._open[""] = Page(blocks, _nobody, self.workspace, studio.sessions)
         return blocks
 
     @property
@@ -82,6 +87,11 @@ class Pages:
         page = self._open[person]
         page.used_at = time.monotonic()
         return page
+
+    def flush(self) -> None:
+        """Wait until what everybody saw last is on disk."""
+        for page in self._open.values():
+            page.sessions.flush()
 
     def visitor(self) -> str:
         """A name for somebody without one."""
@@ -100,7 +110,7 @@ class Pages:
         workspace = self.workspace.of(person, VISITOR if self.visitors else FULL)
         studio = self.studio(workspace)
         blocks = sealed(self.build(studio), studio)
-        return Page(blocks, mounted(blocks, person, [workspace.artifacts], self.settings), workspace)
+        return Page(blocks, mounted(blocks, person, [workspace.artifacts], self.settings), workspace, studio.sessions)
 
     async def _started(self, page: Page) -> None:
         """Have gradio begin with `page`; it runs in the app's own loop."""
@@ -130,6 +140,7 @@ async def _living(page: Page, started: asyncio.Event) -> None:
 def mounted(blocks: gr.Blocks, person: str, folders: Sequence[Path], settings: Mapping[str, Any]) -> FastAPI:
     """The app of `blocks`, whose every request is by `person`: it has to stand behind a door, which says what of
     `folders` may leave."""
+    blocks.state_session_capacity = TABS
     outer = gr.mount_gradio_app(
         FastAPI(),
         blocks.queue(),

@@ -18,6 +18,7 @@ from components.page import Studio
 from components.state import HERE, StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError
+from studio.limits import require_upload
 from studio.quantize.fit import CARDS, GIB, card_bytes, context_length, this_gpu
 from studio.quantize.imatrix import Coverage
 from studio.quantize.placement import Kind
@@ -295,6 +296,8 @@ def wire_sizes(
 
     def on_imatrix(now: StudioState, path: str | None, *others: Any) -> dict[Any, Any]:
         try:
+            if path:
+                require_upload(Path(path))
             return weigh(transitions.adopt_imatrix(library, now, Path(path)) if path else now.weighing(None), *others)
         except EspalierError as error:
             return {part.problem: gr.HTML(failure(error), visible=True)}

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-STYLESHEETS = [ASSETS / "espalier.css", ASSETS / "chat.css"]
+STYLESHEETS = [ASSETS / "espalier.css", ASSETS / "chat.css", ASSETS / "publish.css"]
 FAVICON = ASSETS / "favicon.svg"
 
 # System fonts only: the page works on a machine without a network, and no font arrives late.

@@ -8,6 +8,7 @@ waits for the end of stdin, which comes when the parent is gone, however it went
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import os
@@ -16,16 +17,20 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from studio.errors import ProcessError
+from studio.errors import Cancelled, ProcessError
 
 LOG_TAIL_LINES = 15
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_LIVING: weakref.WeakSet[subprocess.Popen[str]] = weakref.WeakSet()
+_closing = threading.Event()
 
 # Linux kills a child when the *thread* that started it ends, and the threads of a web server come and go.
 # This one stays as long as the process.
@@ -38,10 +43,14 @@ def start(
     """Run `module` with `settings`; the process and its answer, when it can work.
 
     Its output goes to `log`, which is written anew. Raises `ProcessError` with the log's last lines when it ends
-    before, or takes longer than `timeout_s` seconds; `name` is what messages call the model.
+    before, or takes longer than `timeout_s` seconds; `name` is what messages call the model. Raises `Cancelled` after
+    `kill_all`.
     """
+    if _closing.is_set():
+        raise Cancelled("Espalier is being stopped.")
     log.parent.mkdir(parents=True, exist_ok=True)
     process = _SPAWNER.submit(_spawn, module, log).result()
+    _LIVING.add(process)
     late = time.monotonic() + timeout_s
     alarm = threading.Timer(timeout_s, process.kill)
     alarm.daemon = True
@@ -73,6 +82,16 @@ def kill(process: subprocess.Popen[str]) -> None:
     for pipe in (process.stdin, process.stdout):
         if pipe:
             pipe.close()
+
+
+@atexit.register
+def kill_all() -> None:
+    """End all children of this process, those that are still loading too; none is started from here on."""
+    _closing.set()
+    for process in list(_LIVING):
+        process.kill()
+    for process in list(_LIVING):
+        process.wait()
 
 
 def log_tail(log: Path, lines: int = LOG_TAIL_LINES) -> str:

@@ -14,16 +14,23 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from studio.errors import EspalierError
+from studio.limits import LIMITS
 from studio.workspace import Workspace
 
 GIB = 1 << 30
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 OLDEST_PYTHON = (3, 11)
+DEMO_MODEL = Path(__file__).resolve().parents[1] / "assets" / "demo-model"
+FITTED = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
+"""Tiers that are tried, the largest first; all can be made without an importance matrix."""
+USABLE = 0.9
+"""Of the memory that is free, beside the conversation and what is computed."""
 LITTLE_DISK = 5 * GIB
 """Less is free than a small model takes in one tier."""
 _PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s#;]+)")
@@ -62,7 +69,8 @@ def examine(workspace: Path | None = None, requirements: Path = REQUIREMENTS) ->
         ("graphics card", _card),
         ("main memory", _memory),
     )
-    return [*findings, *(_looked(name, look) for name, look in looks), *room(workspace)]
+    seen = [*findings, *(_looked(name, look) for name, look in looks), *room(workspace), *limits()]
+    return [*seen, *fitting(workspace)]
 
 
 def _looked(name: str, look: Callable[[], tuple[State, str, str]]) -> Finding:
@@ -159,6 +167,54 @@ def _memory() -> tuple[State, str, str]:
     from studio.machine import free_ram, usable_cores
 
     return "good", f"{free_ram() / GIB:.1f} GiB free, {usable_cores()} processor cores", ""
+
+
+def limits() -> Iterator[Finding]:
+    """What may be asked of this studio, and the variables that say so."""
+    told = []
+    for limit in LIMITS:
+        try:
+            if limit.value is not None:
+                told.append(f"{limit.variable} {limit.said}")
+        except EspalierError as error:
+            yield Finding(f"limit {limit.variable}", "broken", error.what, "Set it to a number, or not at all.")
+    yield Finding("limits", "good", ", ".join(told))
+
+
+def fitting(root: Path | None) -> Iterator[Finding]:
+    """Each model that is here: its size, and what of it fits in the memory that is free now."""
+    try:
+        entries = sorted(Workspace.open(root).references.iterdir())
+        for path in [*([DEMO_MODEL] if DEMO_MODEL.exists() else []), *entries]:
+            if not path.name.startswith("."):
+                yield _looked(f"model {path.name}", partial(_fit, path))
+    except OSError:
+        return  # `room` has said what is wrong with the workspace
+
+
+def _fit(path: Path) -> tuple[State, str, str]:
+    from studio.checkpoints.gguf_outline import outline
+    from studio.checkpoints.reference import open_reference
+    from studio.machine import free_ram
+    from studio.quantize.card import free_card_bytes
+    from studio.quantize.forecast import predict_bytes
+    from studio.quantize.tiers import tier_named
+
+    try:
+        reference = open_reference(path)
+        header = outline(reference)
+        experts = reference.shape.experts
+        sizes = {name: predict_bytes(header, tier_named(name), experts) for name in FITTED}
+    except EspalierError as error:
+        return "poor", error.what, error.remedy or "It cannot be opened; the rest works."
+    free = (free_ram() + (free_card_bytes() or 0)) * USABLE
+    told = f"{reference.bytes / GIB:.1f} GiB as it is, {experts} experts in each layer"
+    if (tier := next((name for name in FITTED if sizes[name] <= free), None)) is None:
+        half = predict_bytes(header, tier_named(FITTED[-1]), experts // 2)
+        remedy = f"Half of the experts in {FITTED[-1]} take {half / GIB:.1f} GiB; {free / GIB:.1f} GiB can be used."
+        return "poor", f"{told}; no tier of all of it fits in memory", remedy
+    whole = "fits in memory whole" if reference.bytes <= free else "does not fit in memory whole"
+    return "good", f"{told}: {whole}; all experts in {tier} take {sizes[tier] / GIB:.1f} GiB and fit", ""
 
 
 def room(root: Path | None) -> Iterator[Finding]:

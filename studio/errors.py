@@ -11,6 +11,7 @@
     ├── ResourceError         too little disk or memory, known before the work starts or met in the middle
     ├── ProcessError          a child process (converter, model server, job) failed; carries its last log lines
     └── Cancelled             the person stopped the work; not a failure
+        └── Paused            the studio was stopped: what there is stays, and the work goes on when it starts again
 
 Each says what was wrong and what to do about it. Only the outermost layer (the command line, the page) renders them.
 """
@@ -106,6 +107,13 @@ class Cancelled(EspalierError):
     """The person stopped the work."""
 
     def __init__(self, what: str = "Cancelled.") -> None:
+        super().__init__(what)
+
+
+class Paused(Cancelled):
+    """The studio, or the machine, was stopped in the middle of the work, which is to go on later."""
+
+    def __init__(self, what: str = "Paused.") -> None:
         super().__init__(what)
 
 

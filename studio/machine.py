@@ -7,9 +7,13 @@ from pathlib import Path
 
 import psutil
 
+from studio.limits import MODEL_MEMORY
+
 
 def free_ram() -> int:
-    """Bytes of main memory that system and container have free."""
+    """Bytes of main memory for models: what `MODEL_MEMORY` says, else what system and container have free."""
+    if (allowed := MODEL_MEMORY.value) is not None:
+        return allowed
     free = int(psutil.virtual_memory().available)
     container = container_free_bytes()
     return free if container is None else min(free, container)

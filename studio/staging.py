@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from studio.errors import EspalierError, InputError, OutputExistsError, ResourceError
+from studio.errors import EspalierError, InputError, OutputExistsError, Paused, ResourceError
 
 FOLDER_MARK = "espalier-manifest.json"
 """The file that every folder has which Espalier makes, and no folder lacks that it replaces."""
@@ -71,6 +71,11 @@ def _in_use(partial: Path) -> bool:
 def _is_alive(pid: str) -> bool:
     """Whether there is a process `pid` other than this one."""
     return pid.isdigit() and int(pid) != os.getpid() and psutil.pid_exists(int(pid))
+
+
+def is_leftover(partial: Path) -> bool:
+    """Whether nobody works any more at `partial`, the path of something unfinished."""
+    return not _in_use(partial)
 
 
 def sweep_process(root: Path, pid: int, *, resumables: bool) -> None:
@@ -178,7 +183,8 @@ def identity(path: Path) -> str:
 
 @contextmanager
 def resumable(folder: Path, name: str, key: str, *, outlives: tuple[type[BaseException], ...] = ()) -> Iterator[Path]:
-    """Give a folder in `folder` to work in that outlives only the death of this process, and what `outlives` names.
+    """Give a folder in `folder` to work in that outlives only the death of this process, `Paused`, and what `outlives`
+    names.
 
     It vanishes when the block ends otherwise, in success or failure; after a kill the next one who asks for the same
     `name` and `key` finds it as it was, and whoever asks for another key of that name has it removed. `key` has to
@@ -196,6 +202,9 @@ def resumable(folder: Path, name: str, key: str, *, outlives: tuple[type[BaseExc
         try:
             (place / _OWNER).write_text(str(os.getpid()))
             yield place
+        except Paused:
+            kept = True
+            raise
         except outlives:
             kept = True
             raise

@@ -16,6 +16,7 @@ import typer
 
 from studio.cli import (
     chat,
+    clean,
     contributions,
     diverge,
     doctor,
@@ -66,6 +67,7 @@ VERBS: dict[str, Verb] = {
     "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
     "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),
     "doctor": (doctor.doctor, "doctor --json"),
+    "clean": (clean.clean, "clean --dry-run"),
     "results": (evaluate.results, "results --against my-model.gguf --sort accuracy --export results.md"),
     "votes": (votes.votes, "votes --json"),
 }

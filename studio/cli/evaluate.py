@@ -90,7 +90,9 @@ def results(
     against: Annotated[
         str | None, typer.Option(help="Compare all with this model: its file name, path, or the start of its sha256.")
     ] = None,
-    sort: Annotated[str | None, typer.Option(help="model, bytes, or how a column's title begins.")] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="model, bytes, or a column's title, or a part of it that no other has.")
+    ] = None,
     descending: Annotated[
         bool | None, typer.Option("--descending/--ascending", help="By default the best comes first.")
     ] = None,

@@ -7,6 +7,7 @@ from typing import Any
 
 from studio.contributions.prompts import Prompt
 from studio.errors import Cancelled, InputError
+from studio.limits import require_prompt
 
 
 def load_tokenizer(model_dir: Path) -> Any:
@@ -28,8 +29,10 @@ def encode(tokenizer: Any, prompt: Prompt, *, thinking: bool = False) -> tuple[l
     """The tokens of the question in the tokenizer's chat template, and those of the answer, none when it is open.
 
     A passage has no template, only what the tokenizer itself puts around a text, as a rule a token for its beginning.
-    Raises `InputError` naming the prompt when the template refuses it, or when there is no template.
+    Raises `InputError` naming the prompt when the template refuses it, or when there is no template, `TooLongError` for
+    more characters than are taken.
     """
+    require_prompt([*prompt.messages, {"content": prompt.answer}, {"content": prompt.passage}])
     if prompt.passage is not None:
         tokens: list[int] = tokenizer(prompt.passage, verbose=False)["input_ids"]
         return _some(tokens, prompt), []

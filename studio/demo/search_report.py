@@ -46,7 +46,7 @@ SHARES = (0.25, 0.5)
 SEARCH_SEED = 7
 SEARCHED = 30
 """Exercises of each class that the search goes by, as far as there are so many that do not come with the model."""
-RECIPES = 150
+RECIPES = 120
 """That are measured before the search ends."""
 A_DAY_S = 86_400.0
 RANDOM_SEEDS = range(3)

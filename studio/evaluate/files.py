@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from studio.checkpoints.gguf_header import GgufHeader, read_header
-from studio.errors import InputError, MismatchError, ResourceError, UnsupportedError
+from studio.errors import InputError, MismatchError, ResourceError
 from studio.evaluate.divergence import Divergence, TokenDivergences, joined, summarised, token_divergences
 from studio.evaluate.logits import LogitsProcess, Rows, block_sizes
 from studio.evaluate.reference_rows import Keep, row_bytes
@@ -235,12 +235,7 @@ def _read(file: IO[bytes], count: int, vocabulary: int) -> Iterator[Rows]:
 def require_comparable(reference: GgufHeader, candidate: GgufHeader, context: int) -> None:
     """Raise unless both hold language models of one vocabulary that take `context` tokens; see `diverge`."""
     for header in (reference, candidate):
-        architecture = architecture_of(header)
-        if header.values.get(f"{architecture}.attention.causal") is False:
-            raise UnsupportedError(
-                f"{header.path} looks at a whole text at once, and predicts no next token.",
-                "Choose the GGUF of a model that chats.",
-            )
+        architecture_of(header)  # raises for what is none
         most = context_length(header)
         if most is not None and context > most:
             raise InputError(

@@ -190,7 +190,7 @@ def _process(config: Path, output: Any, api_key: str) -> Iterator[subprocess.Pop
 def _told(folder: Path, task: str) -> dict[str, Any]:
     """What the harness wrote about `task`."""
     files = sorted((folder / "out").rglob("results_*.json"))
-    told: dict[str, Any] = json.loads(files[-1].read_text()) if files else {}
+    told: dict[str, Any] = json.loads(files[-1].read_bytes()) if files else {}
     if task not in told.get("results", {}):
         raise FormatError(folder / "out", "results", f"lm-evaluation-harness wrote no result of {task}")
     return told
@@ -200,7 +200,7 @@ def _samples(folder: Path) -> Iterator[dict[str, Any]]:
     """Every question with what the harness made of it: one entry per filter that it reads answers with."""
     for file in sorted((folder / "out").rglob("samples_*.jsonl")):
         task = file.name.removeprefix("samples_").rpartition("_")[0]
-        for line in file.read_text().splitlines():
+        for line in file.read_bytes().splitlines():  # of text it would also break at U+2028, which answers may hold
             sample = json.loads(line)
             yield {**sample, "id": f"{task}-{sample['doc_id']}", "task": task}
 

@@ -30,6 +30,7 @@ _LONGEST_NAME = 60
 
 Outcome = Literal["answered", "retried", "unanswered", "too long"]
 """How an answer came: at once, by a prefilled continuation, not at all, or never asked, the prompt being too long."""
+TOO_LONG: Literal["too long"] = "too long"
 
 
 class _Record(BaseModel):

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from studio.errors import InputError
-from studio.evaluate.results import ModelRecord, Result, Value, require_same_ground
+from studio.evaluate.results import TOO_LONG, ModelRecord, Result, Value, require_same_ground
 from studio.evaluate.statistics import Comparison, compare, p_text, points
 from studio.staging import staged
 
@@ -52,7 +52,8 @@ class ResultsTable:
     """What the others are compared with."""
 
     def sorted_by(self, key: str, *, descending: bool | None = None) -> ResultsTable:
-        """The rows by `key`: `model`, `bytes`, or the title of a column (its beginning is enough, if it is one).
+        """The rows by `key`: `model`, `bytes`, or the title of a column; a part of it is enough where only one column
+        has it, and the beginning goes before any other.
 
         The best is first unless `descending` says otherwise; rows without a value are last. Raises `InputError`.
         """
@@ -66,10 +67,12 @@ class ResultsTable:
         return replace(self, rows=(*rows, *(row for row in self.rows if _number(row, column) is None)))
 
     def _column(self, key: str) -> Column:
+        part = key.casefold()
         exact = [column for column in self.columns if column.title == key]
-        found = exact or [column for column in self.columns if column.title.casefold().startswith(key.casefold())]
+        beginning = [column for column in self.columns if column.title.casefold().startswith(part)]
+        found = exact or beginning or [column for column in self.columns if part in column.title.casefold()]
         if len(found) != 1:
-            problem = "no column begins with that" if not found else f"{len(found)} columns begin with that"
+            problem = "no column has that in its title" if not found else f"{len(found)} columns have that in theirs"
             titles = ", ".join([MODEL, BYTES, *(column.title for column in self.columns)])
             raise InputError(f"The results cannot be sorted by {key!r}: {problem}.", f"There are {titles}.")
         return found[0]
@@ -119,8 +122,8 @@ def compare_results(reference: Result, candidate: Result) -> Comparison:
     when they were not measured alike.
     """
     require_same_ground(reference, candidate)
-    before = {answer.id: answer for answer in reference.answers if answer.outcome != "too long"}
-    after = {answer.id: answer for answer in candidate.answers if answer.outcome != "too long"}
+    before = {answer.id: answer for answer in reference.answers if answer.outcome != TOO_LONG}
+    after = {answer.id: answer for answer in candidate.answers if answer.outcome != TOO_LONG}
     shared = [identity for identity in before if identity in after]
     return compare([before[one].right for one in shared], [after[one].right for one in shared])
 
@@ -190,9 +193,14 @@ def in_words(result: Result) -> str:
     counted = [
         f"{name}: {value.value:.0f}"
         for name in others
-        if (value := result.values[name]).unit == "count" and value.value
+        if (value := result.values[name]).unit == "count" and value.value and name != TOO_LONG
     ]
-    asked = f" of {len(result.answers)} questions" if result.answers else ""
+    too_long = sum(answer.outcome == TOO_LONG for answer in result.answers)
+    if too_long:
+        room = f"{result.configuration.get('context')} tokens or the model's own context"
+        counted.append(f"{too_long} more too long for {room}, and not scored")
+    scored = len(result.answers) - too_long
+    asked = f" of {scored} question{'s' * (scored != 1)}" if result.answers else ""
     apart = f"; {', '.join(counted)}" if counted else ""
     return f"{result.model.name}: {first} {value_text(result.values[first])}{asked}{apart}."
 

@@ -13,7 +13,18 @@ from pydantic import JsonValue, ValidationError
 from studio.errors import Cancelled, ProcessError, TooLongError
 from studio.evaluate.configuration import Configuration
 from studio.evaluate.respondent import RESTARTS, Reply, Respondent
-from studio.evaluate.results import Answer, Outcome, Result, Value, file_name, find, folder_of, ground_of, model_record
+from studio.evaluate.results import (
+    TOO_LONG,
+    Answer,
+    Outcome,
+    Result,
+    Value,
+    file_name,
+    find,
+    folder_of,
+    ground_of,
+    model_record,
+)
 from studio.evaluate.statistics import wilson
 from studio.evaluate.tasks.asking import Grade, grade, prompt_of, retry_start
 from studio.evaluate.tasks.question import Question
@@ -99,7 +110,7 @@ def evaluate(
 
 def values_of(answers: list[Answer]) -> dict[str, Value]:
     """The numbers that sum answers up. Questions that did not fit the context are counted, and not scored."""
-    asked = [answer for answer in answers if answer.outcome != "too long"]
+    asked = [answer for answer in answers if answer.outcome != TOO_LONG]
     right = sum(answer.right for answer in asked)
     retried = [answer for answer in asked if answer.outcome == "retried"]
     interval = wilson(right, len(asked))
@@ -108,7 +119,7 @@ def values_of(answers: list[Answer]) -> dict[str, Value]:
         "retried": len(retried),
         "right when retried": sum(answer.right for answer in retried),
         "without an answer": sum(answer.given is None for answer in asked),
-        "too long": len(answers) - len(asked),
+        TOO_LONG: len(answers) - len(asked),
     }
     return {
         "accuracy": Value(value=share, low=interval.low, high=interval.high, unit="share", better="higher"),
@@ -161,7 +172,7 @@ def interview(respondent: Respondent, question: Question) -> Answer:
     try:
         first = respondent.reply(messages, thinking=configuration.thinking, max_tokens=configuration.sampler.max_tokens)
     except TooLongError:
-        return _answer(question, "too long", _NOTHING, Reply("", "", "", 0))
+        return _answer(question, TOO_LONG, _NOTHING, Reply("", "", "", 0))
     if first.complete:
         return _answer(question, "answered", grade(question, first.text), first)
     start = retry_start(question)
@@ -231,7 +242,7 @@ class _Journal:
 def _per_category(answers: list[Answer]) -> dict[str, JsonValue]:
     found: dict[str, list[bool]] = {}
     for answer in answers:
-        if answer.outcome != "too long":
+        if answer.outcome != TOO_LONG:
             found.setdefault(answer.category, []).append(answer.right)
     intervals = {name: wilson(sum(rights), len(rights)) for name, rights in found.items()}
     return {

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import queue
 import subprocess
 import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,7 +59,6 @@ class VirtualServer(child.Held):
         self._guard = threading.Lock()
         self._over = False
         threading.Thread(target=self._listen, daemon=True, name="virtual-model").start()
-        _LIVING.add(self)
 
     @classmethod
     def start(
@@ -280,12 +277,3 @@ def _error(content: Mapping[str, str]) -> EspalierError:
         kind = errors.InputError
     made: EspalierError = kind(content["what"], content["remedy"])
     return made
-
-
-_LIVING: weakref.WeakSet[VirtualServer] = weakref.WeakSet()
-
-
-@atexit.register
-def _stop_all() -> None:
-    for server in list(_LIVING):
-        server.stop()

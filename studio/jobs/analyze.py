@@ -11,6 +11,7 @@ from studio.contributions.analyze import analyze, estimate
 from studio.contributions.calibration import Calibration
 from studio.contributions.encoding import load_tokenizer
 from studio.contributions.measuring import require_dtype
+from studio.contributions.model import SUMS
 from studio.contributions.preflight import Preflight
 from studio.contributions.prompt_preview import PromptPreview, preview_prompts
 from studio.contributions.sources import BUILTIN, is_remote
@@ -48,6 +49,12 @@ class Analyze(PromptedTask):
         require_dtype(self.dtype, open_reference(reference_path(workspace, self.reference)).shape)
         if not any(is_remote(source) for source in self.prompts):  # fetching is work
             self.calibration(workspace)
+
+    def adds(self, workspace: Workspace) -> int:
+        if any(is_remote(source) for source in self.prompts):
+            return 0
+        shape = open_reference(reference_path(workspace, self.reference)).shape
+        return len(self.calibration(workspace).prompts) * shape.layers * shape.experts * len(SUMS) * 8  # float64
 
     def calibration(self, workspace: Workspace) -> Calibration:
         """The prompts that the model is observed on; raises what `prompts_in` raises."""

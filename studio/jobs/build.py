@@ -11,7 +11,7 @@ from studio.contributions.importers import import_analysis
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError
 from studio.jobs.making import Inputs, make, tiers_of
-from studio.jobs.needs import require_memory
+from studio.jobs.needs import conversion_bytes, require_memory
 from studio.jobs.task import Result, Task, check_new, input_path, reference_path, relative
 from studio.progress import Progress
 from studio.publish import manifest
@@ -19,7 +19,6 @@ from studio.quantize.plan import check_buildable
 from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.recipe import Recipe
-from studio.staging import require_disk
 from studio.workspace import Workspace
 
 
@@ -77,8 +76,11 @@ class Build(Task):
             raise InputError(f"A tier is named twice: {', '.join(tier.name for tier in inputs.tiers)}.")
         for plan in inputs.plans:
             check_buildable(inputs.outline, plan, requantize=self.requantize)
-        require_disk(workspace.artifacts, inputs.made + inputs.converted)
         require_memory(reference, inputs.converts)
+
+    def adds(self, workspace: Workspace) -> int:
+        inputs = self._open(workspace)
+        return inputs.made + (conversion_bytes(workspace, inputs.reference) if inputs.converts else 0)
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         folder = workspace.artifacts / self.name

@@ -8,11 +8,13 @@ from pydantic import Field
 
 from studio.checkpoints.convert import cached_gguf
 from studio.checkpoints.gguf_header import read_header
+from studio.checkpoints.reference import open_reference
 from studio.contributions.sources import BUILTIN, is_remote
 from studio.errors import InputError
 from studio.evaluate.file_results import Ground, in_words, measure
 from studio.evaluate.files import require_comparable
 from studio.evaluate.samples import read_text
+from studio.jobs.needs import conversion_bytes
 from studio.jobs.prompts import PromptedTask
 from studio.jobs.task import Result, input_path, reference_path, relative
 from studio.progress import Progress
@@ -50,6 +52,10 @@ class Diverge(PromptedTask):
             read_text(input_path(workspace, self.text))
         elif not any(map(is_remote, self.prompts)):  # fetching is work
             self._ground(workspace)
+
+    def adds(self, workspace: Workspace) -> int:
+        """The converted reference; the logits, which vanish again, are foretold when their number is known."""
+        return conversion_bytes(workspace, open_reference(reference_path(workspace, self.reference)))
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         model = reference_path(workspace, self.reference)

@@ -19,6 +19,7 @@ from studio.evaluate.runner import SLOTS, evaluate
 from studio.evaluate.statistics import in_words
 from studio.evaluate.tasks.task import PER_CATEGORY, SEED, read_task
 from studio.evaluate.tasks.task import Task as Questions
+from studio.jobs.needs import conversion_bytes
 from studio.jobs.task import Result, Task, input_path, reference_path, relative
 from studio.progress import Progress
 from studio.serve import memory
@@ -61,6 +62,10 @@ class Evaluate(Task):
         """What is asked; raises as `read_task` does, and `InputError` for what lies outside the workspace."""
         task = demo_task() if self.task == DEMO else read_task(input_path(workspace, self.task))
         return task.subset(self.per_category, self.seed)
+
+    def adds(self, workspace: Workspace) -> int:
+        found = [open_reference(reference_path(workspace, model)) for model in self._models]
+        return sum(conversion_bytes(workspace, reference) for reference in found)
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         questions = self.questions(workspace)

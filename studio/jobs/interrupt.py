@@ -1,34 +1,43 @@
-"""SIGTERM as an exception, so that whatever was half written is removed by the `with` blocks it passes through."""
+"""Signals as exceptions, so that whatever was half written is removed by the `with` blocks they pass through."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
 from types import FrameType
 
-from studio.errors import Cancelled
+from studio.errors import Cancelled, Paused
+
+PERSON: Mapping[int, type[Cancelled]] = {signal.SIGTERM: Cancelled}
+"""What a verb makes of signals: whoever sends one wants it to end. (Python itself raises for Ctrl-C.)"""
+JOB: Mapping[int, type[Cancelled]] = {signal.SIGINT: Cancelled, signal.SIGTERM: Paused}
+"""What a job makes of them: `runner.cancel` sends SIGINT; SIGTERM comes when the app, the container or the machine is
+stopped, and what there is has to stay."""
 
 
 class Interrupt:
-    """Raises `Cancelled` in the main thread when SIGTERM comes: once, so that the clearing up is left in peace."""
+    """Raises in the main thread what `meaning` says of a signal: once, so that the clearing up is left in peace."""
 
-    def __init__(self) -> None:
-        self._requested = False
+    def __init__(self, meaning: Mapping[int, type[Cancelled]] = PERSON) -> None:
+        self._meaning = meaning
+        self._requested: type[Cancelled] | None = None
         self._closed = False
 
     def install(self) -> None:
-        """Take SIGTERM over; only the main thread of a process can."""
-        signal.signal(signal.SIGTERM, self._receive)
+        """Take the signals over; only the main thread of a process can."""
+        for number in self._meaning:
+            signal.signal(number, self._receive)
 
     def check(self) -> None:
-        """Raise `Cancelled` where it was asked for: some code catches every exception, and would go on for ever."""
+        """Raise again what was asked for: some code catches every exception, and would go on for ever."""
         if self._requested and not self._closed:
-            raise Cancelled()
+            raise self._requested()
 
     def close(self) -> None:
-        """From here on SIGTERM changes nothing: the work is over, and is being written down."""
+        """From here on signals change nothing: the work is over, and is being written down."""
         self._closed = True
 
-    def _receive(self, _signal: int, _frame: FrameType | None) -> None:
-        again, self._requested = self._requested, True
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        again, self._requested = self._requested, self._requested or self._meaning[number]
         if not again and not self._closed:
-            raise Cancelled()
+            raise self._requested()

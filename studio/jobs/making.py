@@ -22,7 +22,7 @@ from studio.jobs.needs import CONVERTED_BYTES, pruned_bytes
 from studio.jobs.steps import Steps
 from studio.progress import Progress
 from studio.publish import manifest
-from studio.publish.licence import licenses_of
+from studio.publish.licence import licenses_from, licenses_of
 from studio.publish.manifest import (
     BuildRecord,
     FileRecord,
@@ -228,6 +228,7 @@ def _story(inputs: Inputs, digest: str, cache: Path) -> Manifest:
         revision=reference.revision,
         files=reference.file_hashes(cache=cache / "digests"),
         licenses=licenses_of(reference),
+        licenses_from=licenses_from(reference),
         family=reference.shape.family,
         parameters=reference.parameters,
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from studio.checkpoints.convert import cached_path
 from studio.checkpoints.model_folder import open_model_folder
 from studio.checkpoints.prune_safetensors import plan_shards
 from studio.checkpoints.reference import Reference, open_reference
 from studio.errors import InputError, ResourceError
 from studio.jobs.task import reference_path
+from studio.limits import QUOTA
 from studio.machine import free_ram
 from studio.recipes.dropmap import DropMap
+from studio.staging import require_disk, used_bytes
 from studio.workspace import Workspace
 
 CONVERTED_BYTES = 2
@@ -21,6 +24,38 @@ _CONVERTER_MEMORY = 512 << 20  # Python with torch, before it has read anything
 def pruned_bytes(reference: Reference, drop: DropMap) -> int:
     """Bytes of the weights of a safetensors `reference` without the experts in `drop`, exactly."""
     return sum(plan.bytes for plan in plan_shards(open_model_folder(reference.path), reference, drop).values())
+
+
+def require_room(workspace: Workspace, needed: int) -> None:
+    """Raise `ResourceError` unless the disk and the workspace's quota have room for `needed` bytes more."""
+    if not needed:
+        return
+    remedy = "`python -m studio clean`, or “Disk space” at the end of the page, shows what can go."
+    try:
+        require_disk(workspace.root, needed)
+    except ResourceError as error:
+        raise ResourceError(error.what, f"{error.remedy} {remedy}") from None
+    quota = QUOTA.value
+    whole = workspace.whole or workspace.root
+    if quota is not None and (used := used_bytes(whole)) + needed > quota:
+        raise ResourceError(
+            f"The workspace {whole} may take {quota / 2**30:.2f} GiB; it has {used / 2**30:.2f} GiB, and this "
+            f"adds about {needed / 2**30:.2f} GiB.",
+            f"{remedy} {QUOTA.variable} says how much it may take.",
+        )
+
+
+def conversion_bytes(workspace: Workspace, reference: Reference) -> int:
+    """What `cached_gguf` would add to the workspace for a reference; 0 where it is there, or is none to convert."""
+    if reference.kind != "safetensors":
+        return 0
+    digests = workspace.cache / "digests"
+    if (
+        reference.hash_is_known(digests)
+        and cached_path(reference.content_hash(cache=digests), workspace.cache).exists()
+    ):
+        return 0
+    return reference.parameters * CONVERTED_BYTES
 
 
 def require_memory(reference: Reference, converting: bool) -> None:

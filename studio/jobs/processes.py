@@ -55,12 +55,13 @@ class WorkerProcess:
         except psutil.Error:
             return False
 
-    def end(self, patience_s: float) -> None:
-        """Ask it to end (SIGTERM); after `patience_s`, or when it is gone, kill what is left of it and its children."""
+    def end(self, patience_s: float, *, number: signal.Signals = signal.SIGINT) -> None:
+        """Ask it to end with the signal `number` (see `studio.jobs.interrupt.JOB`); after `patience_s`, or when it is
+        gone, kill what is left of it and its children."""
         if self.is_alive():
             descendants = self._descendants()
             with contextlib.suppress(ProcessLookupError):  # it may end by itself just now
-                os.kill(self.pid, signal.SIGTERM)
+                os.kill(self.pid, number)
             self.wait(patience_s)
             if self.is_alive():
                 with contextlib.suppress(ProcessLookupError):

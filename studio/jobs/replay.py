@@ -138,6 +138,10 @@ class Replay(Task):
         _required(path, Manifest.read(path))
         self._sources(workspace)
 
+    def adds(self, workspace: Workspace) -> int:
+        """What the manifest's files have; it vanishes again where it gets no name."""
+        return sum(file.bytes for file in Manifest.read(input_path(workspace, self.manifest)).files)
+
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         path = input_path(workspace, self.manifest)
         out = workspace.artifacts / self.name if self.name else None

@@ -25,6 +25,7 @@ from studio.errors import FormatError, InputError, ResourceError
 from studio.jobs.disk import TextDisk
 from studio.jobs.made import Made
 from studio.jobs.processes import WorkerProcess
+from studio.limits import SLOTS
 from studio.workspace import Workspace
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -32,7 +33,10 @@ FINISHED: frozenset[Status] = frozenset({"done", "failed", "cancelled"})
 RUNNING: tuple[Status, ...] = ("running",)
 QUEUED: tuple[Status, ...] = ("queued",)
 
-SLOTS_VARIABLE = "ESPALIER_JOB_SLOTS"
+SLOTS_VARIABLE = SLOTS.variable
+OWNER_VARIABLE = "ESPALIER_JOB_OWNER"
+"""How the process of a job hears for which app it starts the next one."""
+PAUSED = "Paused while Espalier was not running; it goes on where it was."
 LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16 * 1024
 _AFTER_S = 1e-5  # more than a float of so many seconds leaves out
@@ -68,6 +72,8 @@ class Job(BaseModel):
     log_tail: str = ""
     """The last log lines of a finished job; `JobStore.log_tail` reads those of a running one."""
     retry_of: str | None = None
+    owner: str = ""
+    """The app that is to stop it when it is stopped itself; empty for a job that a verb started."""
     part: str = ""
     """Whose part of the workspace it works in; empty: nobody's (`Workspace.parts`)."""
     limit_s: float | None = None
@@ -111,7 +117,11 @@ class JobStore:
 
     def __init__(self, workspace: Workspace, slots: int | None = None) -> None:
         self.workspace = workspace
-        self.slots = slots or _slots_of_environment()
+        self.slots = slots or SLOTS.value or 1
+        self.owner = os.environ.get(OWNER_VARIABLE, "")
+        """The app for which jobs are started here, empty for none."""
+        self.closing = False
+        """Whether no job is to be started here any more."""
         self._parts = workspace.parts()
         with self._explained():
             # Records are neither evicted nor culled: nobody wants the history of a job to vanish by itself.
@@ -220,6 +230,14 @@ class JobStore:
         end = {"status": status, "finished": finished, "eta_s": None, "log_tail": self.log_tail(job_id)}
         return self.update(job_id, when=when, **{**changes, **end})
 
+    def requeue(self, job: Job) -> Job:
+        """Put a running job back among those that wait, unless it runs in another process by now."""
+        with self.transaction():
+            if self.get(job.id).pid != job.pid:
+                return self.get(job.id)
+            back = {"status": "queued", "pid": None, "process_birth": None, "eta_s": None, "message": PAUSED}
+            return self.update(job.id, when=RUNNING, **back)
+
     def log_path(self, job_id: str) -> Path:
         """Where everything that the job's process says is kept."""
         return self._folder(job_id) / "log.txt"
@@ -263,10 +281,3 @@ class JobStore:
             problem = f"the job store is damaged ({error})"
             remedy = "Remove this folder; no artifact is in it."
             raise FormatError(self._place / "cache.db", "", problem, remedy) from error
-
-
-def _slots_of_environment() -> int:
-    text = os.environ.get(SLOTS_VARIABLE, "1")
-    if not text.isdigit() or int(text) < 1:
-        raise InputError(f"{SLOTS_VARIABLE} is {text!r}, and has to be how many jobs may run at once: 1 or more.")
-    return int(text)

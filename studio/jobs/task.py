@@ -36,6 +36,10 @@ class Task(BaseModel, ABC):
     def check(self, workspace: Workspace) -> None:
         """Raise the `EspalierError` of everything that can be known to go wrong before any work is done."""
 
+    def adds(self, workspace: Workspace) -> int:
+        """Bytes that the work adds to the workspace, as far as they are foretold; 0 where they are next to nothing."""
+        return 0
+
     @abstractmethod
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         """Do the work. The result is JSON, with paths relative to the workspace."""

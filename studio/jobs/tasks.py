@@ -17,7 +17,7 @@ from studio.jobs.build import Build
 from studio.jobs.diverge import Diverge
 from studio.jobs.evaluate import Evaluate
 from studio.jobs.measure import Measure
-from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
+from studio.jobs.needs import CONVERTED_BYTES, conversion_bytes, require_memory, require_room, require_safetensors
 from studio.jobs.ollama import OllamaCreate
 from studio.jobs.publish import Publish
 from studio.jobs.replay import Replay
@@ -25,7 +25,6 @@ from studio.jobs.search import Search
 from studio.jobs.task import Parameters, Result, Task, check_new, parse, reference_path, relative
 from studio.jobs.verify import Verify
 from studio.progress import Progress
-from studio.staging import require_disk
 from studio.workspace import Workspace
 
 
@@ -47,8 +46,11 @@ class Convert(Task):
             check_new(workspace.references, self.name, self.overwrite, suffix=".gguf")
         require_safetensors(workspace, self.reference, "converted")
         reference = open_reference(reference_path(workspace, self.reference))
-        require_disk(workspace.references, reference.parameters * CONVERTED_BYTES)
         require_memory(reference, converting=True)
+
+    def adds(self, workspace: Workspace) -> int:
+        reference = open_reference(reference_path(workspace, self.reference))
+        return conversion_bytes(workspace, reference) if self.name is None else reference.parameters * CONVERTED_BYTES
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         model = reference_path(workspace, self.reference)
@@ -73,6 +75,9 @@ class Prune(Task):
 
     def check(self, workspace: Workspace) -> None:
         self._build(workspace).check(workspace)
+
+    def adds(self, workspace: Workspace) -> int:
+        return self._build(workspace).adds(workspace)
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         return self._build(workspace).run(workspace, progress)
@@ -126,4 +131,5 @@ def check(kind: str, parameters: Parameters, workspace: Workspace) -> Task:
     """
     task = parse(TASKS, kind, parameters)
     task.check(workspace)
+    require_room(workspace, task.adds(workspace))
     return task

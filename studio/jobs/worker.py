@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from studio.errors import Cancelled, EspalierError, ProcessError
-from studio.jobs.interrupt import Interrupt
+from studio.discretion import be_discreet, discreet
+from studio.errors import Cancelled, EspalierError, Paused, ProcessError
+from studio.jobs.interrupt import JOB, Interrupt
+from studio.jobs.needs import require_room
 from studio.jobs.recorder import Recorder
 from studio.jobs.runner import start_waiting
 from studio.jobs.store import Job, JobStore, Status
@@ -25,7 +27,8 @@ logger = logging.getLogger("studio.jobs")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the job, write down how it ended, and start the next one."""
+    """Run the job, write down how it ended, and start the next one, unless everything is being stopped."""
+    be_discreet()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     root, job_id = arguments
     store = JobStore(Workspace.open(root))
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     if job.status != "running" or job.pid != os.getpid():
         logger.warning("job %s belongs to another process", job_id)
         return 1
-    interrupt = Interrupt()
+    interrupt = Interrupt(JOB)
     interrupt.install()
     try:
         made = store.made(job.id)
@@ -44,7 +47,11 @@ def main(arguments: Sequence[str]) -> int:
         if status == "cancelled" and overdue.is_set():
             error = f"It took longer than the {job.limit_s:.0f} s that a job may take here."
             status, outcome = "failed", {"error": error}
-        store.finish(job.id, status, **{**recorder.latest, **outcome})
+        if status == "queued":  # paused
+            store.closing = True
+            store.requeue(job)
+        else:
+            store.finish(job.id, status, **{**recorder.latest, **outcome})
     finally:
         interrupt.close()
         start_waiting(store)
@@ -58,7 +65,7 @@ def _limited(job: Job) -> Iterator[threading.Event]:
 
     def end() -> None:
         overdue.set()
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
 
     alarm = threading.Timer(job.limit_s or 0.0, end)
     alarm.daemon = True
@@ -73,7 +80,12 @@ def _limited(job: Job) -> Iterator[threading.Event]:
 def attempt(job: Job, workspace: Workspace, progress: Recorder) -> tuple[Status, dict[str, Any]]:
     """Do the work of `job`: how it ended, and the fields of the record that say so."""
     try:
-        result = parse(TASKS, job.kind, job.parameters).run(workspace, progress)
+        task = parse(TASKS, job.kind, job.parameters)
+        require_room(workspace, task.adds(workspace))  # it may have waited behind others that took it
+        result = task.run(workspace, progress)
+    except Paused:
+        logger.info("paused")
+        return "queued", {}
     except Cancelled:
         logger.info("cancelled")
         return "cancelled", {}
@@ -81,10 +93,10 @@ def attempt(job: Job, workspace: Workspace, progress: Recorder) -> tuple[Status,
         logger.error("%s", error)
         if isinstance(error, ProcessError) and error.log_tail:
             logger.error("%s", error.log_tail)
-        return "failed", {"error": str(error)}
+        return "failed", {"error": discreet(str(error))}
     except BaseException as error:
         logger.exception("unexpected")
-        return "failed", {"error": f"Unexpected {type(error).__name__}: {error}"}
+        return "failed", {"error": discreet(f"Unexpected {type(error).__name__}: {error}")}
     logger.info("done")
     return "done", {"result": result, "done": progress.latest.get("total", 0)}
 

@@ -133,7 +133,7 @@ def how_section(artifact: Artifact, pictures: Mapping[str, str]) -> str:
     told = artifact.manifest
     lines = ["## How it was made", ""]
     if told.map is not None:
-        lines.append(_why(told.recipe))
+        lines.append(recipe_in_words(told.recipe))
         if f"pictures/{KEPT}" in pictures:
             lines += ["", f"![Which experts were kept in each layer](pictures/{KEPT})"]
     if told.map is not None and told.map.class_shares:
@@ -163,7 +163,7 @@ def how_section(artifact: Artifact, pictures: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _why(recipe: Mapping[str, object] | None) -> str:
+def recipe_in_words(recipe: Mapping[str, object] | None) -> str:
     """How the experts were chosen, in a sentence or two."""
     if recipe is None:
         return "The experts were dropped by a map whose recipe was not recorded."

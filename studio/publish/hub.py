@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 PATIENCE_S: Sequence[float] = (1.0, 3.0, 10.0, 30.0)
 """How long to wait after a connection broke, each time longer; after the last it is given up."""
+ANSWER_S = 5.0
+"""How long the Hub may take to answer at all, before anything is sent."""
 _REFUSED = (401, 403, 404)
 
 logger = logging.getLogger(__name__)
@@ -50,6 +52,24 @@ def token_of_environment() -> str:
         f"There is no token for the Hub: {TOKEN_VARIABLES[0]} is not set.",
         "Make one with write access at https://huggingface.co/settings/tokens, and start Espalier with it.",
     )
+
+
+def require_hub() -> None:
+    """Raise `InputError` unless the Hub answers, whatever it says; nothing is told to it."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+    from huggingface_hub.utils._http import get_session
+
+    address = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None).endpoint
+    try:
+        get_session().head(address, timeout=ANSWER_S)
+    except OfflineModeIsEnabled:
+        raise InputError("The Hub is switched off: HF_HUB_OFFLINE is set.", "Start Espalier without it.") from None
+    except Exception as error:  # httpx raises many kinds: no name, no route, no answer in time
+        raise InputError(
+            f"The Hub at {address} cannot be reached: {type(error).__name__}.",
+            "Connect this machine to the network. A dry run needs none.",
+        ) from None
 
 
 def upload(plan: Upload, scratch: Path, progress: Progress = silent) -> Uploaded:

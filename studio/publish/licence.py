@@ -26,12 +26,25 @@ def licenses_of(reference: Reference) -> tuple[str, ...]:
 
     A card that names a licence of its own (`license: other`) gives its `license_name` instead.
     """
+    return _found(reference)[0]
+
+
+def licenses_from(reference: Reference) -> str | None:
+    """Where `licenses_of` read them, in words; None where there are none."""
+    return _found(reference)[1]
+
+
+def _found(reference: Reference) -> tuple[tuple[str, ...], str | None]:
+    """The licences, and where they were read."""
     if reference.kind == "gguf":
         keys = sorted(key for key in reference.config if key.startswith("general.") and key.endswith("license"))
-        return _named(reference.config[key] for key in keys)
-    return _named([_card(reference).get("license_name") or _card(reference).get("license")]) or _named(
-        [reference.config.get("license")]
-    )
+        named = _named(reference.config[key] for key in keys)
+        return named, f"{', '.join(keys)} in the header of {reference.path.name}" if named else None
+    card = _card(reference)
+    if named := _named([card.get("license_name") or card.get("license")]):
+        return named, "the head of its card, README.md"
+    named = _named([reference.config.get("license")])
+    return named, "its config.json" if named else None
 
 
 def strictest(licenses: Iterable[str]) -> str:

@@ -50,6 +50,9 @@ class ReferenceRecord(_Record):
     """Each file of the model and its hash, so that the one which differs can be named."""
     licenses: tuple[str, ...] = ()
     """What its card or header says; see `studio.publish.licence`."""
+    licenses_from: str | None = Field(default=None, exclude_if=lambda place: place is None)
+    """Where that was read, for a person. Left out where it is not known: earlier manifests have no such field, and
+    what is built again from them has to be the same."""
     family: str | None = None
     """See `studio.families`."""
     parameters: int | None = Field(default=None, ge=0)

@@ -16,13 +16,13 @@ from pathlib import Path
 from studio.errors import InputError
 from studio.evaluate.results import Result
 from studio.publish.artifact import Artifact
-from studio.publish.card import PICTURES, Format, make_card
+from studio.publish.card import Format, make_card
+from studio.publish.card_kept import CARD, own_card, pictures_in
 from studio.publish.manifest import FILE_NAME, FileRecord
 from studio.publish.measures import Comparison
 from studio.publish.ollama import ollama_model
 from studio.publish.verify import inside
 
-CARD = "README.md"
 WEIGHTS = (".gguf", ".safetensors")
 REPLACED = {CARD, FILE_NAME}
 """Files of a pruned checkpoint that the repository has of its own: its base's card, and a part of the story."""
@@ -76,7 +76,7 @@ def plan_upload(
     The card that lies in the artifact is taken as it is, somebody may have changed it; else one is made. Raises
     `InputError` for a name that the Hub does not take, a format that was not built, or none where there are two.
     """
-    if not _NAME.fullmatch(repository) or "--" in repository or ".." in repository or repository.endswith(".git"):
+    if not is_repository(repository):
         raise InputError(f"{repository!r} cannot be a repository on the Hub.", "Write OWNER/NAME.")
     part = _format(artifact, chosen)
     prefix = f"{part}/"
@@ -97,6 +97,11 @@ def plan_upload(
     files += _card_files(artifact, repository, part, measured)
     order = sorted(files, key=lambda file: (not file.name.endswith(WEIGHTS), file.name))
     return Upload(repository, not public, tuple(order))
+
+
+def is_repository(name: str) -> bool:
+    """Whether the Hub takes `name` for a repository."""
+    return _NAME.fullmatch(name) is not None and "--" not in name and ".." not in name and not name.endswith(".git")
 
 
 def _format(artifact: Artifact, chosen: Format | None) -> Format:
@@ -122,14 +127,17 @@ def _side_files(artifact: Artifact, part: Format) -> dict[str, str]:
 def _card_files(
     artifact: Artifact, repository: str, part: Format, measured: Iterable[Comparison]
 ) -> list[RepositoryFile]:
-    own = artifact.folder / CARD
-    if not own.is_file():
+    own = own_card(artifact, part)
+    if own is None:
         card = make_card(artifact, repository=repository, formats=[part], measured=measured)
         return _texts({CARD: card.text, **card.pictures})
-    pictures = sorted(path for path in (artifact.folder / PICTURES).glob("*.svg") if path.is_file())
+    pictures = pictures_in(artifact.folder)
     return [
-        RepositoryFile(path.relative_to(artifact.folder).as_posix(), path.stat().st_size, source=path)
-        for path in [own, *pictures]
+        RepositoryFile(CARD, own.stat().st_size, source=own),
+        *(
+            RepositoryFile(path.relative_to(artifact.folder).as_posix(), path.stat().st_size, source=path)
+            for path in pictures
+        ),
     ]
 
 

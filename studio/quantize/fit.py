@@ -180,10 +180,15 @@ def kv_by_layer(header: GgufHeader, context: int) -> list[int]:
 
 
 def architecture_of(header: GgufHeader) -> str:
-    """`general.architecture`; `UnsupportedError` for a file that holds no language model."""
+    """`general.architecture`; `UnsupportedError` for a file that holds no model that predicts the next token."""
     architecture = header.values.get("general.architecture")
     if not isinstance(architecture, str) or f"{architecture}.block_count" not in header.values:
         raise UnsupportedError(f"{header.path} holds no language model.", "Choose the GGUF of a model that chats.")
+    if header.values.get(f"{architecture}.attention.causal") is False:
+        raise UnsupportedError(
+            f"{header.path} looks at a whole text at once, and predicts no next token.",
+            "Choose the GGUF of a model that chats.",
+        )
     return architecture
 
 

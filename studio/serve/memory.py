@@ -11,12 +11,12 @@ import psutil
 
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import InputError
+from studio.limits import MODEL_MEMORY
 from studio.machine import free_ram
-from studio.quantize.card import bytes_allowed
 from studio.quantize.fit import Need, context_length, need_of
 from studio.quantize.placement import placements
 
-MEMORY_VARIABLE = "ESPALIER_MODEL_MEMORY"
+MEMORY_VARIABLE = MODEL_MEMORY.variable
 """Environment variable: bytes that chat may use for models, instead of what the system has free."""
 
 
@@ -88,8 +88,7 @@ def fit_of(needs: Sequence[Need], held: int = 0, card: int = 0) -> Fit:
 
 def free_bytes(held: int = 0) -> int:
     """Memory for models: what `MEMORY_VARIABLE` allows, else what system and container have free, plus `held`."""
-    allowed = bytes_allowed(MEMORY_VARIABLE)
-    return free_ram() + held if allowed is None else allowed
+    return free_ram() + held if MODEL_MEMORY.value is None else free_ram()
 
 
 def private_bytes(pid: int) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from studio.checkpoints.digests import digest_file
+from studio.limits import require_prompt
 from studio.quantize.placement import Offload
 from studio.serve import memory
 from studio.serve.client import Delta, Message, Sampler
@@ -27,6 +28,10 @@ class Request:
     thinking: bool = False
     probabilities: bool = False
     """Whether each token comes with the likeliest others."""
+
+    def __post_init__(self) -> None:
+        """Raise `TooLongError` for more characters than are taken."""
+        require_prompt(self.messages)
 
 
 class AnswerStream(Protocol):

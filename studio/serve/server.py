@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import secrets
 import subprocess
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -45,7 +43,6 @@ class ModelServer(child.Held):
         self.log = log
         self._process = process
         self._api_key = api_key
-        _LIVING.add(self)
 
     @classmethod
     def start(
@@ -108,12 +105,3 @@ class ModelServer(child.Held):
         with suppress(subprocess.TimeoutExpired):  # it may run, and not answer as it should
             how = child.ending(self._process.wait(timeout=1))
         return ProcessError(f"The server of {self.path.name} failed: {how}.", "Restart it.", child.log_tail(self.log))
-
-
-_LIVING: weakref.WeakSet[ModelServer] = weakref.WeakSet()
-
-
-@atexit.register
-def _stop_all() -> None:
-    for server in list(_LIVING):
-        server.stop()

@@ -42,6 +42,13 @@ class App:
 @contextmanager
 def running_app(workspace: Path, *flags: str) -> Iterator[App]:
     """`python app.py` on a free port, until the block ends."""
+    with running_process(workspace, *flags) as (_, url):
+        yield App(url, workspace)
+
+
+@contextmanager
+def running_process(workspace: Path, *flags: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The same: the process, and where its page is."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -53,7 +60,7 @@ def running_app(workspace: Path, *flags: str) -> Iterator[App]:
     try:
         url = f"http://127.0.0.1:{port}/"
         _wait_until_ready(url, process, log)
-        yield App(url, workspace)
+        yield process, url
     finally:
         process.send_signal(signal.SIGINT)
         try:

@@ -89,3 +89,24 @@ def test_a_card_that_this_llama_cpp_cannot_use_is_said_to_be_idle(monkeypatch: p
 
 def test_little_disk_is_said(monkeypatch: pytest.MonkeyPatch, small_disk: Path) -> None:
     assert states(list(doctor.room(small_disk)))["disk of the workspace"] == "poor"
+
+
+def test_what_fits_is_told_of_every_model_and_a_damaged_one_is_no_reason_to_stop(
+    own_workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = own_workspace / "references" / "broken"
+    broken.mkdir(parents=True)
+    found = {finding.name: finding for finding in doctor.fitting(own_workspace)}
+    assert found["model demo-model"].state == "good" and "in Q8_0 take" in found["model demo-model"].found
+    assert found["model broken"].state == "poor" and found["model broken"].remedy
+    monkeypatch.setenv("ESPALIER_MODEL_MEMORY", "1M")
+    small = {finding.name: finding for finding in doctor.fitting(own_workspace)}
+    assert small["model demo-model"].state == "poor" and "Half of the experts" in small["model demo-model"].remedy
+
+
+def test_limits_are_told_and_a_wrong_one_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ESPALIER_QUOTA", "20G")
+    monkeypatch.setenv("ESPALIER_MAX_UPLOAD", "plenty")
+    found = {finding.name: finding for finding in doctor.limits()}
+    assert "ESPALIER_QUOTA 20 GiB" in found["limits"].found
+    assert found["limit ESPALIER_MAX_UPLOAD"].state == "broken"

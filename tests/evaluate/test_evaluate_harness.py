@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InputError, UnsupportedError
+from studio.evaluate import harness
 from studio.evaluate.configuration import configuration_named
 from studio.evaluate.harness import measure_with_harness
 from studio.evaluate.results import read_results
@@ -77,3 +78,12 @@ def test_what_it_cannot_measure_is_said_in_a_sentence(demo_gguf: Path, workspace
 def test_without_it_the_remedy_is_named(demo_gguf: Path, workspace: Workspace) -> None:
     with pytest.raises(InputError, match=r"not installed.*pip install"):
         measure_with_harness(demo_gguf, "x", GREEDY, workspace)
+
+
+def test_an_answer_with_a_line_separator_of_unicode_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    said = {"doc_id": 0, "resps": [["one\u2028two"]]}
+    (tmp_path / "out" / "samples_echo_1.jsonl").write_text(
+        json.dumps(said, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    assert [sample["resps"] for sample in harness._samples(tmp_path)] == [said["resps"]]

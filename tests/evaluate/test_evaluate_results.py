@@ -20,7 +20,7 @@ from studio.evaluate.results import (
     read_results,
     require_same_ground,
 )
-from studio.evaluate.results_table import as_csv, as_markdown, compare_results, export, table_of
+from studio.evaluate.results_table import as_csv, as_markdown, compare_results, export, in_words, table_of
 from studio.workspace import Workspace
 
 
@@ -143,8 +143,19 @@ def test_sorting_puts_the_best_first_and_the_unmeasured_last() -> None:
     assert table.sorted_by("model", descending=True).rows[0].model.name == "zebra.gguf"
     with pytest.raises(InputError, match=r"'colour': no column.*model, bytes, mmlu pro"):
         table.sorted_by("colour")
-    with pytest.raises(InputError, match="2 columns begin"):
+    with pytest.raises(InputError, match="2 columns have that"):
         table.sorted_by("mmlu")
+
+
+def test_a_part_of_a_title_is_enough_to_sort_by() -> None:
+    table = table_of([result("low", "1000"), result("high", "1110")])
+    assert [row.model.name for row in table.sorted_by("Accuracy").rows] == ["high.gguf", "low.gguf"]
+
+
+def test_questions_that_did_not_fit_are_told_apart_from_those_that_were_scored() -> None:
+    told = in_words(result(rights="110", outcomes={2: "too long"}))
+    assert "of 2 questions; 1 more too long for" in told and told.endswith("and not scored.")
+    assert "too long" not in in_words(result())
 
 
 def test_a_reference_that_was_not_measured_is_refused() -> None:

@@ -15,7 +15,7 @@ from studio.checkpoints.prune_safetensors import prune_safetensors
 from studio.contributions.file import load
 from studio.errors import InputError, ResourceError
 from studio.evaluate.virtual_answer import VirtualDelta
-from studio.evaluate.virtual_served import VirtualServed
+from studio.evaluate.virtual_served import VirtualServed, _cached
 from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.presets import preset
@@ -96,6 +96,14 @@ def test_what_it_takes_is_foretold(pool: ServerPool) -> None:
         taken = psutil.Process(server.pid).memory_info().rss
     foretold = model.need(512, 2).memory
     assert 0.8 * taken <= foretold <= 2 * taken, (taken, foretold)
+
+
+def test_the_estimate_grows_with_conversations_and_with_heads_that_are_kept_unpacked() -> None:
+    model = VirtualServed(DEMO)
+    one, two = (model.need(512, slots).memory for slots in (1, 2))
+    assert two - one == 4 * 512 * 6 * 2 * 256, "4 bytes × context × layers × keys and values of the hidden size"
+    latent = {"num_attention_heads": 128, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128}
+    assert _cached(latent, 7168) == 128 * (128 + 64 + 128) and _cached({"text_config": {}}, 256) == 512
 
 
 def test_where_memory_is_short_it_says_so_before_anything_is_loaded(

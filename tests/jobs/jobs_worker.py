@@ -59,6 +59,7 @@ class Pretend(Task):
         match self.mood:
             case "stubborn":
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
             case "mistaken":
                 raise InputError("The expert 7 of layer 3 is missing.", "Analyze again.")
             case "child fails":

@@ -107,8 +107,10 @@ def test_where_memory_is_short_they_answer_in_turn_and_this_is_known_before(
             assert len(children()) <= 1  # none where this loop lags behind the change of turns
     assert order == sorted(order, reverse=True) and set(order) == set(SIDES)
     stream = pair.stream(hello(SHORT))
-    assert not stream.together and next(stream)[0] == "candidate"  # the model that is there already goes first
-    list(stream)
+    events = list(stream)
+    waiting, first = events[0], next(side for side, event in events if isinstance(event, Delta))
+    assert waiting == ("reference", Status("Waiting for another column …"))
+    assert not stream.together and first == "candidate", "the model that is there already goes first"
 
 
 def test_a_model_that_fits_nowhere_is_refused_before_anything_starts(

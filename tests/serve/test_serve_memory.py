@@ -12,7 +12,7 @@ import pytest
 
 from studio import machine
 from studio.checkpoints.gguf_header import read_header
-from studio.errors import InputError
+from studio.errors import InputError, UnsupportedError
 from studio.quantize import card as card_room
 from studio.quantize.fit import kv_bytes
 from studio.quantize.placement import Offload
@@ -150,3 +150,16 @@ def test_what_a_person_decides_is_what_the_pool_does(tiny_gguf: Path, tmp_path: 
             assert (place.placement.kind, pool._decided(place)) == ("RAM", Offload(0))
     finally:
         pool.close()
+
+
+def test_what_predicts_no_next_token_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "encoder.gguf", "bert")
+    writer.add_uint32("bert.block_count", 2)
+    writer.add_bool("bert.attention.causal", False)
+    writer.add_tensor("token_embd.weight", np.zeros((64, 32), np.float16))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(UnsupportedError, match="predicts no next token"):
+        memory.model_need(tmp_path / "encoder.gguf", 512, 1)

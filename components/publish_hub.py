@@ -1,0 +1,86 @@
+"""The Hub: what would be sent, what is missing, and the token; nothing is sent from here, a job does."""
+
+from __future__ import annotations
+
+from html import escape
+
+import gradio as gr
+
+from components.markup import notice, size_text, table
+from studio.errors import EspalierError, InputError
+from studio.jobs.publish import Publish, plan_artifact
+from studio.jobs.store import Job
+from studio.publish.artifact import Artifact
+from studio.publish.hub import TOKEN_VARIABLES, token_of_environment
+from studio.publish.manifest import FILE_NAME
+from studio.publish.repository import WEIGHTS, Upload
+from studio.workspace import Workspace
+
+_KINDS = {
+    "README.md": "the card",
+    FILE_NAME: "how it was made, and how anybody makes it again",
+    "template": "for Ollama: its template",
+    "params": "for Ollama: parameters",
+    "config.json": "for transformers",
+    "tokenizer.json": "for transformers",
+}
+
+
+def hub_token(request: gr.Request | None = None) -> str:
+    """The token with which whoever sent `request` publishes; `InputError` where there is none.
+
+    Here it is the one that the studio was started with. Where people log in at the Hub, theirs would come from
+    `request`. Nobody writes it down.
+    """
+    return token_of_environment()
+
+
+def missing_html(request: gr.Request | None = None) -> str:
+    """Whether there is a token; whether the Hub answers is only asked when something is to be sent."""
+    try:
+        hub_token(request)
+    except EspalierError as error:
+        return notice(error.what, error.remedy, "warning")
+    return f"<p class='quiet'>The token is the one in {TOKEN_VARIABLES[0]}; it is never shown or written down.</p>"
+
+
+def parameters(name: str | None, repository: str, part: str | None, public: bool) -> dict[str, str | bool | None]:
+    """What the job `publish` is told. Raises `InputError` where something was not chosen."""
+    if not name:
+        raise InputError("No artifact is chosen.", "Build one first.")
+    if not repository.strip():
+        raise InputError("The repository has no name.", "Write OWNER/NAME.")
+    return {"artifact": f"artifacts/{name}", "repository": repository.strip(), "format": part, "public": public}
+
+
+def plan(workspace: Workspace, artifact: Artifact, asked: dict[str, str | bool | None]) -> Upload:
+    """Every file and its size; nothing is sent. Raises as `plan_upload` does."""
+    return plan_artifact(artifact, workspace, Publish.model_validate(asked))
+
+
+def plan_html(planned: Upload) -> str:
+    """The dry run: all files, the largest concern first, and their total."""
+    rows = [(f"<span class='mono'>{escape(file.name)}</span>", size_text(file.bytes), kind_of(file.name))
+            for file in planned.files]  # fmt: skip
+    rows.append((f"<strong>{len(planned.files)} files</strong>", f"<strong>{size_text(planned.bytes)}</strong>", ""))
+    seen = "private: only you see it" if planned.private else "public: everybody sees it"
+    head = notice(f"Nothing was sent. This would go to {planned.repository}, {seen}.")
+    return head + table(("File", "Size", "What it is"), rows, numeric=(1,))
+
+
+def kind_of(name: str) -> str:
+    """What a file of a repository is for."""
+    if name.endswith(WEIGHTS):
+        return "weights"
+    if name.startswith("pictures/"):
+        return "a picture of the card"
+    if name.startswith("measures/"):
+        return "a result, without questions and answers"
+    return _KINDS.get(name, "")
+
+
+def last_repository(jobs: list[Job]) -> tuple[str, bool]:
+    """(name, whether public) of where an artifact went last, `jobs` being its uploads; nothing, and private, else."""
+    if not jobs:
+        return "", False
+    return str(jobs[0].parameters.get("repository", "")), bool(jobs[0].parameters.get("public"))

@@ -1,0 +1,48 @@
+"""What a person does on the page, one thing after the other, the same for the same seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+DROPS = range(1, 25)
+"""Experts that leave every layer of the demo model; it has 32, and uses 4."""
+PRESETS = ("98e-v3", "98e-v4", "109e-v3")
+_SHARES = {"drop": 60, "preset": 10, "chat": 25, "reload": 5}
+_THINKS_S = 2.0
+"""Between two actions, on average: what makes a change of the recipe worth looking at."""
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that a person does: `kind` is one of those of `actions`, `value` what for."""
+
+    kind: str
+    value: str
+    pause_s: float
+    """How long they look at the page before."""
+
+
+def actions(seed: int, person: int) -> Iterator[Action]:
+    """Without end: another drop count (never the one that is shown), a preset, a question, a reload."""
+    chance = random.Random(f"{seed}/{person}")
+    drop = 8
+    while True:
+        pause = chance.expovariate(1 / _THINKS_S)
+        kind = chance.choices(list(_SHARES), list(_SHARES.values()))[0]
+        if kind == "drop":
+            drop = chance.choice([count for count in DROPS if count != drop])
+            yield Action(kind, str(drop), pause)
+        elif kind == "preset":
+            yield Action(kind, chance.choice(PRESETS), pause)
+        elif kind == "chat":
+            left, right = chance.randint(1, 9), chance.randint(1, 9)
+            yield Action(kind, f"{left} + {right} = ? ({mark(person)})", pause)
+        else:
+            yield Action(kind, "", pause)
+
+
+def mark(person: int) -> str:
+    """Words that only the questions of one person have: seen elsewhere, they tell a leak."""
+    return f"person-{person:02d}-asks"

@@ -1,0 +1,23 @@
+"""The load test itself: short, and without browsers."""
+
+from __future__ import annotations
+
+from itertools import islice, pairwise
+from pathlib import Path
+
+from tests.load.plan import actions
+from tests.load.run import flags, measured
+
+
+def test_a_seed_says_what_each_person_does() -> None:
+    first, again, other = (list(islice(actions(7, person), 50)) for person in (1, 1, 2))
+    assert first == again != other
+    drops = [action.value for action in first if action.kind == "drop"]
+    assert all(left != right for left, right in pairwise(drops)), "every move changes the map"
+
+
+def test_two_people_wait_for_their_previews_and_nothing_is_lost(tmp_path: Path) -> None:
+    result = measured(flags(["--clients", "http", "--browsers", "2", "--seconds", "8", "--builds", "0"]), tmp_path)
+    assert result["complaints"] == []
+    assert result["times"]["preview"]["count"] > 0
+    assert result["page"]["end_mib"] > 50
