@@ -4,12 +4,14 @@
 # make audit   known vulnerabilities of what is installed; asks a service on the network
 # make fuzz    damaged files of every kind, read by every reader; FUZZ="--seed 2 --inputs 100000" for more
 # make load    20 people in browsers on one studio for ten minutes; LOAD="--clients http --seconds 60" for less
+# make fuzz-guided   the same, led by the lines that an input reaches; GUIDED="--kind recipe --seconds 600"
+# make kills   200 jobs killed at random moments, and their bytes compared; KILLS="--seed 2 --only sweep" for others
 # make bench   all budgets of the design, measured; writes bench.json
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test check scan audit fuzz load bench clean
+.PHONY: run test check scan audit fuzz fuzz-guided load kills bench clean
 
 run: .venv/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -41,6 +43,13 @@ fuzz: .venv/.installed-dev
 
 load: .venv/.installed-dev
 	$(BIN)/python -m tests.load.run $(LOAD)
+
+fuzz-guided: .venv/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.guided $(GUIDED)
+
+kills: .venv/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kills.run --kills 200 $(KILLS)
 
 bench: .venv/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)

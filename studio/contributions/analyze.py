@@ -18,6 +18,7 @@ from studio.errors import FormatError, InputError, OutputExistsError
 from studio.families.lookup import shape_of_config
 from studio.progress import Progress, silent
 from studio.staging import require_disk, resumable
+from studio.steady import steady
 
 if TYPE_CHECKING:
     from studio.contributions.energies import Energies
@@ -89,7 +90,8 @@ def analyze(
         progress(0, len(asked), "questions", f"{chosen.mode}: {chosen.reason}")
         observation = prepare(request, chosen, energies)
     with resumable(out.parent, out.name, observation.key, outlives=_INTERRUPTIONS) as checkpoint:
-        contributions = observation.collect(checkpoint, progress)
+        with steady(file for file in model_dir.iterdir() if file.is_file()):
+            contributions = observation.collect(checkpoint, progress)
         contributions = replace(contributions, source=f"{contributions.source}; prompts: {calibration.story}")
         if use_energies and energies:
             use_energies(energies)

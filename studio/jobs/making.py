@@ -43,6 +43,7 @@ from studio.quantize.writer import Options, fitting_imatrix, kept_experts, quant
 from studio.recipes.dropmap import DropMap
 from studio.recipes.preview import preview
 from studio.staging import staged
+from studio.steady import steady
 
 _SHARE_DIGITS = 6  # so that a sum in another order gives the same text
 
@@ -186,32 +187,35 @@ def make(inputs: Inputs, folder: Path, cache: Path, progress: Progress, *, overw
     """Make `folder`: the outputs of `inputs` and a manifest; gives the files beside the manifest.
 
     The folder appears when everything in it is complete. Killed and called again, it goes on where it was. `cache`
-    keeps converted references and digests. Raises what the steps raise.
+    keeps converted references and digests. Raises what the steps raise, and `InputError` where the reference changes
+    meanwhile.
     """
     reference, drop = inputs.reference, inputs.drop
-    steps = Steps(progress, inputs.work)
-    hashing = steps.step(reference.hashed_bytes, f"Reading {reference.name}")
-    digest = reference.content_hash(hashing, cache / "digests")
-    provenance = {**inputs.provenance, "base_model": reference.name, "reference_hash": digest}
+    with steady(reference.files.values()) as require_steady:
+        steps = Steps(progress, inputs.work)
+        hashing = steps.step(reference.hashed_bytes, f"Reading {reference.name}")
+        digest = reference.content_hash(hashing, cache / "digests")
+        provenance = {**inputs.provenance, "base_model": reference.name, "reference_hash": digest}
 
-    source = reference.path if reference.kind == "gguf" else None
-    if inputs.converts:
-        converting = steps.step(inputs.converted, "Converting, once for this reference")
-        source = cached_gguf(reference.path, cache, digest=digest, progress=converting)
+        source = reference.path if reference.kind == "gguf" else None
+        if inputs.converts:
+            converting = steps.step(inputs.converted, "Converting, once for this reference")
+            source = cached_gguf(reference.path, cache, digest=digest, progress=converting)
 
-    story = _story(inputs, digest, cache)
-    key = hashlib.sha256(story.to_json().encode()).hexdigest()[:16]
-    with staged(folder, overwrite=overwrite, needed_bytes=inputs.made, resume=key) as partial:
-        if "safetensors" in inputs.outputs:
-            pruning = steps.step(inputs.pruned, "Pruning safetensors")
-            out = partial / "safetensors"
-            if not out.exists():  # it stands when it is complete
-                prune_safetensors(reference.path, drop, out, progress=pruning, provenance=provenance)
-        if source is not None:
-            making = steps.step(inputs.read, "Quantizing" if inputs.tiers else "Pruning")
-            _make_gguf(source, partial, inputs, story, provenance, progress=making)
-        files = _hash_files(partial, steps.step(inputs.made, "Hashing"))
-        story.model_copy(update={"files": tuple(files)}).write(partial / manifest.FILE_NAME)
+        story = _story(inputs, digest, cache)
+        key = hashlib.sha256(story.to_json().encode()).hexdigest()[:16]
+        with staged(folder, overwrite=overwrite, needed_bytes=inputs.made, resume=key) as partial:
+            if "safetensors" in inputs.outputs:
+                pruning = steps.step(inputs.pruned, "Pruning safetensors")
+                out = partial / "safetensors"
+                if not out.exists():  # it stands when it is complete
+                    prune_safetensors(reference.path, drop, out, progress=pruning, provenance=provenance)
+            if source is not None:
+                making = steps.step(inputs.read, "Quantizing" if inputs.tiers else "Pruning")
+                _make_gguf(source, partial, inputs, story, provenance, progress=making)
+            files = _hash_files(partial, steps.step(inputs.made, "Hashing"))
+            story.model_copy(update={"files": tuple(files)}).write(partial / manifest.FILE_NAME)
+            require_steady()
     return files
 
 
@@ -250,8 +254,8 @@ def _make_gguf(
     *,
     progress: Progress,
 ) -> None:
-    """Make `partial/gguf`, unless a process that was killed had made it."""
-    folder, finished = partial / "gguf", partial.with_name("gguf-finished")
+    """Make `partial/gguf`, unless a process that was killed had made it: it stands when it is complete."""
+    finished, folder = partial / "gguf", partial.with_name(".gguf")
     if finished.exists():
         return
     if inputs.tiers:
@@ -276,7 +280,7 @@ def _make_gguf(
     else:
         out = folder / f"{inputs.name}.gguf"
         prune_gguf(source, inputs.drop, out, overwrite=True, progress=progress, provenance=provenance)
-    finished.touch()
+    folder.rename(finished)
 
 
 def tiers_of(texts: Sequence[str]) -> tuple[Tier, ...]:
@@ -285,7 +289,9 @@ def tiers_of(texts: Sequence[str]) -> tuple[Tier, ...]:
 
 
 def _hash_files(folder: Path, progress: Progress) -> list[FileRecord]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    """All files in `folder`, but for the manifest that a process may have written there before it was killed."""
+    told = folder / manifest.FILE_NAME
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != told)
     sizes = {path: path.stat().st_size for path in paths}
     total, done = sum(sizes.values()), 0
 

@@ -19,12 +19,12 @@ from functools import partial
 
 from pydantic import JsonValue
 
-from studio.errors import InputError, ResourceError
+from studio.errors import InputError, OutputExistsError, ResourceError
 from studio.jobs.processes import spawn
 from studio.jobs.store import OWNER_VARIABLE, QUEUED, SLOTS_VARIABLE, Job, JobStore
 from studio.jobs.tasks import check
 from studio.limits import JOBS
-from studio.staging import used_bytes
+from studio.staging import remove, used_bytes
 
 WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
 """The command that runs one job; the workspace and the job's id follow."""
@@ -69,12 +69,15 @@ def _require_a_place(store: JobStore) -> None:
 
 
 def retry(store: JobStore, job_id: str) -> Job:
-    """Do the work of a failed or cancelled job again, as a new job with the same parameters."""
+    """Do the work of a failed or cancelled job again, as a new job with the same parameters.
+
+    A result that it had given its name before it died makes way, and is made again.
+    """
     old = store.get(job_id)
     if not old.can_retry:
         raise InputError(f"Job {job_id} is {old.status}.", "Only a failed or cancelled job can be started again.")
     _require_access(store, old.kind, old.parameters)
-    check(old.kind, old.parameters, store.workspace)
+    _check_again(store, old)
     _require_a_place(store)
     job = store.add(old.kind, old.title, old.parameters, retry_of=old.id)
     start_waiting(store)
@@ -87,6 +90,19 @@ def _require_access(store: JobStore, kind: str, parameters: Mapping[str, JsonVal
     if not access.is_full:
         unfinished = [job for job in store.list() if not job.is_finished]
         access.require_job(kind, parameters, unfinished, used_bytes(store.workspace.root))
+
+
+def _check_again(store: JobStore, old: Job) -> None:
+    """Check what `old` was asked for, as `start` does; a name that it has taken itself is as good as free."""
+    made = store.made(old.id)
+    while True:
+        try:
+            check(old.kind, old.parameters, store.workspace)
+            return
+        except OutputExistsError as error:
+            if not made.holds(error.path):
+                raise
+            remove(error.path)
 
 
 def cancel(store: JobStore, job_id: str) -> Job:
@@ -142,12 +158,15 @@ def refresh(store: JobStore) -> list[Job]:
     """
     jobs = store.everyones()
     dead = [job for job in jobs if job.status == "running" and not (job.process and job.process.is_alive())]
-    for job in dead:
-        if own := _own(store, job):
-            _bury(own, job)
     if not dead and not _startable(jobs, store.slots):
         return [job for job in jobs if job.part == store.workspace.part]
-    start_waiting(store)
+    try:
+        for job in dead:
+            if own := _own(store, job):
+                _bury(own, job)
+        start_waiting(store)
+    except ResourceError as error:  # the disk is full: what they are can still be seen, and the next time comes soon
+        logger.warning("%s", error)
     return store.list()
 
 

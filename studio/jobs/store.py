@@ -21,8 +21,9 @@ from typing import Any, Literal
 from diskcache import Cache
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from studio.errors import FormatError, InputError
+from studio.errors import FormatError, InputError, ResourceError
 from studio.jobs.disk import TextDisk
+from studio.jobs.made import Made
 from studio.jobs.processes import WorkerProcess
 from studio.limits import SLOTS
 from studio.workspace import Workspace
@@ -38,6 +39,7 @@ OWNER_VARIABLE = "ESPALIER_JOB_OWNER"
 PAUSED = "Paused while Espalier was not running; it goes on where it was."
 LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16 * 1024
+_AFTER_S = 1e-5  # more than a float of so many seconds leaves out
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +111,8 @@ class JobStore:
 
     Where the workspace has parts of several people, they share the records and the slots, and a store shows the jobs of
     its own part only. `slots` is how many jobs run at once, 1 unless `$ESPALIER_JOB_SLOTS` says otherwise: a build uses
-    every core anyway. Raises `FormatError` when the database is damaged.
+    every core anyway. Everything here raises `FormatError` when the database is damaged, and `ResourceError` when it
+    cannot be read or written now: the disk is full, or may not be written to.
     """
 
     def __init__(self, workspace: Workspace, slots: int | None = None) -> None:
@@ -120,13 +123,9 @@ class JobStore:
         self.closing = False
         """Whether no job is to be started here any more."""
         self._parts = workspace.parts()
-        folder = self._parts[""].jobs / "store"
-        try:
+        with self._explained():
             # Records are neither evicted nor culled: nobody wants the history of a job to vanish by itself.
-            self._cache = Cache(str(folder), disk=TextDisk, eviction_policy="none", cull_limit=0)
-        except sqlite3.DatabaseError as error:
-            problem = f"the job store is damaged ({error})"
-            raise FormatError(folder / "cache.db", "", problem, "Remove this folder; no artifact is in it.") from error
+            self._cache = Cache(str(self._place), disk=TextDisk, eviction_policy="none", cull_limit=0)
 
     def close(self) -> None:
         self._cache.close()
@@ -149,28 +148,32 @@ class JobStore:
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """What is read and written inside happens at once, for every process on this workspace."""
-        with self._cache.transact(retry=True):
+        with self._explained(), self._cache.transact(retry=True):
             yield
 
     def add(self, kind: str, title: str, parameters: dict[str, JsonValue], retry_of: str | None = None) -> Job:
-        """A new queued job, with a folder for its log."""
-        job = Job(
-            id=secrets.token_hex(4),
-            kind=kind,
-            title=title,
-            parameters=parameters,
-            created=time.time(),
-            retry_of=retry_of,
-            part=self.workspace.part,
-            limit_s=self.workspace.access.job_s,
-        )
-        self._folder(job.id).mkdir()
-        self._write(job)
+        """A new queued job, with a folder for its log; it comes after all others, whatever the clock says."""
+        job_id = secrets.token_hex(4)
+        self._folder(job_id).mkdir()
+        with self.transaction():
+            latest = max((job.created for job in self.everyones()), default=0.0)
+            job = Job(
+                id=job_id,
+                kind=kind,
+                title=title,
+                parameters=parameters,
+                created=max(time.time(), latest + _AFTER_S),
+                retry_of=retry_of,
+                part=self.workspace.part,
+                limit_s=self.workspace.access.job_s,
+            )
+            self._write(job)
         return job
 
     def get(self, job_id: str) -> Job:
         """The job called `job_id`; `InputError` when this part has none, `FormatError` when its record is damaged."""
-        text = self._cache.get(job_id, retry=True)
+        with self._explained():
+            text = self._cache.get(job_id, retry=True)
         job = None if text is None else self._read(job_id, text)
         if job is None or job.part != self.workspace.part:
             raise InputError(
@@ -184,10 +187,14 @@ class JobStore:
 
     def everyones(self) -> builtins.list[Job]:
         """The jobs of all parts, which share the slots; otherwise like `list`."""
+        with self._explained():
+            known = [*self._cache]
         jobs = []
-        for job_id in self._cache:
+        for job_id in known:
             try:
-                if (text := self._cache.get(job_id, retry=True)) is not None:  # removed meanwhile
+                with self._explained():
+                    text = self._cache.get(job_id, retry=True)
+                if text is not None:  # removed meanwhile
                     jobs.append(self._read(job_id, text))
             except InputError as error:
                 logger.warning("%s", error)
@@ -201,7 +208,8 @@ class JobStore:
 
     def forget(self, job: Job) -> None:
         """Remove the record of a job, whoever's it is: the part in which it worked is gone, or is about to go."""
-        self._cache.delete(job.id, retry=True)
+        with self._explained():
+            self._cache.delete(job.id, retry=True)
 
     def update(self, job_id: str, *, when: Collection[Status] | None = None, **changes: Any) -> Job:
         """Change fields of a job at once, and give it as it is then.
@@ -218,7 +226,8 @@ class JobStore:
 
     def finish(self, job_id: str, status: Status, *, when: Collection[Status] = RUNNING, **changes: Any) -> Job:
         """End a job that is in one of the states `when`, keeping the last lines of its log."""
-        end = {"status": status, "finished": time.time(), "eta_s": None, "log_tail": self.log_tail(job_id)}
+        finished = max(time.time(), self.get(job_id).started or 0.0)  # the clock may have been set back meanwhile
+        end = {"status": status, "finished": finished, "eta_s": None, "log_tail": self.log_tail(job_id)}
         return self.update(job_id, when=when, **{**changes, **end})
 
     def requeue(self, job: Job) -> Job:
@@ -232,6 +241,10 @@ class JobStore:
     def log_path(self, job_id: str) -> Path:
         """Where everything that the job's process says is kept."""
         return self._folder(job_id) / "log.txt"
+
+    def made(self, job_id: str) -> Made:
+        """The results that the job has given a name."""
+        return Made(self._folder(job_id) / "made.txt")
 
     def log_tail(self, job_id: str, lines: int = LOG_TAIL_LINES) -> str:
         """The last `lines` lines of the job's log; empty when it has said nothing."""
@@ -247,4 +260,24 @@ class JobStore:
         return self.workspace.jobs / job_id
 
     def _write(self, job: Job) -> None:
-        self._cache.set(job.id, job.model_dump_json(), retry=True)
+        with self._explained():
+            self._cache.set(job.id, job.model_dump_json(), retry=True)
+
+    @property
+    def _place(self) -> Path:
+        return self._parts[""].jobs / "store"
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell a database that is damaged, which nobody mends, from one that works again when its disk does."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+            problem = "its disk is full" if full else str(error)
+            remedy = "Free some space." if full else "May it be written to, and does its disk work?"
+            raise ResourceError(f"The job store {self._place} cannot be used: {problem}.", remedy) from error
+        except sqlite3.DatabaseError as error:
+            problem = f"the job store is damaged ({error})"
+            remedy = "Remove this folder; no artifact is in it."
+            raise FormatError(self._place / "cache.db", "", problem, remedy) from error

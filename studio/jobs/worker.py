@@ -20,6 +20,7 @@ from studio.jobs.runner import start_waiting
 from studio.jobs.store import Job, JobStore, Status
 from studio.jobs.task import parse
 from studio.jobs.tasks import TASKS
+from studio.staging import witnessed
 from studio.workspace import Workspace
 
 logger = logging.getLogger("studio.jobs")
@@ -39,7 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     interrupt = Interrupt(JOB)
     interrupt.install()
     try:
-        with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue:
+        made = store.made(job.id)
+        with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue, witnessed(made.add):
             status, outcome = attempt(job, store.workspace, recorder)
             interrupt.close()
         if status == "cancelled" and overdue.is_set():

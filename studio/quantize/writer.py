@@ -51,6 +51,7 @@ from studio.quantize.roles import is_quantized
 from studio.quantize.tiers import Tier, tier_named
 from studio.recipes.dropmap import DropMap
 from studio.staging import explained_disk_errors, publish, require_disk, resumable, used_bytes
+from studio.steady import steady
 
 KEY_PREFIX = "espalier."
 _AHEAD = 4
@@ -136,7 +137,8 @@ def quantize(
     _check_outputs(work, options.overwrite)
     with explained_disk_errors(out_dir / name), resumable(out_dir, name, _key(work, options)) as folder:
         require_disk(out_dir, sum(file.bytes for file in work.files) - used_bytes(folder))
-        _write(work, folder, options, progress)
+        with steady(part.path for part in work.header.parts):
+            _write(work, folder, options, progress)
         for file in work.files:
             publish(folder / file.path.name, file.path)
     return [file.path for file in work.files]
