@@ -132,7 +132,7 @@ def test_the_pool_starts_a_server_as_the_card_allows_and_llama_cpp_takes_it(
     short: int, kind: str, tiny_gguf: Path, pool: ServerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no card here: llama.cpp reads the settings, and computes without one."""
-    card = max(0, memory.model_need(tiny_gguf, pool.context, pool.slots).need.on_card - short)
+    card = max(0, memory.model_need(tiny_gguf, pool.loading.context, pool.slots).need.on_card - short)
     monkeypatch.setenv(card_room.CARD_VARIABLE, str(card))
     with pool.lease(tiny_gguf, 1) as server:
         (place,) = pool._places.values()
