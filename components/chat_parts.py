@@ -9,6 +9,7 @@ from typing import Any
 
 import gradio as gr
 
+from components.chat_loading import LoadingPart, loading_part
 from components.chat_settings import Settings, laid_out_settings
 from components.chat_view import LATEX, heading_html, stats_html
 from components.markup import station_head
@@ -149,6 +150,7 @@ class ChatStation:
     save_markdown: gr.Button
     saved: gr.Textbox
     settings: Settings
+    loading: LoadingPart
     states: Sequence[gr.State]
     refresh: Callable[[Values], Updates]
 
@@ -157,7 +159,7 @@ class ChatStation:
         """What every handler of the station is given."""
         chosen = [part for parts in self.columns.values() for part in (parts.model, parts.system)]
         own = [self.conversation, self.running, self.known, self.prompt, self.blind]
-        return {*own, *chosen, *self.settings.inputs, *self.states}
+        return {*own, *chosen, *self.settings.inputs, *self.loading.inputs, *self.states}
 
     @property
     def changing(self) -> list[Any]:
@@ -166,7 +168,7 @@ class ChatStation:
         buttons = [self.send, self.stop, self.same, self.other, self.add]
         own = [self.conversation, self.running, self.known, self.problem, self.note, self.prompt, self.parting]
         blind = [self.blind, self.ballot, self.tally]
-        return [*own, *blind, self.routing, *buttons, *columns, *self.settings.inputs]
+        return [*own, *blind, self.routing, *buttons, *columns, *self.settings.inputs, *self.loading.changing]
 
 
 def first_columns(models: Mapping[str, ChatModel]) -> tuple[Column, ...]:
@@ -180,6 +182,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
     with gr.Column(elem_id="talk", elem_classes="station"):
         gr.HTML(station_head(5, "Talk to it", _LEAD))
         note = gr.HTML(elem_id="chat-note")
+        loading = loading_part()
         problem = gr.HTML(visible=False)
         blind = gr.Checkbox(
             False,
@@ -238,6 +241,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
         save_markdown=save_markdown,
         saved=saved,
         settings=settings,
+        loading=loading,
         states=sources.states,
         refresh=lambda values: refresh(station, values),
     )

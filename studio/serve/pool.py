@@ -95,8 +95,9 @@ class ServerPool:
 
         Waits while other models that are answering fill the memory, and while this one answers others and is loaded
         otherwise than `loading` says. A server that is in use keeps the number of threads it was started with, and a
-        context that is longer than asked for. Raises `FormatError` or `UnsupportedError` for a file that holds no model, `ResourceError`
-        for one that does not fit in memory by itself, `ProcessError` for one that cannot be loaded.
+        context that is longer than asked for. Raises `FormatError` or `UnsupportedError` for a file that holds no
+        model, `ResourceError` for one that does not fit in memory by itself, `ProcessError` for one that cannot be
+        loaded.
         """
         with self._changed:
             place = self._admit(served(model), threads, loading or self.loading)
@@ -119,11 +120,10 @@ class ServerPool:
         return memory.fit_of(needs, held, card, loading.offload)
 
     @property
-    def card_bytes(self) -> int | None:
-        """Memory of the graphics card for models; None where there is none that llama.cpp computes on."""
+    def room(self) -> tuple[int, int]:
+        """Bytes for all models together: (of the graphics card, 0 where llama.cpp computes on none; of main memory)."""
         with self._changed:
-            self._card()
-            return self._free_card
+            return self._card(), memory.free_bytes(self._held())
 
     def loaded(self, model: Served | Path) -> bool:
         """Whether `model` can answer at once."""

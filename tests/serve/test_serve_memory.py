@@ -18,6 +18,7 @@ from studio.quantize.fit import kv_bytes
 from studio.quantize.placement import Offload
 from studio.serve import memory
 from studio.serve.client import Sampler
+from studio.serve.loading import Loading
 from studio.serve.pool import ServerPool
 from studio.serve.server import ModelServer
 
@@ -150,3 +151,15 @@ def test_what_a_person_decides_is_what_the_pool_does(tiny_gguf: Path, tmp_path: 
             assert (place.placement.kind, pool._decided(place)) == ("RAM", Offload(0))
     finally:
         pool.close()
+
+
+def test_who_asks_decides_and_a_server_that_is_loaded_otherwise_is_loaded_anew(
+    tiny_gguf: Path, pool: ServerPool
+) -> None:
+    short, long = Loading(256), Loading(1024)
+    with pool.lease(tiny_gguf, 1, long) as server, pool.lease(tiny_gguf, 1, short) as shared:
+        assert shared is server  # a longer conversation will do while others have it
+    with pool.lease(tiny_gguf, 1, short) as smaller:
+        assert smaller is not server and not server.alive
+    needs = [pool.fit([tiny_gguf], one).models[0].ram for one in (short, long)]
+    assert needs[0] < needs[1]
