@@ -10,6 +10,7 @@ from typing import Any
 
 import gradio as gr
 
+from components.chat_kept import ROUTING, SETTINGS, keep_value, kept_value, settings_again
 from components.chat_loading import loading_of
 from components.chat_parts import (
     ChatModel,
@@ -20,7 +21,7 @@ from components.chat_parts import (
     first_columns,
     laid_out,
 )
-from components.chat_routing import Routed, routing_html
+from components.chat_routing import Routed, kept_routings, routing_html
 from components.chat_settings import Asked, asked_with, sampled
 from components.chat_shown import (
     begun,
@@ -134,6 +135,15 @@ def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
     following = [station.note, station.problem, *station.loading.changing]
     for event in (station.loading.accordion.expand, *(part.input for part in station.loading.inputs)):
         event(partial(_foretold, sources, station), station.inputs, following, trigger_mode="always_last", **quick)
+
+    gr.on(
+        [part.change for part in station.kept.values()],
+        partial(_keep_settings, sources, station),
+        station.inputs,
+        None,
+        trigger_mode="always_last",
+        **quick,
+    )
 
     def on_token(values: Values, event: gr.EventData) -> str:
         return parting_html(seen(values[station.conversation]), int(event.index))
@@ -299,6 +309,7 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
     def keep(so_far: Conversation) -> None:
         if not running.forgotten:
             _keep(sources, states, so_far)
+            keep_value(sources, ROUTING, states, routed.to_json(so_far))
 
     try:
         for so_far, heard in _heard(running.stream, conversation, keep, routed.hear):
@@ -528,6 +539,12 @@ def _sampler(sources: ChatSources, station: ChatStation, values: Values) -> Upda
     return updates or {station.problem: gr.skip()}
 
 
+def _keep_settings(sources: ChatSources, station: ChatStation, values: Values) -> None:
+    """How models are asked and loaded, for after a reload."""
+    settings = {name: values[part] for name, part in station.kept.items()}
+    keep_value(sources, SETTINGS, _states(station, values), settings)
+
+
 def _foretold(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
     """What fits, and where, as it is decided now."""
     conversation = now(station, values)
@@ -565,6 +582,11 @@ def _fresh(sources: ChatSources, station: ChatStation, values: Values, states: S
     if before is None or before[0] != known[0]:  # another reference: what was said to it is another conversation
         conversation = sources.kept(*states) or Conversation(columns=first_columns(models))
         updates |= _shown_instead(station, values, conversation, forget=False)
+        if conversation.blind is None:
+            updates[station.routing] = routing_html(kept_routings(kept_value(sources, ROUTING, states), conversation))
+        if before is None:  # the page has just been opened
+            found = settings_again(station, kept_value(sources, SETTINGS, states), values, sources.family(*states))
+            updates, values = {**updates, **found}, {**values, **found}
         if conversation.blind is not None:
             updates |= _tallied(sources, station, values)
     elif not conversation.turns:

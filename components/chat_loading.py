@@ -53,7 +53,7 @@ class LoadingPart:
     @property
     def changing(self) -> list[Any]:
         """What follows from that, and from other models."""
-        return [self.where, self.decided, self.table]
+        return [self.decided, self.table]
 
 
 def loading_of(part: LoadingPart, values: Mapping[Any, Any]) -> Loading:
@@ -97,7 +97,7 @@ def foretold(
     """The part for these columns: `names` of those that have a model, which a blind comparison does not tell."""
     has_card = bool(columns.pool.room[0])
     return {
-        part.where: gr.Radio(visible=has_card),
+        part.where: gr.Radio(value=values[part.where], visible=has_card),
         part.decided: gr.Row(visible=has_card and values[part.where] == DECIDED),
         part.table: table_html(columns, names) if named else _BLIND,
     }
@@ -105,36 +105,35 @@ def foretold(
 
 def table_html(columns: Columns, names: Mapping[str, str]) -> str:
     """What each column's model takes, and where it will run; `names` of all columns that have a model."""
-    rows = [(escape(id), escape(names[id]), *_cells(columns, id)) for id in names]
-    return room_html(columns.pool) + table(
-        ("", "Model", "Weights", "of them experts", "Keys and values", "To compute in", "Where it runs"),
-        rows,
-        numeric=(2, 3, 4, 5),
-    )
+    rows = []
+    for id, name in names.items():
+        where, *sizes = _cells(columns, id)
+        rows.append((f"<b>{escape(id)}</b> {escape(name)}<small>{escape(where)}</small>", *sizes))
+    head = ("Model, and where it runs", "Weights", "of them experts", "Keys and values", "To compute in")
+    return f"{room_html(columns.pool)}<div class='memory'>{table(head, rows, numeric=(1, 2, 3, 4))}</div>"
 
 
 def _cells(columns: Columns, id: str) -> tuple[str, ...]:
-    model = columns.models.get(id)
+    """Where a model runs, and what it takes."""
+    model, loading = columns.models.get(id), columns.loading
     if model is None:
-        return ("–", "–", "–", "–", _UNKNOWN)
-    loading = columns.loading
+        return (_UNKNOWN, *["–"] * 4)
     try:
         wanted = model.need(loading.context, columns.pool.slots)
         fit = columns.pool.fit(columns.different, loading)
         place = fit.models[[one.key for one in columns.different].index(model.key)]
     except EspalierError as error:
-        return ("–", "–", "–", "–", escape(f"{error.what} {error.remedy}"))
+        return (f"{error.what} {error.remedy}", *["–"] * 4)
     need = wanted.need
-    weights = sum(layer.weights + layer.experts for layer in need.layers) + need.output + need.embeddings
     experts = sum(layer.experts for layer in need.layers)
     shorter = f" It was made for {wanted.context:,} tokens." if wanted.context < loading.context else ""
     there = " It is loaded." if columns.pool.loaded(model) else ""
     return (
-        size_text(weights),
+        f"{place.reason}{shorter}{there}",
+        size_text(sum(layer.weights + layer.experts for layer in need.layers) + need.output + need.embeddings),
         size_text(experts) if experts else "–",
         size_text(sum(layer.kv for layer in need.layers)),
         size_text(need.compute),
-        escape(f"{place.reason}{shorter}{there}"),
     )
 
 

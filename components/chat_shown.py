@@ -19,7 +19,7 @@ from components.chat_parts import (
     Updates,
     Values,
 )
-from components.chat_settings import how_choices
+from components.chat_settings import OWN, how_choices
 from components.chat_tokens import parting_html
 from components.chat_view import (
     ANSWERS_HERE,
@@ -149,12 +149,13 @@ def settled(station: ChatStation, conversation: Conversation, sources: ChatSourc
     """The models that can be chosen, those that are chosen, and what follows from them; raises what `sources` raise."""
     states = [values[state] for state in station.states]
     models = sources.models(*states)
-    how = gr.Dropdown(how_choices(sources.family(*states)))
+    ways = how_choices(sources.family(*states))
+    how = values[station.settings.how]
     columns = columns_of(station, conversation, sources, models, values)
     return {
         **models_shown(station, conversation, models, columns),
         **memory_shown(station, conversation, columns, models, values),
-        station.settings.how: how,
+        station.settings.how: gr.Dropdown(ways, value=how if how in [way for _, way in ways] else OWN),
     }
 
 

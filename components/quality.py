@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from components.jobs import WATCH_S, job_html
+from components.kept_values import KeptValues
 from components.library import Library, Studio
 from components.markup import failure
 from components.quality_asked import (
@@ -79,6 +80,16 @@ def ticked(keys: Sequence[str], before: Sequence[str], known: Sequence[str]) -> 
     return [key for key in keys if key in before or key not in known]
 
 
+def remembered(kept: KeptValues, now: StudioState, asked: Asked) -> tuple[Asked, Sequence[str]]:
+    """(what was chosen before a reload, the models that were known then), else `asked` and none."""
+    try:
+        found = dict(kept.read(now.user, now.reference) or {})
+        known = [str(key) for key in found.pop("known", ())]
+        return Asked(**{**asdict(asked), **found}), known
+    except (TypeError, ValueError):  # of another version
+        return asked, ()
+
+
 def _kept(choices: Sequence[tuple[str, str]], before: str | None) -> str:
     """What stays chosen: the first where `before` is no longer there."""
     values = [value for _, value in choices]
@@ -132,11 +143,14 @@ def wire_quality(
     """What its controls do. `timer` is that of the jobs; after each of the events `renewed` there may be other models
     or results."""
     library, store = studio.library, studio.store
+    kept = KeptValues(library.workspace.sessions, "measure")
 
     def on_renewed(
         now: StudioState, against: str | None, order: Sorting, known: Sequence[str], *values: Any
     ) -> Updates:
         before = Asked(*values)
+        if not known:  # the page has just been opened
+            before, known = remembered(kept, now, before)
         models = [(one.label, one.key) for one in subjects(library, now.reference)]
         keys = [key for _, key in models]
         family = library.reference(now.reference).shape.family if now.reference else ""
@@ -152,9 +166,15 @@ def wire_quality(
         return {
             station.known: keys,
             station.models: gr.CheckboxGroup(models, value=list(asked.models)),
+            station.what: asked.what,
+            station.on_task: gr.Column(visible=asked.what == TASK),
+            station.on_text: gr.Column(visible=asked.what != TASK),
             station.task: gr.Dropdown(tasks, value=asked.task),
             station.ground: gr.Dropdown(grounds, value=asked.ground),
+            station.per_category: asked.per_category,
+            station.seed: asked.seed,
             station.configuration: gr.Dropdown(configurations, value=asked.configuration),
+            station.thinking: asked.thinking,
             station.jobs: jobs_html(store.list(), store),
             **follows(library, station, now, asked),
             **shown(library, station, now, against, order),
@@ -172,16 +192,17 @@ def wire_quality(
         event(on_renewed, [*results, station.known, *station.asked], station.changing, **_LIVE)
     station.against.input(on_against, results, station.results, **_LIVE)
     station.table.click(on_sort, [state, station.against], [station.sorting, *station.results], **_LIVE)
-    _wire_choices(library, state, station)
+    _wire_choices(library, state, station, kept)
     _wire_jobs(library, store, state, station, timer)
 
 
-def _wire_choices(library: Library, state: gr.State, station: QualityStation) -> None:
+def _wire_choices(library: Library, state: gr.State, station: QualityStation, kept: KeptValues) -> None:
     """What is chosen, and what is uploaded to be chosen."""
 
-    def on_asked(now: StudioState, *values: Any) -> Updates:
+    def on_asked(now: StudioState, known: Sequence[str], *values: Any) -> Updates:
         asked = Asked(*values)
         of_task = asked.what == TASK
+        kept.write(now.user, now.reference, {"known": list(known), **asdict(asked)})
         return {
             station.on_task: gr.Column(visible=of_task),
             station.on_text: gr.Column(visible=not of_task),
@@ -211,7 +232,7 @@ def _wire_choices(library: Library, state: gr.State, station: QualityStation) ->
     asked = [state, *station.asked]
     parts = [station.on_task, station.on_text, station.command, station.facts, station.problem]
     for control in station.asked:
-        control.input(on_asked, asked, parts, trigger_mode="always_last", **_LIVE)
+        control.input(on_asked, [state, station.known, *station.asked], parts, trigger_mode="always_last", **_LIVE)
     uploads: list[tuple[Adopt, Choices, gr.Dropdown, gr.File]] = [
         (adopt_task, task_choices, station.task, station.task_file),
         (adopt_ground, ground_choices, station.ground, station.ground_file),

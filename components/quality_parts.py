@@ -94,7 +94,7 @@ class QualityStation:
     @property
     def changing(self) -> list[Any]:
         """What follows from another model, and from files that came or went."""
-        chosen = [self.known, self.models, self.task, self.ground, self.configuration]
+        chosen = [self.known, *self.asked, self.on_task, self.on_text]
         return [*chosen, self.command, self.facts, self.jobs, *self.results]
 
 

@@ -12,6 +12,7 @@ import gradio as gr
 
 from components.chat_parts import REFERENCE, VIRTUAL, Ballots, ChatModel, ChatSources
 from components.kept_conversations import KeptConversations
+from components.kept_values import KeptValues
 from components.library import Studio
 from components.state import StudioState
 from studio.checkpoints.convert import cached_path
@@ -107,6 +108,8 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
         kept=what_was_said,
         keep=keep,
         states=[state],
+        values=partial(KeptValues, library.workspace.sessions),
+        owner=lambda now: (now.user, now.reference),
         ballots=Ballots(VoteStore(library.workspace.votes), library.workspace.cache / "digests", lambda now: now.user),
     )
 
