@@ -132,7 +132,7 @@ def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
     for part in settings.sampling:
         part.input(lambda: "own", None, settings.how, **quick)
 
-    following = [station.note, station.problem, *station.loading.changing]
+    following = [station.note, station.problem, station.loading.where, *station.loading.changing]
     for event in (station.loading.accordion.expand, *(part.input for part in station.loading.inputs)):
         event(partial(_foretold, sources, station), station.inputs, following, trigger_mode="always_last", **quick)
 

@@ -32,6 +32,8 @@ from components.results_figure import figures_html
 from components.results_view import Sorting, measured, results_html
 from components.state import StudioState
 from studio.errors import EspalierError, InputError
+from studio.evaluate.file_results import KIND as DIVERGENCE
+from studio.evaluate.harness import KIND as HARNESS
 from studio.evaluate.runner import KIND as TASK
 from studio.jobs import runner
 from studio.jobs.store import Job, JobStore
@@ -44,7 +46,7 @@ Choices = Callable[[Workspace], list[tuple[str, str]]]
 
 _LIVE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _SLOW: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
-_KINDS = ("evaluate", "diverge")
+_KINDS = ("evaluate", "diverge", "harness")
 _JOBS_SHOWN = 5
 """The latest of those that are over; all that are not are shown."""
 
@@ -78,6 +80,17 @@ def ticked(keys: Sequence[str], before: Sequence[str], known: Sequence[str]) -> 
     if not set(keys) & set(known):
         return list(keys[:2])
     return [key for key in keys if key in before or key not in known]
+
+
+def seen_for(station: QualityStation, what: str) -> Updates:
+    """What has to be said to measure `what`."""
+    return {
+        station.on_task: gr.Column(visible=what == TASK),
+        station.on_text: gr.Column(visible=what == DIVERGENCE),
+        station.on_harness: gr.Column(visible=what == HARNESS),
+        station.drawn: gr.Row(visible=what != HARNESS),
+        station.configuration: gr.Dropdown(visible=what != DIVERGENCE),
+    }
 
 
 def remembered(kept: KeptValues, now: StudioState, asked: Asked) -> tuple[Asked, Sequence[str]]:
@@ -167,13 +180,17 @@ def wire_quality(
             station.known: keys,
             station.models: gr.CheckboxGroup(models, value=list(asked.models)),
             station.what: asked.what,
-            station.on_task: gr.Column(visible=asked.what == TASK),
-            station.on_text: gr.Column(visible=asked.what != TASK),
+            **seen_for(station, asked.what),
             station.task: gr.Dropdown(tasks, value=asked.task),
             station.ground: gr.Dropdown(grounds, value=asked.ground),
             station.per_category: asked.per_category,
             station.seed: asked.seed,
-            station.configuration: gr.Dropdown(configurations, value=asked.configuration),
+            station.configuration: gr.Dropdown(
+                configurations, value=asked.configuration, visible=asked.what != DIVERGENCE
+            ),
+            station.harness: asked.harness,
+            station.limit: asked.limit,
+            station.shots: asked.shots,
             station.thinking: asked.thinking,
             station.jobs: jobs_html(store.list(), store),
             **follows(library, station, now, asked),
@@ -201,11 +218,9 @@ def _wire_choices(library: Library, state: gr.State, station: QualityStation, ke
 
     def on_asked(now: StudioState, known: Sequence[str], *values: Any) -> Updates:
         asked = Asked(*values)
-        of_task = asked.what == TASK
         kept.write(now.user, now.reference, {"known": list(known), **asdict(asked)})
         return {
-            station.on_task: gr.Column(visible=of_task),
-            station.on_text: gr.Column(visible=not of_task),
+            **seen_for(station, asked.what),
             station.problem: gr.HTML(visible=False),
             **follows(library, station, now, asked),
         }
@@ -230,7 +245,7 @@ def _wire_choices(library: Library, state: gr.State, station: QualityStation, ke
         return follows(library, station, now, Asked(*values))
 
     asked = [state, *station.asked]
-    parts = [station.on_task, station.on_text, station.command, station.facts, station.problem]
+    parts = [*station.optional, station.command, station.facts, station.problem]
     for control in station.asked:
         control.input(on_asked, [state, station.known, *station.asked], parts, trigger_mode="always_last", **_LIVE)
     uploads: list[tuple[Adopt, Choices, gr.Dropdown, gr.File]] = [

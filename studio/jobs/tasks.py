@@ -16,6 +16,7 @@ from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
 from studio.jobs.diverge import Diverge
 from studio.jobs.evaluate import Evaluate
+from studio.jobs.harness import Harness
 from studio.jobs.measure import Measure
 from studio.jobs.needs import CONVERTED_BYTES, require_memory, require_safetensors
 from studio.jobs.ollama import OllamaCreate
@@ -113,6 +114,7 @@ TASKS: dict[str, type[Task]] = {
     "publish": Publish,
     "similarity": Similarity,
     "evaluate": Evaluate,
+    "harness": Harness,
     "diverge": Diverge,
     "measure": Measure,
     "search": Search,
