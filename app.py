@@ -5,21 +5,30 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported: nothing here calls home
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from components import transitions
+from components.door import Door
 from components.journey import journey
-from components.library import DEMO_ANALYSIS, Library, Studio
+from components.library import DEMO_ANALYSIS, Library
+from components.page import Studio
+from components.pages import Pages, sweep_visitors, whose_html
 from components.sessions import Sessions
 from components.state import StudioState
-from components.theme import FAVICON, STYLESHEETS, head, plotly_script, theme
+from components.theme import FAVICON, STYLESHEETS, head, panel, plotly_script, theme
 from studio.errors import EspalierError, InputError
 from studio.jobs.store import JobStore
 from studio.jobs.task import DEMO
-from studio.workspace import Workspace
+from studio.logins import Entry, entry_of
+from studio.workspace import MODELS_VARIABLE, Workspace
 
 
 def flags(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -32,27 +41,34 @@ def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--contributions", type=Path, help="analysis of it to open (default: the demo's)")
     parser.add_argument("--workspace", type=Path, help="where results go (default: $ESPALIER_HOME or ~/.espalier)")
+    parser.add_argument(
+        "--models", type=Path, action="append", default=[], metavar="DIR", help="folder of models that may be opened"
+    )
+    parser.add_argument("--auth-file", type=Path, metavar="FILE", help="who may log in, USER:PASSWORD a line")
+    parser.add_argument("--public", action="store_true", help="let everybody in, to the demo and read-only")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     return parser.parse_args(arguments)
 
 
-def credentials(host: str) -> list[tuple[str, str]] | None:
-    """Who may log in, `ESPALIER_AUTH=USER:PASSWORD` with a line for each person; `InputError` when others can reach a
-    page without a login."""
-    told = os.environ.get("ESPALIER_AUTH", "").strip()
-    people = [line.strip().partition(":") for line in told.splitlines() if line.strip()]
-    if any(not user or not password for user, _, password in people):
-        raise InputError("ESPALIER_AUTH is not of the form USER:PASSWORD, with a line for each person.")
-    if people:
-        return [(user, password) for user, _, password in people]
-    if host in ("127.0.0.1", "localhost", "::1"):
-        return None
-    raise InputError(f"Others can reach {host}, and the page has no login.", "Set ESPALIER_AUTH=USER:PASSWORD.")
+def prepare(given: argparse.Namespace, entry: Entry) -> None:
+    """Have what was said hold for this process and its jobs. Raises `InputError` where that cannot be."""
+    if entry.public and (given.models or given.reference or given.contributions):
+        raise InputError("--public serves the demo only.", "Leave --reference, --contributions and --models away.")
+    if entry.public:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # nobody's job asks the Hub either
+    if entry.hub_users and find_spec("authlib") is None:
+        raise InputError(
+            "A login at the Hub needs a package that is not installed.", "Say `pip install gradio[oauth]`."
+        )
+    for folder in given.models:
+        if not folder.expanduser().is_dir():
+            raise InputError(f"There is no folder {folder}.", "Give --models one with models in it.")
+    if given.models:
+        os.environ[MODELS_VARIABLE] = os.pathsep.join(str(folder.expanduser().resolve()) for folder in given.models)
 
 
-def studio_of(given: argparse.Namespace) -> Studio:
-    """Open what the page shows first; raises as `Library` does."""
-    workspace = Workspace.open(given.workspace)
+def studio_of(given: argparse.Namespace, workspace: Workspace) -> Studio:
+    """Open what a page on `workspace` shows first; raises as `Library` does."""
     library = Library(workspace)
     names = library.reference_names()
     name = library.adopt_reference(given.reference) if given.reference else (DEMO if DEMO in names else "")
@@ -60,7 +76,7 @@ def studio_of(given: argparse.Namespace) -> Studio:
     analysis = given.contributions or (DEMO_ANALYSIS if name in (DEMO, "") and DEMO_ANALYSIS.exists() else None)
     key = library.open_analysis(analysis, reference) if analysis else None
     model = reference or (library.analysis(key) if key else None)
-    first = library.fitted(StudioState.opening(name, key, model.shape if model else None))
+    first = transitions.fitted(library, StudioState.opening(name, key, model.shape if model else None))
     sessions = Sessions(library, fresh=bool(given.reference or given.contributions))
     return Studio(library, JobStore(workspace), first, sessions)
 
@@ -68,43 +84,64 @@ def studio_of(given: argparse.Namespace) -> Studio:
 def page_of(studio: Studio) -> gr.Blocks:
     """The whole page."""
     with gr.Blocks(title="Espalier", analytics_enabled=False, fill_width=True) as page:
+        if said := whose_html(studio.library.workspace):
+            panel(said, elem_id="whose")
         journey(studio, page)
+    return page
+
+
+def lobby(entry: Entry) -> gr.Blocks:
+    """What lies behind the door while nobody has come in: nothing, and gradio's own way to a login at the Hub."""
+    with gr.Blocks(title="Espalier", analytics_enabled=False) as page:
+        if entry.hub_users:
+            gr.LoginButton()
     return page
 
 
 def main(arguments: list[str] | None = None) -> int:
     given = flags(arguments)
     try:
-        login = credentials(given.host)
-        studio = studio_of(given)
+        entry = entry_of(given.host, file=given.auth_file, public=given.public)
+        prepare(given, entry)
+        workspace = Workspace.open(given.workspace)
+        pages = Pages(workspace, partial(studio_of, given), page_of, settings(), visitors=entry.public)
+        sweep_visitors(workspace)
+        first = studio_of(given, workspace)
     except (EspalierError, OSError) as error:
         sys.stderr.write(f"espalier: {error}\n")
         return 2
     gr.set_static_paths([plotly_script(), *STYLESHEETS])
-    page = page_of(studio).queue()
+    page = (pages.alone(first) if entry.is_open else lobby(entry)).queue()
     try:
-        _launch(page, given, login, studio)
+        _launch(page, given, Middleware(Door, entry=entry, pages=pages))
     except OSError as error:  # the port is taken, or the address is not this machine's
         sys.stderr.write(f"espalier: {error}\n")
         return 2
     return 0
 
 
-def _launch(page: gr.Blocks, given: argparse.Namespace, login: list[tuple[str, str]] | None, studio: Studio) -> None:
+def settings() -> dict[str, Any]:
+    """How gradio shows every page."""
+    return {
+        "head": head(),
+        "theme": theme(),
+        "footer_links": [],
+        "enable_monitoring": False,
+        "ssr_mode": False,
+    }
+
+
+def _launch(page: gr.Blocks, given: argparse.Namespace, door: Middleware) -> None:
     page.launch(
         server_name=given.host,
-        auth=login,
         server_port=given.port,
         inbrowser=not given.no_browser,
-        allowed_paths=[str(studio.library.workspace.artifacts)],
-        head=head(),
-        theme=theme(),
+        app_kwargs={"middleware": [door]},
+        allowed_paths=[str(Workspace.open(given.workspace).artifacts)],
         favicon_path=FAVICON,
-        footer_links=[],
         run_history=False,
-        enable_monitoring=False,
-        ssr_mode=False,
         share=False,  # gradio would open a tunnel by itself in some notebooks
+        **settings(),
     )
 
 

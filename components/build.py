@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from components.jobs import IDLE_S, NOTHING_YET, WATCH_S, job_choices, job_html
-from components.library import Library, Opened, Studio
+from components.library import Library, Opened
 from components.markup import failure, station_head
 from components.outputs import (
     command_html,
@@ -22,6 +22,7 @@ from components.outputs import (
     suggested_name,
     ticked,
 )
+from components.page import Studio
 from components.sizes import SizesPart, sizes_part, wire_sizes
 from components.state import StudioState
 from components.theme import panel

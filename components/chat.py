@@ -276,7 +276,7 @@ def _answered(
 
 def _converse(sources: ChatSources, station: ChatStation, question: _Question, restart: bool) -> Iterator[Updates]:
     """The answers to a question as they come. Raises `EspalierError` when it cannot be asked."""
-    asked = asked_with(station.settings, question.values)
+    asked = sources.bounded(asked_with(station.settings, question.values))
     loading = loading_of(station.loading, question.values)
     states = _states(station, question.values)
     if not question.columns:

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from components.chat_loading import LoadingPart, loading_part
-from components.chat_settings import Settings, laid_out_settings
+from components.chat_settings import Asked, Settings, laid_out_settings
 from components.chat_view import LATEX, heading_html, stats_html
 from components.kept_values import KeptValues
 from components.markup import station_head
@@ -103,6 +103,8 @@ class ChatSources:
     """(user, reference) of the states: whose values they are."""
     ballots: Ballots | None = None
     """None: the station compares nothing blind."""
+    bounded: Callable[[Asked], Asked] = lambda asked: asked
+    """What may be asked of what is asked for; raises where it is one question too many."""
 
 
 @dataclass(frozen=True)

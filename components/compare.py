@@ -11,10 +11,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from components import transitions
 from components.curves import HEIGHT, Boxes, Dot, Line, Tick, curves
 from components.follow import follow, open_accordion
-from components.library import Library, Opened, Studio
+from components.library import Library, Opened
 from components.markup import class_label, failure, notice, percent_text, table
+from components.page import Studio
 from components.state import OWN, Kept, StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError
@@ -79,11 +81,12 @@ def other_map(library: Library, opened: Opened, choice: str) -> Kept:
     if choice.startswith(PRESET) and choice.removeprefix(PRESET) in PRESETS and opened.drop and opened.contributions:
         name = choice.removeprefix(PRESET)
         weights = opened.state.recipe.class_weights
-        return _of(library, library.choosing(opened.state, name, opened.drop.dropped_count, weights), name)
+        return _of(library, transitions.choosing(library, opened.state, name, opened.drop.dropped_count, weights), name)
     for kind, prefix, folder in _folders(library):
         for path in folder.glob("*.json"):
             if choice == f"{prefix}{path.name}":
-                return _of(library, library.read_choice(opened.state, path), f"the saved {kind} {path.stem}")
+                state = transitions.read_choice(library, opened.state, path)
+                return _of(library, state, f"the saved {kind} {path.stem}")
     raise InputError("That map is not there to compare with.", "Choose another one, or keep the one that is shown.")
 
 
@@ -305,7 +308,8 @@ def wire_compare(studio: Studio, state: gr.State, part: ComparePart, changed: Se
             return {part.text: gr.skip()}
         again = {part.upload: None}  # so that another file can follow
         try:
-            return again | keeping(now, _of(library, library.read_choice(now, Path(path)), Path(path).name))
+            chosen = transitions.read_choice(library, now, Path(path))
+            return again | keeping(now, _of(library, chosen, Path(path).name))
         except EspalierError as error:
             return again | {part.text: failure(error)}
 

@@ -11,6 +11,7 @@ import gradio as gr
 from components.markup import failure
 from components.sizes import chosen_card, size_table
 from components.theme import panel
+from studio.access import FULL, Access
 from studio.checkpoints.remote_header import PREFIX, remote_header
 from studio.errors import EspalierError, InputError
 from studio.families import shape_of_gguf
@@ -26,7 +27,7 @@ _HELP = (
 )
 
 
-def hub_part() -> None:
+def hub_part(access: Access) -> None:
     """Lay it out and wire it."""
     with gr.Accordion("Look at a model on the Hub", open=False, elem_id="hub"):
         panel(_HELP)
@@ -34,12 +35,13 @@ def hub_part() -> None:
         look = gr.Button("Show sizes", elem_id="hub-look")
         found = panel(elem_id="hub-sizes")
     asked: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
-    gr.on([look.click, name.submit], hub_html, name, found, **asked)
+    gr.on([look.click, name.submit], lambda named: hub_html(named, access), name, found, **asked)
 
 
-def hub_html(name: str) -> str:
+def hub_html(name: str, access: Access = FULL) -> str:
     """The table of all tiers of the model called `name` on the Hub, or why there is none."""
     try:
+        access.require_hub()
         return _table(name.strip())
     except EspalierError as error:
         return failure(error)

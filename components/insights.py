@@ -13,8 +13,9 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from components.library import Library, Studio
+from components.library import Library
 from components.markup import class_label, failure, notice, percent_text, table
+from components.page import Studio
 from components.state import StudioState
 from components.theme import panel
 from studio.contributions.answers import Answers, Finding, findings, measure

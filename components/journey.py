@@ -10,18 +10,19 @@ from typing import Any
 
 import gradio as gr
 
-from components import heatmap, outputs, recipe, reference, sizes, why
+from components import heatmap, outputs, recipe, reference, sizes, transitions, why
 from components.build import BuildStation, build_station, wire_build
 from components.chat import ChatStation, chat_station
 from components.compare import wire_compare
 from components.counts import possible, wire_counts
 from components.heatmap import SeeStation, see_station
 from components.insights import wire_insights
-from components.library import Library, Opened, Studio
+from components.library import Library, Opened
 from components.markup import failure
 from components.masthead import masthead
 from components.measure import wire_measure
 from components.options import form_json, wire_options
+from components.page import Studio
 from components.quality import wire_quality
 from components.quality_parts import quality_station
 from components.recipe import ChooseStation, choose_station
@@ -33,19 +34,20 @@ from components.sources import chat_sources
 from components.state import StudioState, weights_from_json, weights_json
 from components.trial import wire_trial
 from components.why import shown_cell, wire_why
+from components.wiring import Updates, Wiring
 from components.work import wire_map, wire_shelf, wire_steps
-from studio.errors import EspalierError
+from studio.errors import EspalierError, InputError
 from studio.quantize.fit import this_gpu
 from studio.shelf import Shelf
 
-Updates = dict[Any, Any]
 _LIVE: dict[str, Any] = {
     "queue": False,  # the queue would add its round trip to every move of a slider
     "trigger_mode": "always_last",
     "show_progress": "hidden",
     "api_visibility": "private",
 }
-
+_MANY: dict[str, Any] = {**_LIVE, "trigger_mode": "multiple"}
+"""Where `always_last` would send the last event with the data of the first."""
 
 _WITHOUT_LINK = """() => {
   const address = new URL(location.href);
@@ -233,27 +235,39 @@ def _told(problem: gr.HTML) -> Callable[[Callable[..., Updates]], Callable[..., 
 
 
 def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]]) -> None:
+    wiring = _wiring(studio, stations)
+    _wire_see(studio, stations, wiring)
+    _wire_choose(studio, stations, aimed, wiring)
+    _wire_load(studio, stations)
+
+
+def _wiring(studio: Studio, stations: Stations) -> Wiring:
+    choose = stations.choose
+
+    def rendered(opened: Opened, name: str, chosen: Any, more: Any) -> Updates:
+        """The page after a choice that was not made with the controls of the third station, which follow."""
+        now = opened.state
+        return {
+            **_results(studio, stations, opened, name, outputs.ticked(chosen, more)),
+            choose.preset: gr.Radio(recipe.preset_choices(now), value=now.preset),
+            choose.drop: min(now.recipe.drop or 0, opened.most),
+            choose.weights: weights_json(opened.taking_part, now.recipe.class_weights),
+        }
+
+    return Wiring(
+        library=studio.library,
+        state=stations.state,
+        render=rendered,
+        asked=stations.build.asked,
+        outputs=[*stations.results, *choose.controls],
+        changed=stations.chosen,
+        problem=choose.problem,
+        calls=_MANY,
+    )
+
+
+def _wire_see(studio: Studio, stations: Stations, wiring: Wiring) -> None:
     library, state, see, choose = studio.library, stations.state, stations.see, stations.choose
-
-    @_told(choose.problem)
-    def on_choose(now: StudioState, *values: Any) -> Updates:
-        preset, drop, weights, name, chosen_outputs, more = values
-        if drop is None:  # the field is empty while another number is typed
-            return {choose.problem: gr.skip()}
-        sent = weights_from_json(weights, library.classes(now))
-        chosen = library.choosing(now, preset, drop, sent)
-        opened = library.open(chosen)
-        results = _results(studio, stations, opened, name, outputs.ticked(chosen_outputs, more))
-        if chosen.recipe.class_weights != sent or chosen.recipe.classes != now.recipe.classes:  # the preset has its own
-            results[choose.weights] = weights_json(opened.taking_part, chosen.recipe.class_weights)
-        return results
-
-    @_told(choose.problem)
-    def on_drop_left(now: StudioState, drop: float | None) -> Updates:
-        """A number that cannot be dropped goes back to the one that counts, once its field is left."""
-        if drop in possible(library.open(now)):
-            return {choose.drop: gr.skip()}
-        return {choose.drop: now.recipe.drop}
 
     @_told(choose.problem)
     def on_look(now: StudioState, klass: str, minus: str, scale: str) -> Updates:
@@ -268,26 +282,45 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
         studio.sessions.keep(opened.state)
         return {state: opened.state, see.cell: gr.HTML(html, visible=True)}
 
-    def rendered(opened: Opened, name: str, chosen: Any, more: Any) -> Updates:
-        """The page after a choice that was not made with the controls of the third station, which follow."""
-        now = opened.state
-        return {
-            **_results(studio, stations, opened, name, outputs.ticked(chosen, more)),
-            choose.preset: gr.Radio(recipe.preset_choices(now), value=now.preset),
-            choose.drop: min(now.recipe.drop or 0, opened.most),
-            choose.weights: weights_json(opened.taking_part, now.recipe.class_weights),
-        }
+    for control in see.controls:
+        control.input(on_look, [state, *see.controls], [*stations.looks, see.minus], **_LIVE)
+    see.plot.click(on_cell, state, [state, see.cell, choose.problem], **_MANY)
+    wire_why(library, state, see.why, see.cell, stations.chosen)
+    wire_map(see, wiring)
+
+
+def _wire_choose(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]], wiring: Wiring) -> None:
+    library, state, choose = studio.library, stations.state, stations.choose
+
+    @_told(choose.problem)
+    def on_choose(now: StudioState, *values: Any) -> Updates:
+        preset, drop, weights, name, chosen_outputs, more = values
+        if drop is None:  # the field is empty while another number is typed
+            return {choose.problem: gr.skip()}
+        sent = weights_from_json(weights, library.classes(now))
+        chosen = transitions.choosing(library, now, preset, drop, sent)
+        opened = library.open(chosen)
+        results = _results(studio, stations, opened, name, outputs.ticked(chosen_outputs, more))
+        if chosen.recipe.class_weights != sent or chosen.recipe.classes != now.recipe.classes:  # the preset has its own
+            results[choose.weights] = weights_json(opened.taking_part, chosen.recipe.class_weights)
+        return results
+
+    @_told(choose.problem)
+    def on_drop_left(now: StudioState, drop: float | None) -> Updates:
+        """A number that cannot be dropped goes back to the one that counts, once its field is left."""
+        if drop in possible(library.open(now)):
+            return {choose.drop: gr.skip()}
+        return {choose.drop: now.recipe.drop}
 
     @_told(choose.problem)
     def on_choice_file(now: StudioState, path: str | None) -> Updates:
         if path is None:
             return {choose.problem: gr.skip()}
-        chosen = library.read_choice(now, Path(path))
+        chosen = transitions.read_choice(library, now, Path(path))
         return _everything(studio, stations, library.open(chosen))
 
-    asked = stations.build.asked
     choosing: dict[str, Any] = {
-        "inputs": [state, *choose.controls, *asked],
+        "inputs": [state, *choose.controls, *stations.build.asked],
         "outputs": [*stations.results, choose.weights],
         "preprocess": False,  # gradio's slider would answer a wrong number with an error of its own, which says nothing
         **_LIVE,
@@ -298,40 +331,13 @@ def _wire(studio: Studio, stations: Stations, aimed: Sequence[Callable[..., Any]
     choose.drop.release(on_drop_left, [state, choose.drop], [choose.drop, choose.problem], **left)
     wire_compare(studio, state, choose.compare, stations.chosen)
     wire_trial(studio, state, choose.trial, stations.chosen)
-    wire_why(library, state, see.why, see.cell, stations.chosen)
     then = wire_counts(library, state, choose.counts, changed=stations.chosen, aimed=aimed, drop=choose.drop)
     then(on_choose, **choosing)
-    for control in see.controls:
-        control.input(on_look, [state, *see.controls], [*stations.looks, see.minus], **_LIVE)
-    many = {**_LIVE, "trigger_mode": "multiple"}  # `always_last` would send the last one with the data of the first
-    see.plot.click(on_cell, state, [state, see.cell, choose.problem], **many)
-    after = {"outputs": [*stations.results, *choose.controls], **many}
-    wire_map(library, see, state, asked, rendered, **after)
-    wire_steps(
-        library,
-        choose.steps,
-        state,
-        asked,
-        rendered,
-        changed=stations.chosen,
-        problem=choose.problem,
-        **after,
-    )
-    wire_search(
-        studio,
-        choose.search,
-        state,
-        asked,
-        rendered,
-        changed=stations.chosen,
-        timer=stations.build.timer,
-        problem=choose.problem,
-        **after,
-    )
-    wire_shelf(library, choose.shelf, state, asked, rendered, **after)
-    wire_options(library, choose.options, state, asked, rendered, **after)
+    wire_steps(choose.steps, wiring)
+    wire_search(studio, choose.search, wiring, stations.build.timer)
+    wire_shelf(choose.shelf, wiring)
+    wire_options(choose.options, wiring)
     _wire_file(choose.upload, on_choice_file, [state], stations.everything)
-    _wire_load(studio, stations)
 
 
 _SLOW: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
@@ -350,11 +356,16 @@ def _wire_load(studio: Studio, stations: Stations) -> None:
     def on_reference(now: StudioState, name: str) -> Updates:
         if name == now.reference:  # gradio also tells when a list was opened and closed again
             return {load.problem: gr.skip()}
-        return _everything(studio, stations, library.open(library.with_reference(now, name)))
+        return _everything(studio, stations, library.open(transitions.with_reference(library, now, name)))
 
     @_told(load.problem)
     def on_analysis(now: StudioState, path: str | None) -> Updates:
-        chosen = now if path is None else library.with_analysis(now, Path(path))
+        if path is not None and path not in map(str, library.analysis_paths()):
+            raise InputError("This analysis is not in the workspace.", "Choose one of the list, or upload it.")
+        return shown(now, path)
+
+    def shown(now: StudioState, path: str | None) -> Updates:
+        chosen = now if path is None else transitions.with_analysis(library, now, Path(path))
         if chosen is now:
             return {load.problem: gr.skip()}
         return _everything(studio, stations, library.open(chosen))
@@ -362,8 +373,8 @@ def _wire_load(studio: Studio, stations: Stations) -> None:
     @_told(load.problem)
     def on_upload(now: StudioState, add: bool, path: str | None) -> Updates:
         if path is None or not add:
-            return on_analysis(now, path)
-        return _everything(studio, stations, library.open(library.with_added(now, Path(path))))
+            return shown(now, path)
+        return _everything(studio, stations, library.open(transitions.with_added(library, now, Path(path))))
 
     load.reference.input(on_reference, [state, load.reference], stations.everything, **_SLOW)
     load.analysis.input(on_analysis, [state, load.analysis], stations.everything, **_SLOW)

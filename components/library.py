@@ -5,18 +5,14 @@ Tabs keep names and hashes (`StudioState`); the arrays lie here once.
 
 from __future__ import annotations
 
-import json
-import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from components.sessions import Sessions
 from components.state import StudioState, most_dropped
-from components.strokes import Action, Stroke
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
@@ -26,45 +22,20 @@ from studio.contributions.merge import merge
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
 from studio.families import MoeShape
-from studio.jobs.store import JobStore
 from studio.jobs.task import ASSETS, DEMO, reference_path
 from studio.quantize.dynamic import ranking_of_contributions, ranking_of_imatrix
-from studio.quantize.forecast import Sizes, forecast_of, predict_bytes
 from studio.quantize.imatrix import Coverage
 from studio.quantize.imatrix_contributions import import_any
-from studio.quantize.imatrix_file import read_imatrix
-from studio.quantize.tiers import tier_named
 from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.apply import make_map
-from studio.recipes.criteria import fitting
 from studio.recipes.dropmap import DropMap
-from studio.recipes.overrule import overrule
-from studio.recipes.permalink import Permalink
-from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.preview import Preview, preview
-from studio.recipes.recipe import Recipe
-from studio.recipes.weights import by_name, within
 from studio.staging import staged
 from studio.workspace import Workspace
 
 DEMO_ANALYSIS = ASSETS / "demo-contributions.safetensors"
-SAFETENSORS = "safetensors"
-AS_IS = "gguf"
-"""What can be made beside tiers: a safetensors checkpoint, or a GGUF in the types that the reference has."""
-MAX_CHOICE_BYTES = 16 << 20
-"""Published maps have some kilobytes."""
-
 QUICK_BYTES = 1 << 30
 """Of a model, whose experts are read within seconds while a person waits for an importance matrix to be opened."""
-
-
-def is_recipe(text: bytes) -> bool:
-    """Whether JSON is a recipe rather than a map; what is neither is left to the reader of maps, which says why."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and any(isinstance(content.get(count), int) for count in ("drop", "keep"))
 
 
 def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -72,17 +43,6 @@ def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
     files = [*sorted(path.glob("*.safetensors*")), path / "config.json"] if path.is_dir() else [path]
     found = ((file.name, file.stat()) for file in files if file.exists())
     return tuple((name, status.st_mtime_ns, status.st_size) for name, status in found)
-
-
-@dataclass(frozen=True)
-class Studio:
-    """What the whole page stands on."""
-
-    library: Library
-    store: JobStore
-    first: StudioState
-    """What a new tab shows to somebody who was not here before."""
-    sessions: Sessions
 
 
 @dataclass(frozen=True)
@@ -194,27 +154,11 @@ class Library:
             return Guidance(None, ranking, {}, problem)
         return replace(known, ranking=ranking or known.ranking)
 
-    def adopt_imatrix(self, state: StudioState, path: Path) -> StudioState:
-        """`state` with the importance matrix at `path`, which is copied into the workspace.
-
-        Raises what `read_imatrix` raises, and `MismatchError` for one of another model.
-        """
-        opened = self.open(state)
-        if opened.reference is None or opened.drop is None:
-            raise InputError("There is no model to use the importance matrix with.", "Open one first.")
-        imatrix = read_imatrix(path)
-        header = self.outline(opened.reference)
-        fitting_imatrix(path, header, kept_experts(header, opened.drop))
-        kept = self.workspace.imatrix / f"{path.stem}-{imatrix.content_hash[:8]}{path.suffix}"
-        if not kept.exists():
-            with staged(kept, overwrite=True, needed_bytes=path.stat().st_size) as partial:
-                shutil.copyfile(path, partial)
-        return state.weighing(kept.name)
-
     def reference_names(self) -> list[str]:
         """What can be opened by name: the demo, and what lies in the workspace."""
-        entries = (entry.name for entry in self.workspace.references.iterdir())
+        entries = {entry.name for folder in self.workspace.model_folders() for entry in folder.iterdir()}
         found = sorted(name for name in entries if not name.startswith(".") and name != DEMO)
+        found = [name for name in found if self.workspace.model(name) is not None]
         return [*([DEMO] if reference_path(self.workspace, DEMO).exists() else []), *found]
 
     def reference(self, name: str) -> Reference:
@@ -251,6 +195,15 @@ class Library:
         Raises what `import_any` raises, and `MismatchError` when it is of another grid than `reference`.
         """
         return self._adopt(self._imported(path, reference), path)
+
+    def open_added(self, key: str, path: Path, reference: Reference | None = None) -> str:
+        """Open the analysis `key` with the questions of the one at `path` added: its content hash.
+
+        Raises as `open_analysis` and `merge` do.
+        """
+        added = self._imported(path, reference)
+        before, opened = self._opened(key)
+        return self._adopt(merge([opened, added]), Path(f"{before.stem}-and-more"))
 
     def _imported(self, path: Path, reference: Reference | None) -> Contributions:
         """The analysis at `path`, which fits `reference`."""
@@ -303,44 +256,6 @@ class Library:
             "Open the model, add the analysis in the first station, and try again.",
         )
 
-    def following(self, state: StudioState, link: Permalink) -> StudioState:
-        """`state` with the recipe of a permalink, on the analysis that it names.
-
-        The model is the one that is open where the analysis fits it, else the one that the link names, else none.
-
-        Raises `InputError` where the analysis is not here, and as `by_name` and `open` do.
-        """
-        state = self._showing_linked(state, link)
-        second = link.floor_contributions and self.find_analysis(link.floor_contributions, self._reference_of(state))
-        state = self.cooking_with(second or state.second, state, link.recipe)
-        self.open(state)
-        return state
-
-    def _showing_linked(self, state: StudioState, link: Permalink) -> StudioState:
-        named = [link.model] if link.model != state.reference and link.model in self.reference_names() else []
-        for name in (state.reference, *named, ""):
-            with suppress(InputError):  # not of this model
-                key = self.find_analysis(link.contributions, self.reference(name) if name else None)
-                at = state if name == state.reference else replace(state, reference=name, imatrix=None)
-                return self._showing(at, key)
-        of_model = f" of {link.model}" if link.model else ""
-        raise InputError(
-            f"The link is for an analysis{of_model} that is not in this workspace: {link.contributions[:12]}.",
-            "Open the model and add the analysis in the first station, and follow the link again.",
-        )
-
-    def cooking(self, state: StudioState, recipe: Recipe) -> StudioState:
-        """`state` with a recipe from elsewhere, in the terms of the page. Raises as `by_name` does."""
-        return self.cooking_with(state.second, state, recipe)
-
-    def cooking_with(self, second: str | None, state: StudioState, recipe: Recipe) -> StudioState:
-        """The same with another second analysis, the opened one whose content hash is `second`, or with none."""
-        return state.cooking_with(second, self._in_plain_terms(state, recipe), self._shape(state).experts)
-
-    def finding(self, state: StudioState, recipe: Recipe, what: str) -> StudioState:
-        """`cooking` for what a search has found: the step of the history is called `what`."""
-        return state.finding(self._in_plain_terms(state, recipe), self._shape(state).experts, what)
-
     def analysis(self, key: str) -> Contributions:
         """The opened analysis whose content hash is `key`."""
         return self._opened(key)[1]
@@ -365,7 +280,7 @@ class Library:
     def open(self, state: StudioState) -> Opened:
         """Everything that `state` names. Raises as `make_map`, `DropMap.check` and `preview` do, and `InputError` for a
         recipe that needs what was not chosen."""
-        reference = self.reference(state.reference) if state.reference else None
+        reference = self.reference_of(state)
         path, contributions = self._opened(state.analysis) if state.analysis else (None, None)
         second_path, second = self._opened(state.second) if state.second else (None, None)
         drop = state.imported
@@ -385,154 +300,9 @@ class Library:
             preview=preview(contributions, drop) if contributions and drop else None,
         )
 
-    def with_reference(self, state: StudioState, name: str) -> StudioState:
-        """`state` with another model; what was chosen stays where the analysis fits it."""
-        shape = self.reference(name).shape
-        if state.analysis is not None and self.analysis(state.analysis).shape.same_grid(shape):
-            return replace(state, reference=name, imatrix=None)
-        return state.opening_another(name, None, shape)
-
-    def with_analysis(self, state: StudioState, path: Path) -> StudioState:
-        """`state` with another analysis, itself where it is open already; what was chosen stays where it fits.
-
-        Raises as `open_analysis` does.
-        """
-        return self._showing(state, self.open_analysis(path, self._reference_of(state)))
-
-    def with_added(self, state: StudioState, path: Path) -> StudioState:
-        """`state` with the questions of the analysis at `path` added to those that are open.
-
-        Raises as `open_analysis` and `merge` do.
-        """
-        if state.analysis is None:
-            return self.with_analysis(state, path)
-        added = self._imported(path, self._reference_of(state))
-        before, opened = self._opened(state.analysis)
-        return self._showing(state, self._adopt(merge([opened, added]), Path(f"{before.stem}-and-more")))
-
-    def _reference_of(self, state: StudioState) -> Reference | None:
+    def reference_of(self, state: StudioState) -> Reference | None:
+        """The model that `state` names, if any."""
         return self.reference(state.reference) if state.reference else None
-
-    def _showing(self, state: StudioState, key: str) -> StudioState:
-        """`state` with the opened analysis `key`."""
-        if key == state.analysis:
-            return state
-        contributions = self.analysis(key)
-        view = state.view.within(contributions.classes)
-        if state.analysis is None or not self.analysis(state.analysis).shape.same_grid(contributions.shape):
-            opened = state.opening_another(state.reference, key, contributions.shape)
-            return self.fitted(opened.looking(view).weighing(state.imatrix))
-        return self.fitted(replace(state, analysis=key, view=view, cell=None))
-
-    def fitted(self, state: StudioState) -> StudioState:
-        """`state` with a recipe that its analysis has the classes and sums for: its own one wherever that can be used.
-
-        What had to be changed is no step of the history: nobody asked for it.
-        """
-        if state.analysis is None or state.imported is not None:
-            return state
-        contributions = self.analysis(state.analysis)
-        going_by = self.analysis(state.second) if state.second and state.recipe.needs_second_analysis else contributions
-        known = within(state.recipe, contributions.classes, going_by.classes)
-        if known != state.recipe:
-            state = replace(state, recipe=known)
-        recipe = fitting(state.recipe, contributions)
-        if recipe == state.recipe:
-            return state
-        return replace(state.cooking(recipe, contributions.shape.experts), history=state.history)
-
-    def grid(self, state: StudioState) -> MoeShape:
-        """Of the map that can be worked in; `InputError` where there is no analysis, and so no scores to overrule."""
-        if state.analysis is None:
-            raise InputError("There is no analysis, so there are no scores to overrule.", "Open one first.")
-        return self.analysis(state.analysis).shape
-
-    def overruling(self, state: StudioState, stroke: Stroke) -> StudioState:
-        """`state` after what was said by hand about some experts: one step of the history.
-
-        Raises as `overrule` and `grid` do.
-        """
-        return state.overruling(overrule(state.recipe, self.grid(state), stroke.rows, stroke.experts, stroke.fate))
-
-    def working(self, state: StudioState, actions: Sequence[Action]) -> StudioState:
-        """`state` after what was done on the map, in order. Raises as `overruling` does."""
-        for action in actions:
-            if action == "undo":
-                state = self.fitted(state.undone())
-            elif action == "redo":
-                state = self.fitted(state.redone())
-            else:
-                state = self.overruling(state, action)
-        return state
-
-    def read_choice(self, state: StudioState, path: Path) -> StudioState:
-        """`state` with the map or recipe in the file at `path`; it is looked at to tell which.
-
-        Raises what `Recipe.from_json` and `DropMap.from_json` do.
-        """
-        if path.stat().st_size > MAX_CHOICE_BYTES:
-            raise InputError(f"{path.name} has {path.stat().st_size:,} bytes, too many for a map or a recipe.")
-        text = path.read_bytes()
-        if is_recipe(text):
-            return self.cooking(state, Recipe.from_json(text, path.name))
-        model = self.reference(state.reference) if state.reference else self.analysis(state.analysis or "")
-        return state.showing(DropMap.from_json(text, shape=model.shape, name=path.name))
-
-    def choosing(self, state: StudioState, name: str, drop: int, weights: Mapping[str, float]) -> StudioState:
-        """`StudioState.choosing`; a preset that is new and brings weights of its own has those."""
-        if name not in PRESETS:
-            return state.choosing(name, drop, weights)
-        if name != state.preset and PRESETS[name].recipe.class_weights:
-            weights = self._in_plain_terms(state, preset(name, drop)).class_weights
-        chosen = state.choosing(name, drop, weights).choice
-        return state.having(replace(chosen, recipe=scaled(chosen.recipe, self._shape(state).experts)))
-
-    def _in_plain_terms(self, state: StudioState, recipe: Recipe) -> Recipe:
-        """`recipe` with a drop count and, where an analysis is open, with weights by class, as the page shows them."""
-        if state.analysis is not None:
-            return by_name(recipe, self.classes(state), self._shape(state).experts)
-        return recipe.but(drop=recipe.drop_of(self._shape(state).experts))
-
-    def _shape(self, state: StudioState) -> MoeShape:
-        return self.analysis(state.analysis).shape if state.analysis else self.reference(state.reference).shape
-
-    def foretold_bytes(self, opened: Opened, output: str) -> int:
-        """Bytes of an output made of the open reference with the map that is shown.
-
-        Of `SAFETENSORS` and `AS_IS` about, of a tier exactly but for the vocabulary and what the manifest takes.
-        """
-        reference, drop = opened.reference, opened.drop
-        assert reference is not None and drop is not None, "sizes are asked for when both are open"
-        if output in (SAFETENSORS, AS_IS):
-            return reference.bytes * reference.parameters_with(drop.kept_count) // reference.parameters
-        return self.bytes_with(opened, output, drop.dropped_count)
-
-    def bytes_with(self, opened: Opened, tier: str, dropped: int) -> int:
-        """Bytes of the open reference in `tier` without `dropped` experts of every layer."""
-        reference = opened.reference
-        assert reference is not None, "sizes are asked for when a model is open"
-        guided = self.guidance(opened)
-        return predict_bytes(
-            self.outline(reference),
-            tier_named(tier),
-            reference.shape.experts - dropped,
-            imatrix=guided.imatrix,
-            ranking=guided.ranking,
-        )
-
-    def fallbacks(self, opened: Opened, tier: str) -> Mapping[str, int]:
-        """What tensors get instead of the type that a tier wants ("Q4_K → Q5_0") → how many tensors."""
-        return self._sizes(opened, tier).fallbacks
-
-    def lacking(self, opened: Opened, tier: str) -> tuple[str, ...]:
-        """Tensors that a tier can make with an importance matrix only, where none covers them."""
-        return self._sizes(opened, tier).without_importance
-
-    def _sizes(self, opened: Opened, tier: str) -> Sizes:
-        assert opened.reference is not None and opened.drop is not None, "sizes are asked for when both are open"
-        guided, forecast = self.guidance(opened), forecast_of(self.outline(opened.reference))
-        kept = opened.drop.kept_count
-        return forecast.sizes(tier_named(tier), kept, imatrix=guided.imatrix, ranking=guided.ranking)
 
     def keep_choice(self, state: StudioState) -> tuple[Path, Path | None]:
         """Files of the map that `state` shows and of its recipe (None for an imported map), for a job to read."""

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from components.jobs import job_html
-from components.library import Studio
 from components.markup import class_label, failure, notice, table
+from components.page import Studio
+from components.prompts import MOST_PER_CLASS, AskedPrompts, PromptsPart, own_fields
 from components.state import StudioState
 from components.theme import panel
-from components.uploads import adopted
 from studio.contributions.preflight import Estimate, Preflight, duration, gib
 from studio.contributions.prompt_preview import PromptPreview, SeenPrompt
-from studio.contributions.sources import BUILTIN, BUILTIN_CLASSES, HUB, columns_of
+from studio.contributions.sources import BUILTIN_CLASSES
 from studio.errors import EspalierError, InputError, OutputExistsError
 from studio.jobs import runner
 from studio.jobs.analyze import Analyze
 from studio.workspace import Workspace
 
 FIRST_CLASSES = BUILTIN_CLASSES[:5]
-PER_CLASS, MOST_PER_CLASS = 24, 500
-"""There are at least 24 built-in prompts of every class; files and data sets may have more."""
-MOST_ROWS = 20_000
-"""Drawn from a file or a data set before its classes are known: some have millions."""
+PER_CLASS = 24
+"""There are at least so many built-in prompts of every class."""
 CONTINUATION_TOKENS = 128
 _ANSWERS = [("The answers that come with the prompts", "given"), ("What the model itself answers", "own")]
 _MODES = [
@@ -49,12 +45,7 @@ _LONGEST_SHOWN = 1500
 class MeasurePart:
     """What the wiring needs of this part."""
 
-    classes: gr.CheckboxGroup
-    per_class: gr.Slider
-    files: gr.File
-    dataset: gr.Textbox
-    columns: gr.Textbox
-    klass: gr.Textbox
+    prompts: PromptsPart
     answers: gr.Radio
     thinking: gr.Checkbox
     imatrix: gr.Checkbox
@@ -70,20 +61,14 @@ class MeasurePart:
     @property
     def asked(self) -> list[Any]:
         """The fields of `Asked`."""
-        prompts = [self.classes, self.per_class, self.files, self.dataset, self.columns, self.klass]
-        return [*prompts, self.answers, self.thinking, self.imatrix, self.mode, self.dtype, self.name]
+        others = [self.answers, self.thinking, self.imatrix, self.mode, self.dtype, self.name]
+        return [*self.prompts.asked, *others]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(AskedPrompts):
     """What a person has chosen here, in the order of `MeasurePart.asked`."""
 
-    classes: Sequence[str]
-    per_class: int
-    files: Sequence[str] | None
-    dataset: str
-    columns: str
-    klass: str
     answers: str
     thinking: bool
     imatrix: bool
@@ -99,18 +84,14 @@ def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, 
     """
     if not reference:
         raise InputError("There is no model to measure.", "Open one above.")
-    files = [Path(file) for file in asked.files or ()]
-    sources = sources_of(workspace, asked.classes, files, asked.dataset)
+    sources = asked.sources(workspace)
     if not sources:
         raise InputError("There are no prompts to measure on.", "Tick a class, or give a file or a data set.")
     return {
         "reference": reference,
         "name": asked.name.strip(),
         "prompts": sources,
-        "columns": columns_of(asked.columns.split()),
-        "klass": asked.klass.strip() or None,
-        "limit": MOST_ROWS,
-        "per_class": int(asked.per_class),
+        **asked.reading,
         "answers": asked.answers,
         "continuation": CONTINUATION_TOKENS,
         "thinking": asked.thinking,
@@ -118,14 +99,6 @@ def parameters(workspace: Workspace, reference: str, asked: Asked) -> dict[str, 
         "mode": asked.mode,
         "dtype": asked.dtype,
     }
-
-
-def sources_of(workspace: Workspace, classes: Sequence[str], files: Sequence[Path], dataset: str) -> list[str]:
-    """What was chosen, as jobs take it: built-in classes, files (copied into the workspace), and a data set."""
-    sources = [f"{BUILTIN}:{','.join(classes)}"] if classes else []
-    sources += [f"prompts/{adopted(workspace.prompts, file).name}" for file in files]
-    dataset = dataset.strip().removeprefix(HUB)
-    return sources + ([f"{HUB}{dataset}"] if dataset else [])
 
 
 def seen_html(preview: PromptPreview) -> str:
@@ -201,18 +174,7 @@ def measure_part(suggested: str) -> MeasurePart:
             )
             per_class = gr.Slider(1, MOST_PER_CLASS, value=PER_CLASS, step=1, label="Prompts of each class, at most")
             with gr.Accordion("Prompts of your own", open=False):
-                files = gr.File(
-                    label="JSON lines, text or parquet",
-                    file_types=[".jsonl", ".txt", ".parquet"],
-                    file_count="multiple",
-                    height=110,
-                    elem_id="measure-files",
-                )
-                dataset = gr.Textbox("", label="Data set on the Hub", placeholder="owner/name", max_lines=1)
-                columns = gr.Textbox(
-                    "", label="Columns", placeholder="prompt=question answer=solution class=subject", max_lines=1
-                )
-                klass = gr.Textbox("", label="Class of prompts that name none", max_lines=1)
+                own = own_fields("measure")
             answers = gr.Radio(_ANSWERS, value="given", label="Observe it on", info=_WHY_SHORT)
             thinking = gr.Checkbox(False, label="Chat template with thinking")
             imatrix = gr.Checkbox(False, label="Also write an importance matrix, from the same pass")
@@ -233,7 +195,7 @@ def measure_part(suggested: str) -> MeasurePart:
                 elem_id="measure-seen",
             )
     return MeasurePart(
-        classes, per_class, files, dataset, columns, klass, answers, thinking, imatrix, mode, dtype, name,
+        PromptsPart(classes, per_class, *own), answers, thinking, imatrix, mode, dtype, name,
         show, start, seen, problem, job,
     )  # fmt: skip
 

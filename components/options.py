@@ -6,7 +6,7 @@ The browser is sent the whole form as JSON while it is open, and sends back what
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from components.option_table import GROUPS, SECOND, Option
 from components.state import StudioState
 from components.theme import script
 from components.tuning import sent_of, tuned
+from components.wiring import Updates, Wiring
 from studio.contributions.file import shape_of
 from studio.contributions.model import Contributions
 from studio.errors import EspalierError, InputError
@@ -28,8 +29,6 @@ from studio.recipes.criteria import fitting
 from studio.recipes.idle import idle
 from studio.recipes.layer_floors import layer_floors_text
 from studio.recipes.recipe import Recipe
-
-Updates = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -154,22 +153,16 @@ def options_part() -> OptionsPart:
     return OptionsPart(accordion, form)
 
 
-def wire_options(
-    library: Library,
-    part: OptionsPart,
-    state: gr.State,
-    asked: Sequence[Any],
-    render: Callable[..., Updates],
-    **wiring: Any,
-) -> None:
-    """Wire the form; `render` gives the page after a choice, and `wiring` has its outputs and how gradio calls."""
+def wire_options(part: OptionsPart, wiring: Wiring) -> None:
+    """Wire the form."""
+    library, state, calls = wiring.library, wiring.state, wiring.calls
 
     def on_change(now: StudioState, text: str, *others: Any) -> Updates:
         number, sent = 0, {}
         try:
             number, sent = sent_of(text)
             opened = library.open(tuned(library, now, sent))
-            return {**render(opened, *others), part.form: form_json(library, opened, number)}
+            return {**wiring.render(opened, *others), part.form: form_json(library, opened, number)}
         except EspalierError as error:
             return {part.form: form_json(library, library.open(now), number, (next(reversed(sent), ""), error))}
 
@@ -177,7 +170,7 @@ def wire_options(
         now = replace(now, tuning=tuning)
         return {state: now, part.form: form_json(library, library.open(now)) if tuning else gr.skip()}
 
-    part.form.input(on_change, [state, part.form, *asked], **{**wiring, "trigger_mode": "always_last"})
-    own = {**wiring, "outputs": [state, part.form]}
-    part.accordion.expand(lambda now: on_fold(now, True), state, **own)
-    part.accordion.collapse(lambda now: on_fold(now, False), state, **own)
+    last: dict[str, Any] = {**calls, "trigger_mode": "always_last"}
+    part.form.input(on_change, [state, part.form, *wiring.asked], wiring.outputs, **last)
+    part.accordion.expand(lambda now: on_fold(now, True), state, [state, part.form], **calls)
+    part.accordion.collapse(lambda now: on_fold(now, False), state, [state, part.form], **calls)

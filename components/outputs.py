@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from components.library import AS_IS, SAFETENSORS, Library, Opened
+from components import forecast
+from components.forecast import AS_IS, SAFETENSORS
+from components.library import Library, Opened
 from components.markup import size_text, table
 from components.state import OWN
 from studio.errors import InputError, UnsupportedError
@@ -63,7 +65,7 @@ def foretold_sizes(library: Library, opened: Opened) -> list[tuple[str, int]]:
     """(output, predicted bytes) of everything that can be made of the open reference."""
     if opened.reference is None or opened.drop is None:
         return []
-    return [(label, library.foretold_bytes(opened, output)) for label, output in output_choices(opened)]
+    return [(label, forecast.foretold_bytes(library, opened, output)) for label, output in output_choices(opened)]
 
 
 def sizes_html(library: Library, opened: Opened, chosen: Sequence[str]) -> str:
@@ -75,7 +77,7 @@ def sizes_html(library: Library, opened: Opened, chosen: Sequence[str]) -> str:
     for label, output in [*output_choices(opened), *others]:
         name = f"<strong>{escape(label)}</strong>" if output in chosen else escape(label)
         try:
-            size = library.foretold_bytes(opened, output)
+            size = forecast.foretold_bytes(library, opened, output)
         except (InputError, UnsupportedError) as error:  # a tier that needs more than is open
             rows.append((name, "not known", "", escape(error.what)))
             continue
@@ -87,7 +89,7 @@ def sizes_html(library: Library, opened: Opened, chosen: Sequence[str]) -> str:
 
 def _needs(library: Library, opened: Opened, tier: str) -> str:
     """What a tier lacks."""
-    return "needs an importance matrix" if library.lacking(opened, tier) else ""
+    return "needs an importance matrix" if forecast.lacking(library, opened, tier) else ""
 
 
 def ticked(outputs: Sequence[str] | None, more: Sequence[str] | None) -> list[str]:
@@ -99,7 +101,7 @@ def _fallback_html(library: Library, opened: Opened, tier: str) -> str:
     """One line per kind of fallback of a tier."""
     if TIERS[tier].layers and library.guidance(opened).ranking is None:
         return ""
-    changes = [f"{escape(change)} in {count}" for change, count in library.fallbacks(opened, tier).items()]
+    changes = [f"{escape(change)} in {count}" for change, count in forecast.fallbacks(library, opened, tier).items()]
     if not changes:
         return ""
     why = "tensors, because their rows are not whole blocks of the smaller type"

@@ -12,8 +12,9 @@ import gradio as gr
 
 from components.jobs import WATCH_S, job_html
 from components.kept_values import KeptValues
-from components.library import Library, Studio
+from components.library import Library
 from components.markup import failure
+from components.page import Studio
 from components.quality_asked import (
     Asked,
     adopt_ground,

@@ -116,7 +116,7 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                         f"<code>{escape(str(library.workspace.references))}</code> and reload the page; or start with "
                         "<code>python app.py --reference PATH</code>.</p>"
                     )
-                hub_part()
+                hub_part(library.workspace.access)
             with gr.Column(min_width=300):
                 analysis_choice = gr.Dropdown(
                     analysis_choices(library),

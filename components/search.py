@@ -13,15 +13,18 @@ from typing import Any
 
 import gradio as gr
 
+from components import forecast, transitions
 from components.follow import follow, open_accordion
-from components.held_out import AskedPrompts, PromptsPart, prompts_part
 from components.jobs import WATCH_S, job_html
-from components.library import Library, Opened, Studio
+from components.library import Library, Opened
 from components.markup import class_label, failure, notice
 from components.outputs import FIRST, OFFERED
+from components.page import Studio
+from components.prompts import AskedPrompts, PromptsPart, prompts_part
 from components.search_figure import Found, found_json, list_html, unseen_html
 from components.state import ALL, StudioState
 from components.theme import panel, plotly_script, script, static_url
+from components.wiring import Updates, Wiring
 from studio.errors import EspalierError, InputError, OutputExistsError
 from studio.evaluate.search_points import JOURNAL, Point, read_journal
 from studio.evaluate.search_run import PER_CLASS, read_unseen
@@ -30,7 +33,6 @@ from studio.families import MoeShape
 from studio.jobs import runner
 from studio.jobs.store import Job, JobStore
 
-Updates = dict[Any, Any]
 KIND = "search"
 SHARES = (("25 %", 0.25), ("37.5 %", 0.375), ("50 %", 0.5))
 FIRST_SHARES = [0.25, 0.5]
@@ -200,7 +202,8 @@ def found_of(library: Library, opened: Opened, points: Sequence[Point], klass: s
     """What is drawn of `points`."""
     assert opened.contributions is not None, "whoever has searched has an analysis"
     classes = points[0].measurement.classes if points else {}
-    sizes = {drop: library.bytes_with(opened, tier, drop) for drop in {point.drop for point in points}} if tier else {}
+    drops = {point.drop for point in points} if tier else ()
+    sizes = {drop: forecast.bytes_with(library, opened, tier, drop) for drop in drops}
     return Found(
         points,
         opened.contributions.shape.experts,
@@ -331,21 +334,9 @@ def rendered(studio: Studio, part: SearchPart, now: StudioState, name: str | Non
     }
 
 
-def wire_search(
-    studio: Studio,
-    part: SearchPart,
-    state: gr.State,
-    asked: Sequence[Any],
-    render: Callable[..., Updates],
-    *,
-    changed: Sequence[Any],
-    timer: gr.Timer,
-    problem: gr.HTML,
-    **wiring: Any,
-) -> None:
-    """Look at searches while the part is open, after each of `changed` and at every tick of `timer`; open what is
-    clicked as `render` shows a choice, with `wiring` as for the map."""
-    library, store = studio.library, studio.store
+def wire_search(studio: Studio, part: SearchPart, wiring: Wiring, timer: gr.Timer) -> None:
+    """Look at searches while the part is open, after each choice and at every tick of `timer`; open what is clicked."""
+    library, store, state = studio.library, studio.store, wiring.state
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
     def look(now: StudioState, *looked: Any) -> Updates:
@@ -403,14 +394,14 @@ def wire_search(
             point = next((one for one in points_of(search) if one.number == event.point), None) if search else None
             if point is None:
                 raise InputError("That recipe is not there.", "Choose one of the list.")
-            found = library.finding(now, point.recipe, f"found by search: {point.label}")
-            return render(library.open(found), *built)
+            found = transitions.finding(library, now, point.recipe, f"found by search: {point.label}")
+            return wiring.render(library.open(found), *built)
         except EspalierError as error:
-            return {problem: gr.HTML(failure(error), visible=True)}
+            return {wiring.problem: gr.HTML(failure(error), visible=True)}
 
     looking = [state, *part.looked]
     part.accordion.expand(look, looking, part.shown, **live)
-    events = [*(one.change for one in changed), timer.tick]
+    events = [*(one.change for one in wiring.changed), timer.tick]
     follow(events, open_accordion("search"), look, looking, part.shown)
     for control in (part.searches, part.klass, part.size):
         control.input(look, looking, part.shown, **live)
@@ -419,4 +410,4 @@ def wire_search(
     part.cancel.click(on_cancel, looking, [*part.shown, timer], **slow)
     part.again.click(on_again, [*looking, part.budget], [*part.shown, timer], **slow)
     for clicked in (part.plot.click, part.listed.click):
-        clicked(on_point, [state, part.searches, *asked], **wiring)
+        clicked(on_point, [state, part.searches, *wiring.asked], wiring.outputs, **wiring.calls)

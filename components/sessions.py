@@ -10,9 +10,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from components import transitions
 from components.history import Choice, History, Step
+from components.library import Library
 from components.state import OWN, Kept, StudioState, Target, View
 from studio.checkpoints.reference import Reference
 from studio.errors import EspalierError, InputError
@@ -23,9 +25,6 @@ from studio.recipes.permalink import Permalink
 from studio.recipes.presets import PRESETS
 from studio.recipes.recipe import Recipe
 from studio.staging import staged
-
-if TYPE_CHECKING:
-    from components.library import Library
 
 VERSION = 1
 KEPT_ON_DISK = 100
@@ -215,6 +214,6 @@ class Sessions:
         except EspalierError as problem:
             return opening, problem
         try:
-            return (self.library.following(state, Permalink.from_text(link)) if link else state), None
+            return (transitions.following(self.library, state, Permalink.from_text(link)) if link else state), None
         except EspalierError as problem:
             return state, problem

@@ -10,9 +10,11 @@ from typing import Any
 
 import gradio as gr
 
-from components.library import Library, Opened, Studio
+from components import transitions
+from components.library import Library, Opened
 from components.markup import count_text, failure, notice, size_text
 from components.outputs import MORE, OFFERED, command_html, sizes_html, ticked
+from components.page import Studio
 from components.state import HERE, StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError
@@ -293,7 +295,7 @@ def wire_sizes(
 
     def on_imatrix(now: StudioState, path: str | None, *others: Any) -> dict[Any, Any]:
         try:
-            return weigh(library.adopt_imatrix(now, Path(path)) if path else now.weighing(None), *others)
+            return weigh(transitions.adopt_imatrix(library, now, Path(path)) if path else now.weighing(None), *others)
         except EspalierError as error:
             return {part.problem: gr.HTML(failure(error), visible=True)}
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 
 import gradio as gr
 
 from components.chat_parts import REFERENCE, VIRTUAL, Ballots, ChatModel, ChatSources
+from components.chat_settings import Asked
 from components.kept_conversations import KeptConversations
 from components.kept_values import KeptValues
-from components.library import Studio
+from components.page import Studio
 from components.state import StudioState
 from studio.checkpoints.convert import cached_path
 from studio.checkpoints.reference import Reference
@@ -100,8 +103,17 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
     def keep(conversation: Conversation, now: StudioState) -> None:
         kept.write(now.user, now.reference, conversation)
 
+    asked_before = count()
+
+    def bounded(asked: Asked) -> Asked:
+        access = library.workspace.access
+        access.require_question(next(asked_before))
+        tokens = min(asked.sampler.max_tokens, access.answer_tokens or asked.sampler.max_tokens)
+        return replace(asked, sampler=asked.sampler.model_copy(update={"max_tokens": tokens}))
+
     return ChatSources(
-        pool=ServerPool(library.workspace.cache / "chat"),
+        bounded=bounded,
+        pool=shared_pool(library.workspace.cache / "chat"),
         models=models,
         examples=examples(),
         family=family,
@@ -112,6 +124,12 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
         owner=lambda now: (now.user, now.reference),
         ballots=Ballots(VoteStore(library.workspace.votes), library.workspace.cache / "digests", lambda now: now.user),
     )
+
+
+@lru_cache
+def shared_pool(folder: Path) -> ServerPool:
+    """The models of all pages of this process: two people who ask the same one need it in memory once."""
+    return ServerPool(folder)
 
 
 def _conversion(store: JobStore, reference: str) -> Iterator[str]:

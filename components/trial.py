@@ -11,10 +11,11 @@ import gradio as gr
 
 from components.compare import label_of
 from components.follow import follow, open_accordion
-from components.held_out import AskedPrompts, PromptsPart, prompts_part
 from components.kept_values import KeptValues
-from components.library import Library, Opened, Studio
+from components.library import Library, Opened
 from components.markup import failure
+from components.page import Studio
+from components.prompts import AskedPrompts, PromptsPart, prompts_part
 from components.state import StudioState
 from components.theme import panel
 from components.trial_view import Tried, other_choices, progress_html, tried_html, with_tried

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from components import transitions
 from components.library import Library
 from components.option_table import OPTIONS, SECOND, Kind, Option
 from components.state import StudioState
@@ -42,7 +43,7 @@ def tuned(library: Library, state: StudioState, sent: Mapping[str, Any]) -> Stud
     What no longer says anything, or contradicts what was just chosen, goes back to its default. Raises `InputError` for
     what a recipe cannot have, and as `Library.open_analysis` does.
     """
-    shape, known = library.grid(state), library.classes(state)
+    shape, known = transitions.grid(library, state), library.classes(state)
     changes = {field: _read(OPTIONS[field], value, state.recipe, shape, known) for field, value in sent.items()}
     second = state.second
     if SECOND in changes:
@@ -58,7 +59,7 @@ def tuned(library: Library, state: StudioState, sent: Mapping[str, Any]) -> Stud
     if fields["floor_layers_from"] == "importance" and fields["floor_clamp"] is None:
         fields["floor_clamp"] = scaled(PRESETS["98e-v5-coder"].recipe, shape.experts).floor_clamp
     recipe = without_idle(Recipe.model_construct(**fields))
-    return library.cooking_with(second, state, recipe)
+    return transitions.cooking_with(library, second, state, recipe)
 
 
 def _opened_second(library: Library, state: StudioState, path: str) -> str | None:

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from components import heatmap
+from components import heatmap, transitions
 from components.follow import follow, open_accordion
 from components.heatmap import SeeStation
-from components.library import Library, Opened
+from components.library import Opened
 from components.markup import failure
 from components.recipe import ShelfPart
 from components.state import StudioState
 from components.steps import StepsPart, steps_html
 from components.strokes import actions_of, message_of, typed_stroke
+from components.wiring import Updates, Wiring
 from studio.errors import EspalierError, InputError
 from studio.recipes.overrule import Fate
 from studio.shelf import Shelf
 
-Updates = dict[Any, Any]
-Render = Callable[..., Updates]
-"""The page after a choice, from what is open and the values of `asked`."""
 
-
-def wire_map(
-    library: Library, see: SeeStation, state: gr.State, asked: Sequence[Any], render: Render, **wiring: Any
-) -> None:
-    """Wire what is clicked, dragged over and typed; `wiring` has the outputs of `render` and how gradio calls."""
+def wire_map(see: SeeStation, wiring: Wiring) -> None:
+    """Wire what is clicked, dragged over and typed."""
+    library, state, asked, render = wiring.library, wiring.state, wiring.asked, wiring.render
 
     def on_work(now: StudioState, name: str, chosen: Any, more: Any, event: gr.EventData) -> Updates:
         number, sent = message_of(event._data)
         now = replace(now, answered=number)
         try:
-            actions = actions_of(sent, library.grid(now))
-            return render(library.open(library.working(now, actions)), name, chosen, more)
+            actions = actions_of(sent, transitions.grid(library, now))
+            return render(library.open(transitions.working(library, now, actions)), name, chosen, more)
         except EspalierError as error:
             return {
                 see.plot: gr.HTML(work=heatmap.work_json(now, library.open(now).shape)),
@@ -46,48 +41,40 @@ def wire_map(
 
     def on_typed(fate: Fate, now: StudioState, layers: str, experts: str, *others: Any) -> Updates:
         try:
-            stroke = typed_stroke(fate, layers, experts, library.grid(now))
-            return render(library.open(library.overruling(now, stroke)), *others)
+            stroke = typed_stroke(fate, layers, experts, transitions.grid(library, now))
+            return render(library.open(transitions.overruling(library, now, stroke)), *others)
         except EspalierError as error:
             return {see.problem: gr.HTML(failure(error), visible=True)}
 
-    see.plot.select(on_work, [state, *asked], **wiring)
+    see.plot.select(on_work, [state, *asked], wiring.outputs, **wiring.calls)
     for fate, button in see.typed.buttons.items():
-        button.click(partial(on_typed, fate), [state, see.typed.layers, see.typed.experts, *asked], **wiring)
+        typed = [state, see.typed.layers, see.typed.experts, *asked]
+        button.click(partial(on_typed, fate), typed, wiring.outputs, **wiring.calls)
 
 
-def wire_steps(
-    library: Library,
-    part: StepsPart,
-    state: gr.State,
-    asked: Sequence[Any],
-    render: Render,
-    *,
-    changed: Sequence[Any],
-    problem: gr.HTML,
-    **wiring: Any,
-) -> None:
-    """Wire the list of steps, which follows `changed` while it is open; `wiring` as for the map."""
+def wire_steps(part: StepsPart, wiring: Wiring) -> None:
+    """Wire the list of steps, which follows every choice while it is open."""
+    library, state = wiring.library, wiring.state
 
     def listed(now: StudioState) -> str:
         return steps_html(now.history)
 
     def on_step(now: StudioState, name: str, chosen: Any, more: Any, event: gr.EventData) -> Updates:
         try:
-            return render(library.open(library.fitted(now.at_step(event.step))), name, chosen, more)
+            opened = library.open(transitions.fitted(library, now.at_step(event.step)))
+            return wiring.render(opened, name, chosen, more)
         except EspalierError as error:
-            return {problem: gr.HTML(failure(error), visible=True)}
+            return {wiring.problem: gr.HTML(failure(error), visible=True)}
 
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     part.accordion.expand(listed, state, part.steps, **live)
-    follow([one.change for one in changed], open_accordion("steps"), listed, [state], [part.steps])
-    part.steps.click(on_step, [state, *asked], **wiring)
+    follow([one.change for one in wiring.changed], open_accordion("steps"), listed, [state], [part.steps])
+    part.steps.click(on_step, [state, *wiring.asked], wiring.outputs, **wiring.calls)
 
 
-def wire_shelf(
-    library: Library, part: ShelfPart, state: gr.State, asked: Sequence[Any], render: Render, **wiring: Any
-) -> None:
-    """Wire recipes under a name; `wiring` as for the map."""
+def wire_shelf(part: ShelfPart, wiring: Wiring) -> None:
+    """Wire recipes under a name."""
+    library, state = wiring.library, wiring.state
     shelf = Shelf(library.workspace.recipes)
 
     def told(error: EspalierError) -> Updates:
@@ -108,8 +95,8 @@ def wire_shelf(
         try:
             if not name:
                 return {part.problem: gr.HTML(visible=False)}
-            opened: Opened = library.open(library.cooking(now, shelf.read(name)))
-            return {**render(opened, *others), part.problem: gr.HTML(visible=False)}
+            opened: Opened = library.open(transitions.cooking(library, now, shelf.read(name)))
+            return {**wiring.render(opened, *others), part.problem: gr.HTML(visible=False)}
         except EspalierError as error:
             return told(error)
 
@@ -123,8 +110,8 @@ def wire_shelf(
             return told(error)
 
     own = [part.saved, part.name, part.problem]
-    outputs = wiring.pop("outputs")
     for event in (part.save.click, part.name.submit):
-        event(on_save, [state, part.name], own, **wiring)
-    part.delete.click(on_delete, part.saved, own, **wiring)
-    part.saved.input(on_saved, [state, part.saved, *asked], [*outputs, part.problem], **wiring)
+        event(on_save, [state, part.name], own, **wiring.calls)
+    part.delete.click(on_delete, part.saved, own, **wiring.calls)
+    chosen = [state, part.saved, *wiring.asked]
+    part.saved.input(on_saved, chosen, [*wiring.outputs, part.problem], **wiring.calls)

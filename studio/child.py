@@ -116,6 +116,39 @@ def _ended(process: subprocess.Popen[str]) -> int:
         return process.wait()
 
 
+def end(process: subprocess.Popen[Any], patience_s: float) -> None:
+    """End a program that is no server of ours, if it still runs: asked to, and killed after `patience_s` seconds."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+class Held:
+    """What can be told of a child that holds a model, and done to it, however it is asked."""
+
+    _process: subprocess.Popen[str]
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the child runs."""
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        """Kill the child; its memory is free when this returns."""
+        kill(self._process)
+
+
 def begin() -> tuple[dict[str, Any], TextIO]:
     """In the child: its settings, and where its answers go."""
     die_with_parent()

@@ -6,6 +6,7 @@
     │   ├── MismatchError     two things do not belong together: a map for another model, an imatrix of another shape
     │   ├── TooLongError      a prompt has more tokens than the model's context
     │   └── UnsupportedError  an architecture, type or feature that Espalier does not know, by name
+    ├── RefusedError          this page does not do that, or not for this person
     ├── OutputExistsError     a result of that name is there already
     ├── ResourceError         too little disk or memory, known before the work starts or met in the middle
     ├── ProcessError          a child process (converter, model server, job) failed; carries its last log lines
@@ -75,6 +76,10 @@ class TooLongError(InputError):
 
 class UnsupportedError(InputError):
     """An architecture, tensor type or feature that Espalier does not know; the message names it."""
+
+
+class RefusedError(EspalierError):
+    """What was asked for is switched off here, or not for whoever asks."""
 
 
 class OutputExistsError(EspalierError):

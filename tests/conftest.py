@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from playwright.sync_api import Browser
 
-from tests.chromium import chromium
+from tests.chromium import Person, chromium, person
 
 settings.register_profile(
     "espalier", deadline=None, derandomize=True, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
@@ -36,6 +36,13 @@ def browser() -> Iterator[Browser]:
     """One browser for all tests of a session."""
     with chromium() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def visitor(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Person]:
+    """The person who opens most pages of a session."""
+    with person(browser, tmp_path_factory.mktemp("visitor")) as somebody:
+        yield somebody
 
 
 @pytest.fixture

@@ -49,20 +49,3 @@ def test_looking_and_choosing_load_no_model_runtime(room: str) -> None:
         "heavy = {'torch', 'transformers', 'xllamacpp'} & set(sys.modules)\n"
         f"assert not heavy, f'{room} imports {{heavy}}'"
     )
-
-
-def test_a_page_that_others_can_reach_needs_a_login(monkeypatch: pytest.MonkeyPatch) -> None:
-    import app
-    from studio.errors import InputError
-
-    monkeypatch.delenv("ESPALIER_AUTH", raising=False)
-    assert app.credentials("127.0.0.1") is None
-    with pytest.raises(InputError, match="no login"):
-        app.credentials("0.0.0.0")
-    monkeypatch.setenv("ESPALIER_AUTH", "me:secret:with:colons")
-    assert app.credentials("0.0.0.0") == [("me", "secret:with:colons")]
-    monkeypatch.setenv("ESPALIER_AUTH", "me:one\nyou:two")
-    assert app.credentials("127.0.0.1") == [("me", "one"), ("you", "two")]
-    monkeypatch.setenv("ESPALIER_AUTH", "me:one\nyou")
-    with pytest.raises(InputError, match="USER:PASSWORD"):
-        app.credentials("127.0.0.1")

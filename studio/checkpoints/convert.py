@@ -19,6 +19,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
+from studio import child
 from studio.checkpoints.gguf_header import read_header
 from studio.checkpoints.model_folder import open_model_folder
 from studio.checkpoints.reference import Reference, reference_of_folder
@@ -136,7 +137,7 @@ def _run(command: list[str], folder: Path, expected: int, progress: Progress) ->
                 tail.append(line)
         code = process.wait()
     finally:
-        _stop(process)
+        child.end(process, _TIME_TO_STOP)
     if code and any(os.strerror(errno.ENOSPC) in line for line in tail):
         raise ResourceError(
             f"The disk of {folder.parent} filled up while converting; nothing was kept.",
@@ -160,19 +161,6 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
         yield from (line.decode("utf-8", "replace") for line in lines)
     if rest:
         yield rest.decode("utf-8", "replace")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the child, if it still runs, and close its pipe."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_TIME_TO_STOP)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
 
 
 def _check(converted: Path, reference: Reference) -> None:

@@ -53,8 +53,8 @@ def diverge(
         bool | None,
         typer.Option(
             "--together/--in-turn",
-            help="Both models in memory, or one after the other with the reference's logits on disk; by default what "
-            "fits. The numbers are the same.",
+            help="Both models in memory, or one after the other with the reference's logits on disk. By default those "
+            "are kept for the next candidate, and where they are too many it is what fits. The numbers are the same.",
         ),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of each model.")] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -43,29 +44,16 @@ def evaluate(
     What was measured already is not measured again; interrupted and called again, it goes on where it was.
     """
     from studio.demo.task import task_named
-    from studio.evaluate.results_table import in_words
     from studio.evaluate.runner import evaluate as measure
 
     chosen, workspace = task_named(task).subset(per_category or None, seed), Workspace.open()
-    with progress_bar() as progress:
-        named = [path for path in (against, model) if path is not None]
-        files = [as_gguf(path, progress) for path in named]
-        locked = _locked(configuration, files[0], thinking)
-        measured = [
-            measure(
-                file,
-                chosen,
-                locked,
-                workspace,
-                name=path.name,
-                slots=slots,
-                overwrite=overwrite,
-                progress=progress,
-            )
-            for path, file in zip(named, files, strict=True)
-        ]
+
+    def ask(file: Path, locked: Configuration, **also: Any) -> Result:
+        return measure(file, chosen, locked, workspace, slots=slots, overwrite=overwrite, **also)
+
+    locked, measured = _measured(ask, against, model, configuration, thinking)
     note(f"{chosen.name}: {len(chosen.questions)} questions, configuration {locked.name}")
-    _tell(json, measured, [in_words(one) for one in measured])
+    _tell(json, measured)
 
 
 def harness(
@@ -86,29 +74,15 @@ def harness(
     The harness is optional: pip install "lm_eval[api]".
     """
     from studio.evaluate.harness import measure_with_harness
-    from studio.evaluate.results_table import in_words
 
     workspace = Workspace.open()
-    with progress_bar() as progress:
-        named = [path for path in (against, model) if path is not None]
-        files = [as_gguf(path, progress) for path in named]
-        locked = _locked(configuration, files[0], thinking)
-        measured = [
-            measure_with_harness(
-                file,
-                task,
-                locked,
-                workspace,
-                include=include,
-                limit=limit,
-                shots=shots,
-                name=path.name,
-                slots=slots,
-                progress=progress,
-            )
-            for path, file in zip(named, files, strict=True)
-        ]
-    _tell(json, measured, [in_words(one) for one in measured])
+
+    def ask(file: Path, locked: Configuration, **also: Any) -> Result:
+        asked: dict[str, Any] = {"include": include, "limit": limit, "shots": shots, "slots": slots}
+        return measure_with_harness(file, task, locked, workspace, **asked, **also)
+
+    _, measured = _measured(ask, against, model, configuration, thinking)
+    _tell(json, measured)
 
 
 def results(
@@ -186,6 +160,18 @@ def convert_task(
     result(json, {"out": str(out), "format": format_, "questions": count}, f"{out}: {count} questions.")
 
 
+def _measured(
+    measure: Callable[..., Result], against: Path | None, model: Path, configuration: str | None, thinking: bool
+) -> tuple[Configuration, list[Result]]:
+    """What `measure` makes of the reference, where there is one, and of the model, in one configuration for both."""
+    with progress_bar() as progress:
+        named = [path for path in (against, model) if path is not None]
+        files = [as_gguf(path, progress) for path in named]
+        locked = _locked(configuration, files[0], thinking)
+        pairs = zip(named, files, strict=True)
+        return locked, [measure(file, locked, name=path.name, progress=progress) for path, file in pairs]
+
+
 def _locked(name: str | None, reference: Path, thinking: bool) -> Configuration:
     """The configuration that a person named, or the official one of the reference's family."""
     from studio.evaluate.configuration import configuration_for, configuration_named
@@ -193,20 +179,21 @@ def _locked(name: str | None, reference: Path, thinking: bool) -> Configuration:
     return configuration_named(name, thinking=thinking) if name else configuration_for(reference, thinking=thinking)
 
 
-def _tell(as_json: bool, measured: list[Result], lines: list[str]) -> None:
+def _tell(as_json: bool, measured: list[Result]) -> None:
     """What a model scored, and where there is a reference, the first of `measured`, how they compare."""
     from dataclasses import asdict
 
+    from studio.evaluate import results_table
     from studio.evaluate.results import different_versions
-    from studio.evaluate.results_table import compare_results
     from studio.evaluate.statistics import in_words
 
+    lines = [results_table.in_words(one) for one in measured]
     fields: dict[str, Any] = {"model": _fields(measured[-1])}
     if len(measured) > 1:
-        comparison = compare_results(measured[0], measured[-1])
+        comparison = results_table.compare_results(measured[0], measured[-1])
         says = in_words(comparison)
         fields |= {"against": _fields(measured[0]), "comparison": asdict(comparison), "says": says}
-        lines = [*lines, says]
+        lines.append(says)
         if warning := different_versions(measured[0], measured[-1]):
             note(warning)
     result(as_json, fields, "\n".join(lines))

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue
 
 from studio.checkpoints.gguf_header import read_header
 from studio.errors import EspalierError, InputError
 from studio.evaluate.tasks.asking import READING, WORDING
-from studio.families import shape_of_gguf
+from studio.families import FAMILIES, shape_of_gguf
+from studio.families.base import Sampling
 from studio.serve.client import Sampler
 
 OFFICIAL = "official-"
@@ -61,56 +61,29 @@ class Configuration:
         }
 
 
-@dataclass(frozen=True)
-class _Recommended:
-    """What a publisher recommends, thinking or not."""
+_DRY = {"gemma4": 0.5}
+"""Ours, against loops; no publisher recommends it."""
+_OFFICIAL = {family.name: family for family in FAMILIES if family.sampling}
+"""Each family's file names the publisher's page."""
 
-    answering: dict[str, Any]
-    thinking: dict[str, Any]
-    dry_multiplier: float = 0.0
-
-
-_RECOMMENDED = {
-    # The card's sampling; DRY keeps it from loops.
-    "gemma4": _Recommended(
-        {"temperature": 1.0, "top_p": 0.95, "top_k": 64}, {"temperature": 1.0, "top_p": 0.95, "top_k": 64}, 0.5
-    ),
-    # Best practices on the cards of Qwen3-30B-A3B and Qwen3-Next-80B-A3B.
-    "qwen3_moe": _Recommended(
-        {"temperature": 0.7, "top_p": 0.8, "top_k": 20}, {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
-    ),
-    "qwen3_next": _Recommended(
-        {"temperature": 0.7, "top_p": 0.8, "top_k": 20}, {"temperature": 0.6, "top_p": 0.95, "top_k": 20}
-    ),
-    # "temperature=1.0 and top_p=1.0", README of openai/gpt-oss.
-    "gpt_oss": _Recommended(
-        {"temperature": 1.0, "top_p": 1.0, "top_k": 0}, {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
-    ),
-    # Card of MiniMax-M2.
-    "minimax_m2": _Recommended(
-        {"temperature": 1.0, "top_p": 0.95, "top_k": 40}, {"temperature": 1.0, "top_p": 0.95, "top_k": 40}
-    ),
-}
-
-CONFIGURATIONS = (GREEDY, *(f"{OFFICIAL}{family}" for family in _RECOMMENDED))
+CONFIGURATIONS = (GREEDY, *(f"{OFFICIAL}{family}" for family in _OFFICIAL))
 
 
 def configuration_named(name: str, *, thinking: bool = False, seed: int = 0) -> Configuration:
     """The configuration called `name`, one of `CONFIGURATIONS`. Raises `InputError` for any other name."""
-    family = name.removeprefix(OFFICIAL)
     if name not in CONFIGURATIONS:
         raise InputError(f"There is no configuration {name!r}.", f"There are {', '.join(CONFIGURATIONS)}.")
     if name == GREEDY:
-        chosen: dict[str, Any] = {"temperature": 0.0, "top_p": 1.0, "top_k": 1}
-        dry = 0.0
+        chosen, dry = Sampling(temperature=0.0, top_p=1.0, top_k=1), 0.0
     else:
-        recommended = _RECOMMENDED[family]
-        chosen = recommended.thinking if thinking else recommended.answering
-        dry = recommended.dry_multiplier
+        family = _OFFICIAL[name.removeprefix(OFFICIAL)]
+        assert family.sampling
+        chosen = (family.sampling_thinking if thinking else None) or family.sampling
+        dry = _DRY.get(family.name, 0.0)
     budget = REASONING_BUDGET if thinking else 0
     return Configuration(
         name=f"{name}{THINKING if thinking else ''}",
-        sampler=Sampler(**chosen, seed=seed, max_tokens=ANSWER_TOKENS + budget, reasoning_budget=budget),
+        sampler=Sampler(**chosen._asdict(), seed=seed, max_tokens=ANSWER_TOKENS + budget, reasoning_budget=budget),
         thinking=thinking,
         context=CONTEXT + budget,
         dry_multiplier=dry,

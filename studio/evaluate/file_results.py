@@ -11,10 +11,13 @@ from typing import Any
 
 from studio.checkpoints.gguf_header import GgufHeader, read_header
 from studio.contributions.calibration import Calibration
+from studio.contributions.checkpoint import key_of
 from studio.errors import InputError
 from studio.evaluate.divergence import Divergence
 from studio.evaluate.files import diverge
 from studio.evaluate.logits import LogitsProcess
+from studio.evaluate.reference_logits import LogitCache
+from studio.evaluate.reference_rows import Keep
 from studio.evaluate.results import Result, Value, file_name, find, folder_of, ground_of, model_record
 from studio.evaluate.samples import (
     PROMPT_CONTEXT,
@@ -112,7 +115,7 @@ def measure(
     `reference_name` is what to call the reference, where that is not its file's name.
 
     What was measured before, of the same bytes on the same ground, is not measured again unless `overwrite` is true.
-    Raises as `diverge` and `read_text` do.
+    The logits of the reference are kept for the next candidate, see `diverge`. Raises as `diverge` and `read_text` do.
     """
     ground = ground.fixed(read_header(reference))
     model = model_record(candidate, workspace, progress)
@@ -123,6 +126,7 @@ def measure(
     if not overwrite and (known := find(candidate, name, workspace)):
         return known, folder / name
     assert ground.context
+    kept_for = key_of([against.sha256, ground.configuration, ground.inputs["sha256"]])
     with TemporaryDirectory(dir=workspace.cache, prefix="logits-") as scratch:
         found = diverge(
             candidate,
@@ -133,6 +137,7 @@ def measure(
             together=together,
             threads=threads,
             offload=offload,
+            keep=Keep(LogitCache(workspace.cache / "logits"), kept_for),
             progress=progress,
         )
     result = Result(

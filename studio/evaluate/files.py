@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -16,6 +17,7 @@ from studio.checkpoints.gguf_header import GgufHeader, read_header
 from studio.errors import InputError, MismatchError, ResourceError, UnsupportedError
 from studio.evaluate.divergence import Divergence, TokenDivergences, joined, summarised, token_divergences
 from studio.evaluate.logits import LogitsProcess, Rows, block_sizes
+from studio.evaluate.reference_rows import Keep, row_bytes
 from studio.evaluate.samples import Sample, Samples
 from studio.machine import free_ram, threads_for
 from studio.progress import Progress, Tally, silent
@@ -64,14 +66,16 @@ def diverge(
     together: bool | None = None,
     offload: Offload | None = None,
     wide: bool = False,
+    keep: Keep | None = None,
     progress: Progress = silent,
 ) -> FileDivergence:
     """Compare two GGUF files on the samples that `prepare` makes, none longer than `context` tokens.
 
-    Both models run at the same time where memory allows, else one after the other, and the logits of the reference lie
-    in a file in `scratch` meanwhile; `together` decides otherwise. Both give the same numbers. `scratch` is a folder
-    that gets the logs too. `offload` is what of both goes to the graphics card, by default what fits. `wide` is as for
-    `LlamaModel`.
+    With `keep`, the reference's logits are computed once and kept there for the next candidate, unless they are too
+    many. What is not kept is computed by both models at the same time where memory allows, else one after the other,
+    and the logits of the reference lie in a file in `scratch` meanwhile. `together` decides otherwise; true keeps
+    nothing. All ways give the same numbers. `scratch` is a folder that gets the logs too. `offload` is what of both
+    goes to the graphics card, by default what fits. `wide` is as for `LlamaModel`.
 
     Raises `UnsupportedError` for a file without a language model, `MismatchError` for two of different vocabularies,
     `InputError` for a context longer than the model's, `ResourceError` for too little memory or disk, `ProcessError`
@@ -79,29 +83,34 @@ def diverge(
     """
     headers = [read_header(path) for path in (reference, candidate)]
     require_comparable(headers[0], headers[1], context)
-    together, offloads = _places(headers, context, together)
     scratch.mkdir(parents=True, exist_ok=True)
-    each = threads or threads_for(2 if together else 1)
-
-    def opened(path: Path, name: str, placed: Offload | None) -> LogitsProcess:
-        log = scratch / f"{name}.log"
-        return LogitsProcess(path, context=context, threads=each, log=log, offload=offload or placed, wide=wide)
-
+    opener = _Opener(context, scratch, threads, offload, wide)
     with ExitStack() as stack:
-        first = stack.enter_context(opened(reference, "reference", offloads[0]))
+        ready = None
+        if keep is not None and together is not True:
+            _, offloads = _places(headers, context, together=False)
+            ready = _kept(keep, opener, reference, prepare, placed=offloads[0], progress=progress)
+        if ready is not None and ready.rows is not None:
+            together = False
+            stack.enter_context(ready.rows)
+        else:
+            together, offloads = _places(headers, context, together)
+            prepare = prepare if ready is None else partial(_prepared, ready.samples)
+            first = stack.enter_context(opener(reference, "reference", offloads[0], 2 if together else 1))
+            if not together:
+                samples = prepare(first, headers[0])
+                tally = Tally(progress, 2 * samples.scored, "tokens")
+                ready = _Ready(samples, stack.enter_context(_stored(samples, first, scratch, tally)), tally)
+                first.close()
+        second = stack.enter_context(opener(candidate, "candidate", offloads[1], 2 if together else 1))
         if together:
-            second = stack.enter_context(opened(candidate, "candidate", offloads[1]))
             samples = prepare(first, headers[0])
             tally = Tally(progress, samples.scored, "tokens")
             parts = _compared(samples, lambda sample: _asked(first, sample), second, tally)
         else:
-            samples = prepare(first, headers[0])
-            tally = Tally(progress, 2 * samples.scored, "tokens")
-            file = stack.enter_context(_stored(samples, first, scratch, tally))
-            first.close()
-            second = stack.enter_context(opened(candidate, "candidate", offloads[1]))
-            vocabulary = second.about["vocabulary"]
-            parts = _compared(samples, lambda sample: _read(file, sample.scored, vocabulary), second, tally)
+            assert ready is not None and ready.rows is not None
+            samples, rows, vocabulary = ready.samples, ready.rows, second.about["vocabulary"]
+            parts = _compared(samples, lambda sample: _read(rows, sample.scored, vocabulary), second, ready.tally)
     classes = list(dict.fromkeys(sample.klass for sample in samples.samples))
     of_class = {
         klass: joined(part for sample, part in zip(samples.samples, parts, strict=True) if sample.klass == klass)
@@ -115,6 +124,71 @@ def diverge(
         left_out=samples.left_out,
         together=together,
     )
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """How both models are opened."""
+
+    context: int
+    scratch: Path
+    threads: int | None
+    offload: Offload | None
+    wide: bool
+
+    def __call__(self, path: Path, name: str, placed: Offload | None, sides: int) -> LogitsProcess:
+        """The model at `path`, one of `sides` that compute at the same time."""
+        return LogitsProcess(
+            path,
+            context=self.context,
+            threads=self.each(sides),
+            log=self.scratch / f"{name}.log",
+            offload=self.offload or placed,
+            wide=self.wide,
+        )
+
+    def each(self, sides: int) -> int:
+        """Threads of each model."""
+        return self.threads or threads_for(sides)
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What the reference has to say, before the candidate is opened."""
+
+    samples: Samples
+    rows: IO[bytes] | None
+    """Its logits for all samples, one after the other; None where they are too many to keep."""
+    tally: Tally
+    """Of what was computed for them, and of the candidate's part."""
+
+
+def _kept(
+    keep: Keep, opener: _Opener, path: Path, prepare: Prepare, *, placed: Offload | None, progress: Progress
+) -> _Ready:
+    """What is kept of the reference at `path`, computed unless it is there."""
+    key = keep.key(context=opener.context, threads=opener.each(1), offload=opener.offload or placed, wide=opener.wide)
+    known = keep.open(key)
+    if known is not None:
+        return _Ready(*known, Tally(progress, known[0].scored, "tokens"))
+    with opener(path, "reference", placed, 1) as model:
+        samples = prepare(model, read_header(path))
+        tally = Tally(progress, 2 * samples.scored, "tokens")
+        made = keep.make(key, samples, model.about["vocabulary"], lambda: _computed(model, samples, tally))
+    known = keep.open(key) if made else None
+    return _Ready(samples, None if known is None else known[1], tally)
+
+
+def _prepared(samples: Samples, _model: LogitsProcess, _header: GgufHeader) -> Samples:
+    return samples
+
+
+def _computed(model: LogitsProcess, samples: Samples, tally: Tally) -> Iterator[Rows]:
+    """The logits of the reference for all samples, one after the other."""
+    for sample in samples.samples:
+        for block in _asked(model, sample):
+            yield block
+            tally.advance(len(block), "Computing the reference")
 
 
 def _compared(
@@ -143,13 +217,11 @@ def _asked(model: LogitsProcess, sample: Sample) -> Iterator[Rows]:
 @contextmanager
 def _stored(samples: Samples, reference: LogitsProcess, scratch: Path, tally: Tally) -> Iterator[IO[bytes]]:
     """The logits of `reference` for all samples, one after the other, in a file that vanishes, however this ends."""
-    require_disk(scratch, samples.scored * reference.about["vocabulary"] * 4)
+    require_disk(scratch, row_bytes(samples, reference.about["vocabulary"]))
     with TemporaryFile(dir=scratch) as file:
         with explained_disk_errors(scratch / "logits"):
-            for sample in samples.samples:
-                for block in _asked(reference, sample):
-                    file.write(block.data)
-                    tally.advance(len(block), "Computing the reference")
+            for block in _computed(reference, samples, tally):
+                file.write(block.data)
             file.seek(0)
         yield file
 

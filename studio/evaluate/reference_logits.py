@@ -39,9 +39,10 @@ class LogitCache:
     def find(self, key: str) -> Entry | None:
         """The entry `key`, None when it is not there."""
         path = self._folder / key
-        if not (path / _SEQUENCES).is_file():
+        try:
+            os.utime(path)
+        except FileNotFoundError:
             return None
-        os.utime(path)
         return Entry(path)
 
     def fits(self, size: int) -> bool:
@@ -82,31 +83,34 @@ class LogitCache:
 
 
 class Entry:
-    """One entry: the tokens that were measured on, and a tensor of logits `[counted tokens, V]` for every batch."""
+    """One entry: the tokens that were measured on, and a tensor of logits `[counted tokens, V]` for every batch.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    Whoever keeps logits in another form puts their own files into `folder`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def read_sequences(self) -> list[list[int]]:
         """The tokens of every passage, with the reference's own answers."""
-        sequences: list[list[int]] = json.loads((self._path / _SEQUENCES).read_text())
+        sequences: list[list[int]] = json.loads((self.folder / _SEQUENCES).read_text())
         return sequences
 
     def write_sequences(self, sequences: list[list[int]]) -> None:
         """The counterpart of `read_sequences`."""
-        (self._path / _SEQUENCES).write_text(json.dumps(sequences))
+        (self.folder / _SEQUENCES).write_text(json.dumps(sequences))
 
     def read(self, batch: int) -> Any:
         """The logits of a batch, a tensor on the CPU."""
         from safetensors.torch import load_file
 
-        return load_file(self._path / _name(batch))["logits"]
+        return load_file(self.folder / _name(batch))["logits"]
 
     def write(self, batch: int, logits: Any) -> None:
         """The counterpart of `read`."""
         from safetensors.torch import save_file
 
-        save_file({"logits": logits.contiguous()}, self._path / _name(batch))
+        save_file({"logits": logits.contiguous()}, self.folder / _name(batch))
 
 
 def _name(batch: int) -> str:

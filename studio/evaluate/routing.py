@@ -103,8 +103,10 @@ class Watch:
 
 
 @contextmanager
-def watched(model: Any, drop: DropMap | None, shape: MoeShape) -> Iterator[Watch]:
+def watched(model: Any, drop: DropMap | None, shape: MoeShape, watch: Watch | None = None) -> Iterator[Watch]:
     """While open, `model` is the one that `drop` leaves (the reference for None), and its routers are counted.
+
+    An answer that others interrupt goes on counting in its own `watch`.
 
     Every router of transformers gives a token's experts, `[T, K]`, as the last of what it returns. Raises as `masked`
     and `DropMap.check` do.
@@ -122,7 +124,7 @@ def watched(model: Any, drop: DropMap | None, shape: MoeShape) -> Iterator[Watch
         (router.forward, None if bias is None else bias.detach().clone())
         for router, bias in zip(routers, biases, strict=True)
     ]
-    watch = Watch(shape, mask)
+    watch = watch or Watch(shape, mask)
     with masked(model, mask, shape), ExitStack() as undo:
         for row, (router, bias) in enumerate(zip(routers, biases, strict=True)):
             unmasked = _Unmasked(*plain[row], bias) if mask[row].any() else None

@@ -19,6 +19,8 @@ from studio.serve.thoughts import Detokenizer, Splitter, marks_of
 
 ROUTING_EVERY_S = 0.25
 """How often the routing is told while an answer comes."""
+TURN_S = 0.25
+"""After so many seconds another answer has its turn, if there is one; to mask the experts anew takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,12 @@ def answer(
     drop: DropMap | None = None,
     probabilities: bool = False,
     stopped: Callable[[], bool] = lambda: False,
-) -> Iterator[VirtualDelta]:
+    turn_s: float = TURN_S,
+) -> Iterator[VirtualDelta | None]:
     """What the model that `drop` leaves (the reference for None) answers, at most `context` tokens with the question.
+
+    After every `turn_s` seconds comes None: there the model is the reference again, and another answer of it may be
+    worked on, which changes not a bit of this one.
 
     With `probabilities` each token comes with the likeliest others. A piece whose end may be a mark's is held back, and
     its tokens with it.
@@ -61,40 +67,45 @@ def answer(
     budget = sampler.thought_tokens if thinking else 0
     limit = min(sampler.max_tokens, context - len(prompt))
     ends, lots = _ends(virtual), np.random.default_rng(sampler.seed)
-    said: list[int] = []
-    waiting: list[Token] = []
+    said, waiting = list[int](), list[Token]()
     thought, forced, finish = 0, list[int](), ""
     first_s, told = 0.0, started
-    with watched(virtual.model, drop, virtual.shape) as watch:
-        for logits in _passes(virtual, prompt, said):
-            if stopped():
-                finish = "stopped"
-                break
-            if splitter.thinking and thought >= budget and not forced:
-                forced = list(close)
-            token = forced.pop(0) if forced else choose(logits, sampler, [*prompt, *said], lots)
-            if token in ends:
-                finish = "stop"
-                break
-            said.append(token)
-            if probabilities:
-                waiting.append(_told(virtual, token, logits, splitter.thinking))
-            thought += splitter.thinking
-            piece = splitter.feed(detokenizer.feed(token))
-            if any(piece):
-                first_s = first_s or time.monotonic() - started
-                routing = None
-                if time.monotonic() - told >= ROUTING_EVERY_S:
-                    routing, told = watch.routing, time.monotonic()
-                timing, tokens, waiting = _timing(started, first_s, said, prompt), tuple(waiting), []
-                yield VirtualDelta(*piece, timing=timing, routing=routing, tokens=tokens)
-            if len(said) >= limit:
-                finish = "length"
-                break
-        rest = splitter.flush()
-        if any(rest) or waiting:
-            yield VirtualDelta(*rest, tokens=tuple(waiting))
-        yield _last(watch, finish, _timing(started, first_s, said, prompt))
+    watch, passes = None, _passes(virtual, prompt, said)
+    while not finish:
+        with watched(virtual.model, drop, virtual.shape, watch) as watch:
+            turn = time.monotonic()
+            while not finish and time.monotonic() - turn < turn_s:
+                logits = next(passes)
+                if stopped():
+                    finish = "stopped"
+                    break
+                if splitter.thinking and thought >= budget and not forced:
+                    forced = list(close)
+                token = forced.pop(0) if forced else choose(logits, sampler, [*prompt, *said], lots)
+                if token in ends:
+                    finish = "stop"
+                    break
+                said.append(token)
+                if probabilities:
+                    waiting.append(_told(virtual, token, logits, splitter.thinking))
+                thought += splitter.thinking
+                piece = splitter.feed(detokenizer.feed(token))
+                if any(piece):
+                    first_s = first_s or time.monotonic() - started
+                    routing = None
+                    if time.monotonic() - told >= ROUTING_EVERY_S:
+                        routing, told = watch.routing, time.monotonic()
+                    timing, tokens, waiting = _timing(started, first_s, said, prompt), tuple(waiting), []
+                    yield VirtualDelta(*piece, timing=timing, routing=routing, tokens=tokens)
+                if len(said) >= limit:
+                    finish = "length"
+        if not finish:
+            yield None
+    rest = splitter.flush()
+    if any(rest) or waiting:
+        yield VirtualDelta(*rest, tokens=tuple(waiting))
+    assert watch is not None
+    yield _last(watch, finish, _timing(started, first_s, said, prompt))
 
 
 def _told(virtual: VirtualModel, token: int, logits: Any, thought: bool) -> Token:

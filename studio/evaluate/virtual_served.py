@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from studio.checkpoints.reference import Reference, open_reference
 from studio.errors import InputError
@@ -22,6 +23,8 @@ from studio.serve.served import Request
 TORCH_BYTES = 512 << 20
 """Of a process that has torch and transformers loaded, before the first weight; measured, and rounded up."""
 FLOAT32 = 4
+UNPACKED = 4
+"""A quantized checkpoint takes at most so many times its bytes when torch unpacks it."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class VirtualServed:
         which = "all experts" if self.drop is None else f"map {self.drop.content_hash[:12]}"
         return f"{self.key.name}, virtual, {which}"
 
+    @property
+    def interleaves(self) -> bool:
+        return True
+
     def signature(self) -> Hashable:
         return _signature(self.key)
 
@@ -54,20 +61,31 @@ class VirtualServed:
         return hashlib.sha256(f"virtual\n{reference}\n{self.drop.content_hash}".encode()).hexdigest()
 
     def need(self, context: int, slots: int) -> ModelNeed:
-        """As `Served.need`; there is one conversation at a time, whatever `slots` says."""
+        """As `Served.need`, an estimate from above: weights + keys and values + what is computed + torch itself.
+
+        - Weights: parameters × 4 bytes where they are held in float32, else what the checkpoint has, and of a quantized
+          one four times that, for torch may unpack it (MXFP4's 4 bits become 16).
+        - Keys and values: 4 bytes × slots × context × layers × numbers that a token leaves in a layer (`_cached`).
+        - Computed at a time, with the longest question: 4 bytes × context × experts per token × 3 × (hidden size +
+          expert size), as `preflight.Work.activations` has it, and 4 × vocabulary for the logits of the last token.
+        - `TORCH_BYTES` in main memory; `Need` adds the context that the card's driver takes.
+        """
         reference = self._reference()
+        shape, config = reference.shape, reference.config
         wide = _is_wide(self.key, _signature(self.key))
         weights = reference.parameters * FLOAT32 if wide else reference.bytes
-        # No family's keys and values have more numbers than its hidden state, and what is computed is a few of those.
-        shape = reference.shape
-        kv = 2 * FLOAT32 * context * shape.layers * shape.hidden_size
-        need = Need((Layer(weights, 0, kv),), output=0, embeddings=TORCH_BYTES, tied=0, compute=kv // shape.layers)
-        return ModelNeed(context, need)
+        if not wide and config.get("quantization_config"):
+            weights *= UNPACKED
+        layers = int(_text(config).get("num_hidden_layers") or shape.layers)  # those without experts, too
+        kv = FLOAT32 * slots * context * layers * _cached(config, shape.hidden_size)
+        computed = FLOAT32 * context * shape.top_k * 3 * (shape.hidden_size + shape.expert_size)
+        computed += FLOAT32 * int(_text(config).get("vocab_size") or 0)
+        return ModelNeed(context, Need((Layer(weights, 0, kv),), 0, TORCH_BYTES, 0, computed))
 
     def start(self, *, log: Path, context: int, slots: int, threads: int, offload: Offload | None) -> VirtualServer:
         """As `Served.start`; what goes to the card is for torch to say."""
         dtype = "float32" if _is_wide(self.key, _signature(self.key)) else "auto"
-        return VirtualServer.start(self.key, log=log, dtype=dtype, context=context, threads=threads)
+        return VirtualServer.start(self.key, log=log, dtype=dtype, context=context, slots=slots, threads=threads)
 
     def ask(self, server: VirtualServer, request: Request) -> VirtualStream:
         return server.stream(
@@ -83,6 +101,24 @@ class VirtualServed:
         if reference.kind != "safetensors":
             raise InputError(f"{self.key.name} is no safetensors checkpoint.", "The virtual model needs one in torch.")
         return reference
+
+
+def _cached(config: Mapping[str, Any], hidden_size: int) -> int:
+    """Numbers that transformers keeps of a token in a layer, keys and values together, at most.
+
+    They are no more than twice the hidden state, but for latent attention (DeepSeek), which is kept unpacked: of every
+    head a key, in two parts, and a value.
+    """
+    text = _text(config)
+    parts = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
+    latent = int(text.get("num_attention_heads") or 0) * sum(int(text.get(part) or 0) for part in parts)
+    return max(latent, 2 * hidden_size)
+
+
+def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What of a `config.json` is about the language model."""
+    found = config.get("text_config")
+    return found if isinstance(found, Mapping) else config
 
 
 def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:

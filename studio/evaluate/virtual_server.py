@@ -25,7 +25,7 @@ from studio.machine import usable_cores
 from studio.progress import Progress, silent
 from studio.recipes.dropmap import DropMap
 from studio.serve.client import Likely, Message, Sampler, Timing, Token
-from studio.serve.server import CONTEXT, LOAD_TIMEOUT_S
+from studio.serve.server import CONTEXT, LOAD_TIMEOUT_S, SLOTS
 
 _GONE = object()
 
@@ -42,11 +42,11 @@ class Prompts:
     """Arguments of `held_out`."""
 
 
-class VirtualServer:
+class VirtualServer(child.Held):
     """A reference in torch in a child process, which answers as any model that could be pruned from it.
 
-    Make one with `VirtualServer.start`. Requests wait for each other. When the process dies, so does only what is at
-    hand, with a `ProcessError`.
+    Make one with `VirtualServer.start`. As many answers as it has slots are worked on in turns, others wait and say so;
+    a measurement makes all wait. When the process dies, so does only what is at hand, with a `ProcessError`.
     """
 
     def __init__(self, path: Path, process: subprocess.Popen[str], log: Path, dtype: str, device: str) -> None:
@@ -72,10 +72,12 @@ class VirtualServer:
         cache: Path | None = None,
         dtype: str = "auto",
         context: int = CONTEXT,
+        slots: int = SLOTS,
         threads: int | None = None,
         timeout_s: float = LOAD_TIMEOUT_S,
     ) -> VirtualServer:
-        """Load the safetensors model in `model_dir` for conversations of `context` tokens; returns when it can answer.
+        """Load the safetensors model in `model_dir` for `slots` conversations of `context` tokens; returns when it can
+        answer.
 
         `cache` is the folder for the reference's logits, `dtype` as `VirtualModel.load` has it. The child's output goes
         to `log`, which is written anew. Raises what `VirtualModel.load` raises, and `ProcessError` with the log's last
@@ -86,6 +88,7 @@ class VirtualServer:
             "cache": None if cache is None else str(cache.resolve()),
             "dtype": dtype,
             "context": context,
+            "slots": slots,
             "threads": threads or usable_cores(),
         }
         process, answer = child.start(
@@ -95,16 +98,6 @@ class VirtualServer:
             child.kill(process)
             raise _error(problem)
         return cls(Path(model_dir), process, log, answer["dtype"], answer["device"])
-
-    @property
-    def pid(self) -> int:
-        """Process id of the child."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the child runs."""
-        return self._process.poll() is None
 
     def stream(
         self,
@@ -149,15 +142,14 @@ class VirtualServer:
             for line in self.hear(number):
                 if "result" in line:
                     return Measurement.from_json(line["result"])
-                progress(*line["progress"])
+                if "progress" in line:
+                    progress(*line["progress"])
+                else:
+                    progress(0, 0, message=_waiting(line["waiting"]))
         except BaseException:
             self.tell_to_stop(number)
             raise
         raise self._lost()
-
-    def stop(self) -> None:
-        """Kill the child; its memory is free when this returns."""
-        child.kill(self._process)
 
     def ask(self, request: Mapping[str, Any]) -> int:
         """Send a request; its number."""
@@ -248,7 +240,14 @@ class VirtualStream(Iterator[VirtualDelta]):
             yield VirtualDelta(done=True, finish="stopped")
             return
         for line in self._server.hear(self._number):
-            yield _delta(line.get("result") or line["delta"])
+            if "waiting" in line:
+                yield VirtualDelta(waiting=_waiting(line["waiting"]))
+            else:
+                yield _delta(line.get("result") or line["delta"])
+
+
+def _waiting(before: int) -> str:
+    return f"Waiting: {before} other answers come first." if before > 1 else "Waiting: another answer comes first."
 
 
 def _written(drop: DropMap | None) -> str | None:

@@ -1,8 +1,9 @@
 """The child process that holds a reference in torch: `python -m studio.evaluate.virtual_worker`.
 
 After its settings it reads one JSON line per request from stdin: `{"id", "verb": "answer" | "measure", …}`, or
-`{"id", "verb": "stop"}` for one that is to end. Requests are worked on one after the other. Every line that it answers
-has the request's `id`, and the last one `result` or `error`. See `studio.child` for how it begins and ends.
+`{"id", "verb": "stop"}` for one that is to end. Answers take turns of a quarter of a second, as many as there are
+slots; what comes after them waits, and hears how many are before it. A measurement is made in one go. Every line that
+it answers has the request's `id`, and the last one `result` or `error`. See `studio.child` for how it begins and ends.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import queue
 import sys
 import threading
 import traceback
-from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -33,12 +34,27 @@ KEPT_RULERS = 2
 """Sets of prompts whose reference logits are kept at hand."""
 
 
+@dataclass(eq=False)
+class _Work:
+    """A request, and what is left to do for it, turn by turn."""
+
+    request: Mapping[str, Any]
+    turns: Iterator[None]
+    told: int = 0
+    """How many are before it, as it was told last."""
+
+    @property
+    def number(self) -> int:
+        return int(self.request["id"])
+
+
 class Worker:
     """Answers requests with the model that it holds."""
 
     def __init__(self, virtual: VirtualModel, settings: Mapping[str, Any], answers: TextIO) -> None:
         self._virtual = virtual
         self._context = int(settings["context"])
+        self._slots = int(settings["slots"])
         self._cache = Path(settings["cache"]) if settings.get("cache") else None
         self._answers = answers
         self._waiting: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
@@ -56,22 +72,57 @@ class Worker:
         os._exit(1)
 
     def work(self) -> None:
-        """Answer one request after the other, for ever."""
+        """Work on requests for ever: on one for a turn, then on the next."""
+        begun: deque[_Work] = deque()
+        line: deque[_Work] = deque()
         while True:
-            request = self._waiting.get()
-            try:
-                {"answer": self._answer, "measure": self._measure}[request["verb"]](request)
-            except EspalierError as error:
-                self._fail(request, type(error).__name__, error.what, error.remedy)
-            except Exception as error:
-                traceback.print_exc()  # into the log
-                self._fail(request, "ProcessError", f"Unexpected {type(error).__name__}: {error}.", "")
-            self._stopped.discard(request["id"])
+            while not self._waiting.empty() or not (begun or line):
+                request = self._waiting.get()
+                line.append(_Work(request, self._begin(request)))
+            for work in [work for work in line if work.number in self._stopped]:
+                line.remove(work)
+                self._turn(work)  # which ends it
+            while line and len(begun) < self._slots:
+                begun.append(line.popleft())
+            if not begun:
+                continue
+            self._tell(line)
+            work = begun.popleft()
+            if self._turn(work):
+                begun.append(work)
 
-    def _answer(self, request: Mapping[str, Any]) -> None:
+    def _begin(self, request: Mapping[str, Any]) -> Iterator[None]:
+        return {"answer": self._answer, "measure": self._measure}[request["verb"]](request)
+
+    def _turn(self, work: _Work) -> bool:
+        """Work on a request for a turn; whether it needs another."""
+        try:
+            next(work.turns)
+        except StopIteration:
+            pass
+        except EspalierError as error:
+            self._fail(work.number, type(error).__name__, error.what, error.remedy)
+        except Exception as error:
+            traceback.print_exc()  # into the log
+            self._fail(work.number, "ProcessError", f"Unexpected {type(error).__name__}: {error}.", "")
+        else:
+            return True
+        self._stopped.discard(work.number)
+        return False
+
+    def _tell(self, line: Iterable[_Work]) -> None:
+        """Say to those who wait how many are before them, when that has changed."""
+        for place, work in enumerate(line, start=self._slots):
+            if work.told != place:
+                work.told = place
+                self._say(work.number, waiting=place)
+
+    def _answer(self, request: Mapping[str, Any]) -> Iterator[None]:
+        """Say the answer; gives the turn to others now and then."""
         number = request["id"]
         if number in self._stopped:
-            return self._say(number, result=_delta(VirtualDelta(done=True, finish="stopped")))
+            self._say(number, result=_delta(VirtualDelta(done=True, finish="stopped")))
+            return
         for delta in answer(
             self._virtual,
             request["messages"],
@@ -82,10 +133,13 @@ class Worker:
             probabilities=request["probabilities"],
             stopped=lambda: number in self._stopped,
         ):
-            self._say(number, **{"result" if delta.done else "delta": _delta(delta)})
-        return None
+            if delta is None:
+                yield
+            else:
+                self._say(number, **{"result" if delta.done else "delta": _delta(delta)})
 
-    def _measure(self, request: Mapping[str, Any]) -> None:
+    def _measure(self, request: Mapping[str, Any]) -> Iterator[None]:
+        """Measure, and say the result; in one turn."""
         number = request["id"]
 
         def progress(done: int, total: int, unit: str = "", message: str = "") -> None:
@@ -95,6 +149,7 @@ class Worker:
 
         ruler = self._ruler(request)
         self._say(number, result=ruler.measure(self._drop(request), progress).to_json())
+        yield from ()
 
     def _ruler(self, request: Mapping[str, Any]) -> Ruler:
         key = json.dumps([request["sources"], request["reading"], request["options"]], sort_keys=True)
@@ -113,8 +168,8 @@ class Worker:
             return None
         return DropMap.from_json(request["drop"], shape=self._virtual.shape)
 
-    def _fail(self, request: Mapping[str, Any], kind: str, what: str, remedy: str) -> None:
-        self._say(request["id"], error={"kind": kind, "what": what, "remedy": remedy})
+    def _fail(self, number: int, kind: str, what: str, remedy: str) -> None:
+        self._say(number, error={"kind": kind, "what": what, "remedy": remedy})
 
     def _say(self, number: int, **content: Any) -> None:
         self._answers.write(json.dumps({"id": number, **content}) + "\n")

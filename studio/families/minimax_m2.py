@@ -15,6 +15,6 @@ MINIMAX_M2 = Family(
     experts_module="mlp.experts",
     checkpoint_tensors=block_tensors(block="(?:block_sparse_moe|mlp)"),
     correction_bias="mlp.e_score_correction_bias",
-    # "Inference Parameters" of the model card of MiniMaxAI/MiniMax-M2.
+    # generation_config.json of MiniMaxAI/MiniMax-M2.
     sampling=Sampling(temperature=1.0, top_p=0.95, top_k=40),
 )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from studio.checkpoints.reference import open_reference
 from studio.contributions.analyze import analyze, estimate
@@ -16,25 +15,19 @@ from studio.contributions.preflight import Preflight
 from studio.contributions.prompt_preview import PromptPreview, preview_prompts
 from studio.contributions.sources import BUILTIN, is_remote
 from studio.jobs.needs import require_safetensors
-from studio.jobs.prompts import prompts_in
-from studio.jobs.task import Result, Task, check_new, reference_path, relative
+from studio.jobs.prompts import PromptedTask
+from studio.jobs.task import Result, check_new, reference_path, relative
 from studio.progress import Progress
 from studio.quantize.imatrix_observed import imatrix_writer
 from studio.workspace import Workspace
 
 
-class Analyze(Task):
+class Analyze(PromptedTask):
     """Observe a reference on prompts; makes `contributions/NAME.safetensors`, and `imatrix/NAME.gguf` when asked."""
 
     reference: str
     name: str
     prompts: tuple[str, ...] = (BUILTIN,)
-    """Sources as `prompts_of` takes them; files lie in the workspace."""
-    columns: Mapping[str, str] = Field(default_factory=dict)
-    klass: str | None = None
-    limit: int | None = Field(default=None, ge=1)
-    per_class: int | None = Field(default=None, ge=1)
-    seed: int = 0
     answers: Literal["given", "own"] = "given"
     continuation: int = Field(default=128, ge=0)
     max_tokens: int = Field(default=4096, ge=1)
@@ -43,12 +36,6 @@ class Analyze(Task):
     mode: Literal["auto", "whole", "offloaded", "layered"] = "auto"
     dtype: Literal["auto", "bfloat16", "float16", "float32", "nf4"] = "auto"
     overwrite: bool = False
-
-    @field_validator("prompts", mode="before")
-    @classmethod
-    def _one_source(cls, value: Any) -> Any:
-        """A single source may be written without a list."""
-        return (value,) if isinstance(value, str) else value
 
     def title(self) -> str:
         return f"Measure {self.reference}"
@@ -64,15 +51,7 @@ class Analyze(Task):
 
     def calibration(self, workspace: Workspace) -> Calibration:
         """The prompts that the model is observed on; raises what `prompts_in` raises."""
-        calibration = prompts_in(
-            workspace,
-            self.prompts,
-            columns=self.columns,
-            klass=self.klass,
-            limit=self.limit,
-            per_class=self.per_class,
-            seed=self.seed,
-        )
+        calibration = self.prompts_in(workspace, self.prompts)
         return calibration if self.answers == "given" else calibration.without_answers()
 
     def foresee(self, workspace: Workspace) -> tuple[PromptPreview, Preflight]:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from studio.checkpoints.convert import cached_gguf
 from studio.checkpoints.gguf_header import read_header
-from studio.contributions.sources import BUILTIN, is_folder, is_path, is_remote, prompts_of
+from studio.contributions.sources import BUILTIN, is_remote
 from studio.errors import InputError
 from studio.evaluate.file_results import Ground, in_words, measure
 from studio.evaluate.files import require_comparable
 from studio.evaluate.samples import read_text
-from studio.jobs.task import Result, Task, input_path, reference_path, relative
+from studio.jobs.prompts import PromptedTask
+from studio.jobs.task import Result, input_path, reference_path, relative
 from studio.progress import Progress
 from studio.workspace import Workspace
 
 
-class Diverge(Task):
-    """Compare a GGUF file of the workspace with its reference; the result lies with the file's artifact."""
+class Diverge(PromptedTask):
+    """Compare a GGUF file of the workspace with its reference; the result lies with the file's artifact.
+
+    Without prompts and text it goes by the prompts that come with Espalier.
+    """
 
     candidate: str
     """A GGUF file in the workspace."""
@@ -29,24 +31,11 @@ class Diverge(Task):
     """As for a build; a safetensors model is converted first, once."""
     text: str | None = None
     """A text file in the workspace, in place of prompts."""
-    prompts: tuple[str, ...] = ()
-    """Sources as `prompts_of` takes them, by default those that come with Espalier; files lie in the workspace."""
-    columns: Mapping[str, str] = Field(default_factory=dict)
-    klass: str | None = None
-    limit: int | None = Field(default=None, ge=1)
-    per_class: int | None = Field(default=None, ge=1)
-    seed: int = 0
     continuation: int = Field(default=128, ge=0)
     thinking: bool = False
     context: int | None = Field(default=None, ge=4)
     together: bool | None = None
     overwrite: bool = False
-
-    @field_validator("prompts", mode="before")
-    @classmethod
-    def _one_source(cls, value: Any) -> Any:
-        """A single source may be written without a list."""
-        return (value,) if isinstance(value, str) else value
 
     def title(self) -> str:
         return f"Compare {Path(self.candidate).name} with {self.reference}"
@@ -80,17 +69,7 @@ class Diverge(Task):
     def _ground(self, workspace: Workspace) -> Ground:
         if self.text:
             return Ground(text=input_path(workspace, self.text), context=self.context)
-        sources = self.prompts or (BUILTIN,)
-        if outside := next(filter(is_folder, sources), None):
-            raise InputError(f"{outside} is also a folder outside the workspace.", "Give the files themselves.")
-        calibration = prompts_of(
-            [str(input_path(workspace, source)) if is_path(source) else source for source in sources],
-            columns=self.columns,
-            klass=self.klass,
-            limit=self.limit,
-            per_class=self.per_class,
-            seed=self.seed,
-        )
+        calibration = self.prompts_in(workspace, self.prompts or (BUILTIN,))
         return Ground(
             calibration=calibration, context=self.context, continuation=self.continuation, thinking=self.thinking
         )

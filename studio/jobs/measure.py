@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,8 +16,8 @@ from studio.evaluate.held_out import MAX_TOKENS, PER_CLASS, held_out, overlap, o
 from studio.evaluate.virtual import Ruler, VirtualModel
 from studio.jobs.build import read_map
 from studio.jobs.needs import require_safetensors
-from studio.jobs.prompts import prompts_in
-from studio.jobs.task import Result, Task, input_path, reference_path
+from studio.jobs.prompts import PromptedTask
+from studio.jobs.task import Result, input_path, reference_path
 from studio.progress import Progress
 from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
@@ -26,10 +25,11 @@ from studio.recipes.recipe import Recipe
 from studio.workspace import Workspace
 
 
-class Measure(Task):
+class Measure(PromptedTask):
     """Measure a drop map against its reference on held-out prompts; makes no file, the result is in the job's record.
 
-    The map is given as it is, or by the contributions and the recipe that make it.
+    The map is given as it is, or by the contributions and the recipe that make it. Without prompts it
+    goes by `own_prompts`.
     """
 
     reference: str
@@ -38,13 +38,7 @@ class Measure(Task):
     contributions: str | None = None
     """Path of an analysis; beside a map, it tells whether the prompts are held out from it."""
     recipe: dict[str, Any] | str | None = None
-    prompts: tuple[str, ...] = ()
-    """Sources as `prompts_of` takes them; none: `own_prompts`."""
-    columns: Mapping[str, str] = Field(default_factory=dict)
-    klass: str | None = None
-    limit: int | None = Field(default=None, ge=1)
     per_class: int | None = Field(default=PER_CLASS, ge=1)
-    seed: int = 0
     max_tokens: int = Field(default=MAX_TOKENS, ge=1)
     thinking: bool = False
     dtype: Literal["auto", "bfloat16", "float16", "float32", "nf4"] = "auto"
@@ -81,15 +75,7 @@ class Measure(Task):
 
     def calibration(self, workspace: Workspace) -> Calibration:
         """The prompts that are measured on; raises what `prompts_in` raises."""
-        return prompts_in(
-            workspace,
-            self.prompts or [own_prompts(reference_path(workspace, self.reference))],
-            columns=self.columns,
-            klass=self.klass,
-            limit=self.limit,
-            per_class=self.per_class,
-            seed=self.seed,
-        )
+        return self.prompts_in(workspace, self.prompts or [own_prompts(reference_path(workspace, self.reference))])
 
     def drop_map(self, workspace: Workspace) -> DropMap:
         """The map that is measured. Raises what reading or making it raises."""

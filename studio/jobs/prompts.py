@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from pydantic import Field, field_validator
 
 from studio.contributions.calibration import Calibration
 from studio.contributions.sources import is_folder, is_path, prompts_of
 from studio.errors import InputError
-from studio.jobs.task import input_path
+from studio.jobs.task import Task, input_path
 from studio.workspace import Workspace
 
 
-def prompts_in(workspace: Workspace, sources: Sequence[str], **reading: Any) -> Calibration:
-    """What `prompts_of` makes of `sources`, whose files lie in the workspace; `reading` are its other arguments.
+class PromptedTask(Task):
+    """A kind of job that reads prompts."""
 
-    Raises what `prompts_of` raises, and `InputError` for what lies outside the workspace.
-    """
-    return prompts_of(sources_in(workspace, sources), **reading)
+    prompts: tuple[str, ...] = ()
+    """Sources as `prompts_of` takes them; files lie in the workspace. What none means is for each kind to say."""
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    klass: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    per_class: int | None = Field(default=None, ge=1)
+    seed: int = 0
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _one_source(cls, value: Any) -> Any:
+        """A single source may be written without a list."""
+        return (value,) if isinstance(value, str) else value
+
+    def prompts_in(self, workspace: Workspace, sources: Sequence[str]) -> Calibration:
+        """The prompts of `sources`, read as this job is told to.
+
+        Raises what `prompts_of` raises, and `InputError` for what lies outside the workspace.
+        """
+        return prompts_of(
+            sources_in(workspace, sources),
+            columns=self.columns,
+            klass=self.klass,
+            limit=self.limit,
+            per_class=self.per_class,
+            seed=self.seed,
+        )
 
 
 def sources_in(workspace: Workspace, sources: Sequence[str]) -> list[str]:

@@ -19,6 +19,7 @@ from studio.errors import InputError
 from studio.jobs.processes import spawn
 from studio.jobs.store import QUEUED, SLOTS_VARIABLE, Job, JobStore
 from studio.jobs.tasks import check
+from studio.staging import used_bytes
 
 WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
 """The command that runs one job; the workspace and the job's id follow."""
@@ -36,8 +37,9 @@ def start(store: JobStore, kind: str, parameters: Mapping[str, JsonValue], title
     """Queue a job, and run it when a slot is free.
 
     What can be known before the work is refused here, with the errors of the task's own check: unknown kinds and
-    parameters, maps that do not fit, names that exist, too little disk or memory.
+    parameters, maps that do not fit, names that exist, too little disk or memory, and what this page does not do.
     """
+    _require_access(store, kind, parameters)
     task = check(kind, parameters, store.workspace)
     job = store.add(kind, title or task.title(), dict(parameters))
     start_waiting(store)
@@ -49,10 +51,19 @@ def retry(store: JobStore, job_id: str) -> Job:
     old = store.get(job_id)
     if not old.can_retry:
         raise InputError(f"Job {job_id} is {old.status}.", "Only a failed or cancelled job can be started again.")
+    _require_access(store, old.kind, old.parameters)
     check(old.kind, old.parameters, store.workspace)
     job = store.add(old.kind, old.title, old.parameters, retry_of=old.id)
     start_waiting(store)
     return store.get(job.id)
+
+
+def _require_access(store: JobStore, kind: str, parameters: Mapping[str, JsonValue]) -> None:
+    """Raise `RefusedError` for a job that whoever works in this part may not start."""
+    access = store.workspace.access
+    if not access.is_full:
+        unfinished = [job for job in store.list() if not job.is_finished]
+        access.require_job(kind, parameters, unfinished, used_bytes(store.workspace.root))
 
 
 def cancel(store: JobStore, job_id: str) -> Job:
@@ -64,35 +75,45 @@ def cancel(store: JobStore, job_id: str) -> Job:
     if job.status == "running":
         if job.process is not None:
             job.process.end(CANCEL_PATIENCE_S)
-            job.process.sweep(store.workspace.root, resumables=True)
+            job.process.sweep(store.workspace.whole or store.workspace.root, resumables=True)
         job = store.finish(job_id, "cancelled")
         start_waiting(store)
     return job
 
 
 def refresh(store: JobStore) -> list[Job]:
-    """All jobs as they are now, the newest first.
+    """The jobs of this part as they are now, the newest first.
 
-    Jobs whose process died are marked as failed and cleared up after, and waiting ones are started. Cheap: the page
-    calls it every second.
+    Jobs whose process died, whoever's, are marked as failed and cleared up after, and waiting ones are started. Cheap:
+    the page calls it every second.
     """
-    jobs = store.list()
+    jobs = store.everyones()
     dead = [job for job in jobs if job.status == "running" and not (job.process and job.process.is_alive())]
     for job in dead:
-        _bury(store, job)
+        if own := _own(store, job):
+            _bury(own, job)
     if not dead and not _startable(jobs, store.slots):
-        return jobs
+        return [job for job in jobs if job.part == store.workspace.part]
     start_waiting(store)
     return store.list()
 
 
 def start_waiting(store: JobStore) -> None:
     """Start the jobs that have waited longest, as far as there are free slots."""
-    if not _startable(store.list(), store.slots):
+    if not _startable(store.everyones(), store.slots):
         return  # without a transaction: this is asked every second
     with store.transaction():
-        for job in _startable(store.list(), store.slots):
-            _launch(store, job)
+        for job in _startable(store.everyones(), store.slots):
+            if own := _own(store, job):
+                _launch(own, job)
+
+
+def _own(store: JobStore, job: Job) -> JobStore | None:
+    """The store of the part that `job` works in; where that part is gone, the job is forgotten."""
+    own = store.of_job(job)
+    if own is None:
+        store.forget(job)
+    return own
 
 
 def _startable(jobs: Sequence[Job], slots: int) -> list[Job]:
@@ -119,7 +140,7 @@ def _bury(store: JobStore, job: Job) -> None:
     logger.warning("job %s: process %s died", job.id, job.pid)
     if job.process is not None:
         job.process.kill_orphans()
-        job.process.sweep(store.workspace.root, resumables=False)
+        job.process.sweep(store.workspace.whole or store.workspace.root, resumables=False)
     store.finish(
         job.id,
         "failed",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
-from studio.contributions.calibration import Calibration
 from studio.contributions.importers import import_analysis
 from studio.contributions.measuring import require_dtype
 from studio.contributions.sources import is_remote
@@ -16,17 +14,18 @@ from studio.evaluate.held_out import MAX_TOKENS, own_prompts
 from studio.evaluate.search_points import JOURNAL, Journal
 from studio.evaluate.search_run import PER_CLASS, RESULT, SearchRequest, run_search
 from studio.jobs.needs import require_safetensors
-from studio.jobs.prompts import prompts_in
-from studio.jobs.task import Result, Task, check_new, input_path, reference_path, relative
+from studio.jobs.prompts import PromptedTask
+from studio.jobs.task import Result, check_new, input_path, reference_path, relative
 from studio.progress import Progress
 from studio.workspace import Workspace
 
 
-class Search(Task):
+class Search(PromptedTask):
     """Measure recipes without building anything; makes `searches/NAME/`.
 
-    Its journal has every recipe as soon as it is measured, for the page to read (`read_journal`). A job that was
-    cancelled or killed goes on from there when it is started again.
+    Half of the prompts, or of `own_prompts` without any, is kept for the end. The journal has every recipe as soon as
+    it is measured, for the page to read (`read_journal`). A job that was cancelled or killed goes on from there when it
+    is started again.
     """
 
     reference: str
@@ -37,15 +36,9 @@ class Search(Task):
     """Experts dropped in every layer."""
     budget: float = Field(default=120.0, ge=1)
     """Seconds."""
-    prompts: tuple[str, ...] = ()
-    """Sources as `prompts_of` takes them; none: `own_prompts`. Half of them is kept for the end."""
     unseen: tuple[str, ...] = ()
-    """Sources to measure the end on, in place of that half."""
-    columns: Mapping[str, str] = Field(default_factory=dict)
-    klass: str | None = None
-    limit: int | None = Field(default=None, ge=1)
+    """Sources to measure the end on, in place of half of the prompts."""
     per_class: int | None = Field(default=PER_CLASS, ge=2)
-    seed: int = 0
     max_tokens: int = Field(default=MAX_TOKENS, ge=1)
     thinking: bool = False
     dtype: Literal["auto", "bfloat16", "float16", "float32", "nf4"] = "auto"
@@ -89,22 +82,11 @@ class Search(Task):
         return SearchRequest(
             model,
             import_analysis(input_path(workspace, self.contributions)),
-            self._prompts(workspace, self.prompts or (own_prompts(model),)),
+            self.prompts_in(workspace, self.prompts or (own_prompts(model),)),
             self.drops,
             seed=self.seed,
             dtype=self.dtype,
             max_tokens=self.max_tokens,
             thinking=self.thinking,
-            unseen=self._prompts(workspace, self.unseen) if self.unseen else None,
-        )
-
-    def _prompts(self, workspace: Workspace, sources: tuple[str, ...]) -> Calibration:
-        return prompts_in(
-            workspace,
-            sources,
-            columns=self.columns,
-            klass=self.klass,
-            limit=self.limit,
-            per_class=self.per_class,
-            seed=self.seed,
+            unseen=self.prompts_in(workspace, self.unseen) if self.unseen else None,
         )

@@ -6,6 +6,8 @@ of a job is a plain file beside it.
 
 from __future__ import annotations
 
+import builtins
+import copy
 import logging
 import os
 import secrets
@@ -64,6 +66,10 @@ class Job(BaseModel):
     log_tail: str = ""
     """The last log lines of a finished job; `JobStore.log_tail` reads those of a running one."""
     retry_of: str | None = None
+    part: str = ""
+    """Whose part of the workspace it works in; empty: nobody's (`Workspace.parts`)."""
+    limit_s: float | None = None
+    """Seconds after which it is ended."""
 
     @property
     def process(self) -> WorkerProcess | None:
@@ -95,14 +101,16 @@ class Job(BaseModel):
 class JobStore:
     """The jobs of one workspace, shared safely between threads and processes.
 
-    `slots` is how many jobs run at once, 1 unless `$ESPALIER_JOB_SLOTS` says otherwise: a build uses every core anyway.
-    Raises `FormatError` when the database is damaged.
+    Where the workspace has parts of several people, they share the records and the slots, and a store shows the jobs of
+    its own part only. `slots` is how many jobs run at once, 1 unless `$ESPALIER_JOB_SLOTS` says otherwise: a build uses
+    every core anyway. Raises `FormatError` when the database is damaged.
     """
 
     def __init__(self, workspace: Workspace, slots: int | None = None) -> None:
         self.workspace = workspace
         self.slots = slots or _slots_of_environment()
-        folder = workspace.jobs / "store"
+        self._parts = workspace.parts()
+        folder = self._parts[""].jobs / "store"
         try:
             # Records are neither evicted nor culled: nobody wants the history of a job to vanish by itself.
             self._cache = Cache(str(folder), disk=TextDisk, eviction_policy="none", cull_limit=0)
@@ -112,6 +120,21 @@ class JobStore:
 
     def close(self) -> None:
         self._cache.close()
+
+    def of(self, workspace: Workspace) -> JobStore:
+        """The store of another part of the same workspace."""
+        store = copy.copy(self)
+        store.workspace = workspace
+        return store
+
+    def of_job(self, job: Job) -> JobStore | None:
+        """The store of the part that `job` works in; None where that part is gone."""
+        if job.part == self.workspace.part:
+            return self
+        if job.part not in self._parts:
+            self._parts |= self.workspace.parts()
+        part = self._parts.get(job.part)
+        return self.of(part) if part and part.root.is_dir() else None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -128,32 +151,47 @@ class JobStore:
             parameters=parameters,
             created=time.time(),
             retry_of=retry_of,
+            part=self.workspace.part,
+            limit_s=self.workspace.access.job_s,
         )
         self._folder(job.id).mkdir()
         self._write(job)
         return job
 
     def get(self, job_id: str) -> Job:
-        """The job called `job_id`; `InputError` when there is none, `FormatError` when its record is damaged."""
+        """The job called `job_id`; `InputError` when this part has none, `FormatError` when its record is damaged."""
         text = self._cache.get(job_id, retry=True)
-        if text is None:
+        job = None if text is None else self._read(job_id, text)
+        if job is None or job.part != self.workspace.part:
             raise InputError(
                 f"There is no job {job_id!r} in {self.workspace.root}.", "`jobs list` shows those there are."
             )
+        return job
+
+    def list(self) -> list[Job]:
+        """The jobs of this part, the newest first; a damaged record is logged and left out."""
+        return [job for job in self.everyones() if job.part == self.workspace.part]
+
+    def everyones(self) -> builtins.list[Job]:
+        """The jobs of all parts, which share the slots; otherwise like `list`."""
+        jobs = []
+        for job_id in self._cache:
+            try:
+                if (text := self._cache.get(job_id, retry=True)) is not None:  # removed meanwhile
+                    jobs.append(self._read(job_id, text))
+            except InputError as error:
+                logger.warning("%s", error)
+        return sorted(jobs, key=lambda job: job.created, reverse=True)
+
+    def _read(self, job_id: str, text: str) -> Job:
         try:
             return Job.model_validate_json(text)
         except ValidationError as error:
             raise FormatError(self.workspace.jobs, f"job {job_id}", f"the record is damaged ({error})") from error
 
-    def list(self) -> list[Job]:
-        """All jobs, the newest first; a damaged record is logged and left out."""
-        jobs = []
-        for job_id in self._cache:
-            try:
-                jobs.append(self.get(job_id))
-            except InputError as error:
-                logger.warning("%s", error)
-        return sorted(jobs, key=lambda job: job.created, reverse=True)
+    def forget(self, job: Job) -> None:
+        """Remove the record of a job, whoever's it is: the part in which it worked is gone, or is about to go."""
+        self._cache.delete(job.id, retry=True)
 
     def update(self, job_id: str, *, when: Collection[Status] | None = None, **changes: Any) -> Job:
         """Change fields of a job at once, and give it as it is then.

@@ -54,16 +54,14 @@ def parse(tasks: Mapping[str, type[Task]], kind: str, parameters: Parameters) ->
 
 
 def reference_path(workspace: Workspace, text: str) -> Path:
-    """Where the reference model called `text` lies: `demo`, an entry of `references/`, or a path inside the workspace.
-
-    An entry of `references/` may be a symbolic link to a model elsewhere: the page cannot make one, so whoever put it
-    there has decided that this model may be read.
-    """
+    """Where the reference model called `text` lies: `demo`, an entry of `references/` or of another folder of models
+    that may be opened (`Workspace.model`), or a path inside the workspace."""
     if text == DEMO:
         return ASSETS / "demo-model"
+    workspace.access.require_model(text)
     name = text.removeprefix(str(workspace.references)).removeprefix("references").strip("/")
-    if name and name not in (".", "..") and "/" not in name and (workspace.references / name).exists():
-        return workspace.references / name
+    if (found := workspace.model(name)) is not None:
+        return found
     path = workspace.inside(text)
     if not path.exists():
         raise InputError(
@@ -93,5 +91,5 @@ def input_path(workspace: Workspace, text: str) -> Path:
 
 
 def relative(workspace: Workspace, path: Path) -> str:
-    """`path` as results name it: from the workspace."""
-    return path.relative_to(workspace.root).as_posix()
+    """`path` as results name it: from the workspace; what is shared by all people lies outside of their parts."""
+    return path.relative_to(workspace.root).as_posix() if path.is_relative_to(workspace.root) else str(path)

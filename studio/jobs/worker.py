@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from studio.errors import Cancelled, EspalierError, ProcessError
@@ -33,14 +36,36 @@ def main(arguments: Sequence[str]) -> int:
     interrupt = Interrupt()
     interrupt.install()
     try:
-        with Recorder(store, job.id, interrupt) as recorder:
+        with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue:
             status, outcome = attempt(job, store.workspace, recorder)
             interrupt.close()
+        if status == "cancelled" and overdue.is_set():
+            error = f"It took longer than the {job.limit_s:.0f} s that a job may take here."
+            status, outcome = "failed", {"error": error}
         store.finish(job.id, status, **{**recorder.latest, **outcome})
     finally:
         interrupt.close()
         start_waiting(store)
     return 0
+
+
+@contextmanager
+def _limited(job: Job) -> Iterator[threading.Event]:
+    """Interrupts this process once `job` has run as long as it may; the event says whether that happened."""
+    overdue = threading.Event()
+
+    def end() -> None:
+        overdue.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    alarm = threading.Timer(job.limit_s or 0.0, end)
+    alarm.daemon = True
+    if job.limit_s is not None:
+        alarm.start()
+    try:
+        yield overdue
+    finally:
+        alarm.cancel()
 
 
 def attempt(job: Job, workspace: Workspace, progress: Recorder) -> tuple[Status, dict[str, Any]]:

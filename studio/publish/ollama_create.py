@@ -9,6 +9,7 @@ from collections import deque
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from studio import child
 from studio.errors import InputError, ProcessError
 from studio.progress import Progress, silent
 from studio.publish.ollama import OllamaModel
@@ -70,23 +71,10 @@ def _run(command: list[str], total: int, progress: Progress) -> None:
             progress(done, total, "bytes", line if found is None else "ollama copies the file")
         code = process.wait()
     finally:
-        _stop(process)
+        child.end(process, _TIME_TO_STOP)
     if code:
         raise ProcessError(
             f"ollama failed with exit code {code}: {tail[-1] if tail else 'it said nothing'}.",
             "Is its server running? `ollama serve` starts it.",
             "\n".join(tail),
         )
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """End the program, if it still runs."""
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(_TIME_TO_STOP)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-    if process.stdout is not None:
-        process.stdout.close()

@@ -115,6 +115,8 @@ class Delta:
     finish: str = ""
     tokens: tuple[Token, ...] = field(default=(), kw_only=True)
     """The tokens of the piece with what else was likely; empty unless that was asked for."""
+    waiting: str = field(default="", kw_only=True)
+    """What an answer that has not begun is waiting for, in words; such a delta holds nothing else."""
 
     @property
     def pieces(self) -> tuple[Token, ...]:

@@ -88,15 +88,18 @@ class ColumnsStream(Iterator[tuple[str, Event]]):
         self._stopped: set[str] = set()
         self._open: dict[str, AnswerStream] = {}
         models = columns.models
-        # Columns with the same model take turns: answers that one server computes together differ in the last bits,
-        # enough to part. Where not all models fit, all take turns, and one that is in memory goes first, so that a
-        # question costs one load per model.
+        # Columns with the same model take turns where answers that one server computes together differ in the last
+        # bits, which is enough to part. Where not all models fit, all take turns, and one that is in memory goes first,
+        # so that a question costs one load per model.
         order = sorted(requests, key=lambda one: (not columns.pool.loaded(models[one]), str(models[one].key)))
-        turns: dict[Path | None, list[str]] = {}
+        turns: dict[Path | str | None, list[str]] = {}
         for one in order:
-            turns.setdefault(models[one].key if together else None, []).append(one)
-        self._threads = threads_for(len(turns))
+            own = one if models[one].interleaves else models[one].key
+            turns.setdefault(own if together else None, []).append(one)
+        self._threads = threads_for(len({models[one].key for one in requests}) if together else 1)
         for turn in turns.values():
+            for one in turn[1:]:
+                self._events.put((one, Status("Waiting for another column …")))
             threading.Thread(target=self._answer, args=(turn,), name="chat-column", daemon=True).start()
 
     def __next__(self) -> tuple[str, Event]:
@@ -163,4 +166,4 @@ class ColumnsStream(Iterator[tuple[str, Event]]):
                     return
                 self._open[column] = stream
             for delta in stream:
-                self._events.put((column, delta))
+                self._events.put((column, Status(delta.waiting) if delta.waiting else delta))

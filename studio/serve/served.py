@@ -62,6 +62,10 @@ class Served(Protocol):
     def name(self) -> str:
         """What messages call it."""
 
+    @property
+    def interleaves(self) -> bool:
+        """Whether answers that one server makes at the same time are the same, to the last bit, as one by one."""
+
     def signature(self) -> Hashable:
         """Changes when there are other weights behind the same key; raises `InputError` when there are none."""
 
@@ -94,6 +98,10 @@ class GgufModel:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def interleaves(self) -> bool:
+        return False  # llama.cpp computes them together, which rounds otherwise
 
     def signature(self) -> Hashable:
         return memory.file_signature(self.key)

@@ -33,7 +33,7 @@ class Endpoint:
     api_key: str = field(repr=False)
 
 
-class ModelServer:
+class ModelServer(child.Held):
     """llama.cpp's server with one GGUF, in a child process on the loopback, behind a random key.
 
     Make one with `ModelServer.start`. When the process dies, so does only the answer at hand, with a `ProcessError`.
@@ -77,16 +77,6 @@ class ModelServer:
         process, answer = child.start("studio.serve.worker", settings, name=str(path), log=log, timeout_s=timeout_s)
         return cls(path, process, answer["port"], api_key, log)
 
-    @property
-    def pid(self) -> int:
-        """Process id of the child."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether the child runs."""
-        return self._process.poll() is None
-
     def stream(
         self,
         messages: Sequence[Message],
@@ -112,10 +102,6 @@ class ModelServer:
     def endpoint(self) -> Endpoint:
         """Where other programs of this machine can ask as they ask OpenAI."""
         return Endpoint(f"http://{LOOPBACK}:{self.port}/v1", self._api_key)
-
-    def stop(self) -> None:
-        """Kill the child; its memory is free when this returns."""
-        child.kill(self._process)
 
     def _lost(self, how: str) -> ProcessError:
         """The error for an answer that broke off: `how` the connection ended, unless the process did."""

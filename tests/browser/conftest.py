@@ -21,11 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, TimeoutError
+from playwright.sync_api import Browser, Page, TimeoutError, expect
+
+from tests.chromium import Person
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 240
 """For one thing to happen on the page; generous, because a build shares the machine with it."""
+expect.set_options(timeout=PATIENCE_S * 1000)
 
 
 @dataclass
@@ -81,7 +84,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 
 @pytest.fixture
-def open_page(app: App, browser: Browser) -> Iterator[Callable[..., Page]]:
+def open_page(app: App, browser: Browser, visitor: Person) -> Iterator[Callable[..., Page]]:
     """A function that opens the page and waits until the map is drawn, as if nobody had been here before. Whatever the
     console complains about fails the test, and so does a request to anywhere else."""
     complaints: list[str] = []
@@ -94,10 +97,13 @@ def open_page(app: App, browser: Browser) -> Iterator[Callable[..., Page]]:
             "request", lambda asked: complaints.append(f"asked {asked.url}") if _is_foreign(asked.url, app) else None
         )
 
-    def opened(width: int = 1440, height: int = 900, query: str = "", **context: Any) -> Page:
+    def opened(width: int = 1440, height: int = 900, query: str = "", **media: Any) -> Page:
         for session in (app.workspace / "sessions").glob("*.json"):
             session.unlink()
-        page = browser.new_page(viewport={"width": width, "height": height}, **context)
+        if pages:  # somebody else, or a second browser
+            page = browser.new_page(viewport={"width": width, "height": height}, **media)
+        else:
+            page = visitor.new_page(width, height, **media)
         page.set_default_timeout(PATIENCE_S * 1000)
         listen(page)
         pages.append(page)

@@ -40,7 +40,7 @@ def ask(page: Page, question: str) -> None:
 
 def votes_of(app: App) -> list[list[str]]:
     """The choices of each person."""
-    files = sorted((app.workspace / "votes").glob("*.jsonl"))
+    files = sorted((app.workspace / "people").glob("*/votes/*.jsonl"))
     return [[json.loads(line)["choice"] for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
 
 

@@ -56,7 +56,9 @@ def test_two_people_see_their_own_conversations_only_and_find_them_again(browser
         page.locator("#chat-A").get_by_text(f"{own} = ?").wait_for()
         assert others not in page.inner_text("#talk")
     assert ann.locator("#chat-C").is_visible() and not bob.locator("#chat-C").is_visible()
-    stored = [path.read_text(encoding="utf-8") for path in (app_for_two.workspace / "sessions").glob("*.chat.json")]
+    stored = [
+        path.read_text(encoding="utf-8") for path in (app_for_two.workspace / "people").glob("*/sessions/*.chat.json")
+    ]
     assert sorted(("3 + 4" in text, "9 - 2" in text) for text in stored) == [(False, True), (True, False)]
     bob.click("#clear")
     bob.reload()

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from components import forecast
+from components.forecast import AS_IS, SAFETENSORS
 from components.jobs import job_choices, job_html
-from components.library import AS_IS, SAFETENSORS, Library, Opened
+from components.library import Library, Opened
 from components.markup import size_text
 from components.outputs import (
     command_text,
@@ -44,7 +46,7 @@ def test_every_output_is_listed_with_its_foretold_size(library: Library, opened:
     table = sizes_html(library, opened, ["Q4_K_M"])
     for label, output in output_choices(opened):
         assert label in table
-        assert size_text(library.foretold_bytes(opened, output)) in table
+        assert size_text(forecast.foretold_bytes(library, opened, output)) in table
 
 
 def test_fallbacks_are_said_for_chosen_tiers_only(library: Library, opened: Opened) -> None:

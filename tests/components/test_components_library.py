@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.library import Library, Opened, is_recipe
+from components import forecast, transitions
+from components.library import Library, Opened
 from components.outputs import command_text
 from components.state import StudioState
+from components.transitions import is_recipe
 from studio.contributions import file
 from studio.contributions.model import Contributions, Question
 from studio.errors import FormatError, InputError, MismatchError
@@ -54,11 +56,11 @@ def test_an_analysis_is_added_to_the_open_one(
     outside = tmp_path / "verse.safetensors"
     verse = (Question("q1", "verse"), Question("q3", "verse"))
     file.save(replace(contributions, questions=verse), outside)
-    state = library.with_added(opened.state, outside)
+    state = transitions.with_added(library, opened.state, outside)
     assert library.open(state).classes == ("math", "code", "verse")
     assert library.analysis_path(state.analysis or "").is_relative_to(library.workspace.contributions)
     with pytest.raises(InputError, match="would count twice"):
-        library.with_added(state, outside)
+        transitions.with_added(library, state, outside)
 
 
 @pytest.mark.parametrize("sums", [("tokens",), ("tokens", "weighted_norm"), ("gate",), ("norm_squared",)])
@@ -67,9 +69,9 @@ def test_an_analysis_with_fewer_sums_opens_with_a_recipe_that_it_has_them_for(
 ) -> None:
     outside = tmp_path / "elsewhere.safetensors"
     file.save(replace(contributions, sums=dict.fromkeys(sums, np.ones(contributions.nonfinite.shape))), outside)
-    shown = library.open(library.with_analysis(opened.state, outside))
+    shown = library.open(transitions.with_analysis(library, opened.state, outside))
     assert shown.drop is not None and shown.drop.dropped_count == 2 and shown.state.preset == "own"
-    assert library.fitted(opened.state) is opened.state
+    assert transitions.fitted(library, opened.state) is opened.state
 
 
 def test_another_model_takes_the_analysis_along_only_where_it_fits(
@@ -77,15 +79,15 @@ def test_another_model_takes_the_analysis_along_only_where_it_fits(
 ) -> None:
     make_model(library.workspace.references / "quince")
     make_model(library.workspace.references / "plum", experts=16)
-    assert library.with_reference(opened.state, "quince").analysis == opened.state.analysis
-    assert library.with_reference(opened.state, "plum").analysis is None
+    assert transitions.with_reference(library, opened.state, "quince").analysis == opened.state.analysis
+    assert transitions.with_reference(library, opened.state, "plum").analysis is None
 
 
 def test_another_grid_leaves_the_tab_with_its_user_and_what_is_unfolded(
     library: Library, opened: Opened, make_model: Callable[..., Path]
 ) -> None:
     make_model(library.workspace.references / "plum", experts=16)
-    state = library.with_reference(replace(opened.state, user="ann", tuning=True), "plum")
+    state = transitions.with_reference(library, replace(opened.state, user="ann", tuning=True), "plum")
     assert (state.user, state.tuning, state.analysis) == ("ann", True, None)
 
 
@@ -96,7 +98,7 @@ def test_classes_that_another_analysis_lacks_leave_the_recipe(
     file.save(replace(contributions, questions=(Question("q1", "math"), Question("q2", "verse"))), outside)
     minimums = [("code", 1), ("math", 1)]
     recipe = opened.state.recipe.but(floor_analysis="same", class_minimums=minimums, classes=["code", "math"])
-    state = library.with_analysis(library.cooking(opened.state, recipe), outside)
+    state = transitions.with_analysis(library, transitions.cooking(library, opened.state, recipe), outside)
     assert (state.recipe.classes, state.recipe.class_minimums) == (["math"], [("math", 1)])
     assert library.open(state).drop is not None
 
@@ -125,9 +127,9 @@ def test_a_file_of_a_choice_is_recognised_by_what_is_in_it(library: Library, ope
     assert opened.drop is not None
     chosen = tmp_path / "choice.json"
     chosen.write_text(opened.drop.to_json())
-    assert library.read_choice(opened.state, chosen).imported == opened.drop
+    assert transitions.read_choice(library, opened.state, chosen).imported == opened.drop
     chosen.write_text(preset("98e-v3", 3, {"code": 2.0}).to_json())
-    assert library.read_choice(opened.state, chosen).recipe.drop == 3
+    assert transitions.read_choice(library, opened.state, chosen).recipe.drop == 3
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"0": [1, 1]}', '{"0": [0], "1": [0], "2": [99]}', "\x00\x01"])
@@ -135,7 +137,7 @@ def test_a_file_that_is_no_choice_is_refused(library: Library, opened: Opened, t
     chosen = tmp_path / "choice.json"
     chosen.write_text(text)
     with pytest.raises(InputError):
-        library.read_choice(opened.state, chosen)
+        transitions.read_choice(library, opened.state, chosen)
 
 
 def test_a_huge_file_is_refused_before_it_is_read(library: Library, opened: Opened, tmp_path: Path) -> None:
@@ -143,7 +145,7 @@ def test_a_huge_file_is_refused_before_it_is_read(library: Library, opened: Open
     with chosen.open("wb") as sparse:
         sparse.truncate(1 << 30)
     with pytest.raises(InputError, match="too many"):
-        library.read_choice(opened.state, chosen)
+        transitions.read_choice(library, opened.state, chosen)
 
 
 def test_what_a_job_reads_is_what_was_shown(library: Library, opened: Opened) -> None:
@@ -161,7 +163,7 @@ def test_without_an_analysis_there_is_nothing_to_build(library: Library) -> None
 def test_sizes_fall_with_every_dropped_expert_and_with_the_tier(library: Library, opened: Opened) -> None:
     def sizes(output: str) -> list[int]:
         states = [opened.state.choosing("98e-v4", drop, {}) for drop in range(7)]
-        return [library.foretold_bytes(library.open(state), output) for state in states]
+        return [forecast.foretold_bytes(library, library.open(state), output) for state in states]
 
     for output in ("safetensors", "Q8_0", "Q4_K_M"):
         assert (np.diff(sizes(output)) < 0).all()
@@ -173,15 +175,15 @@ def test_a_recipe_in_other_terms_is_shown_in_those_of_the_page(
 ) -> None:
     path = tmp_path / "recipe.json"
     path.write_text('{"keep": 5, "class_weights": {"#1": 1, "#2": 3}}')
-    recipe = library.read_choice(opened.state, path).recipe
+    recipe = transitions.read_choice(library, opened.state, path).recipe
     assert (recipe.drop, recipe.keep, recipe.class_weights) == (3, None, {"code": 3.0})
 
 
 def test_a_preset_brings_its_own_weights_once_and_protects_the_same_share(library: Library, opened: Opened) -> None:
-    coder = library.choosing(opened.state, "98e-v5-coder", 2, {"math": 2.0})
+    coder = transitions.choosing(library, opened.state, "98e-v5-coder", 2, {"math": 2.0})
     assert coder.recipe.class_weights == {"code": 3.0}
     assert (coder.recipe.protect_top, coder.recipe.floor_clamp) == (1, (1, 2))
-    moved = library.choosing(coder, "98e-v5-coder", 3, {})
+    moved = transitions.choosing(library, coder, "98e-v5-coder", 3, {})
     assert moved.recipe.class_weights == {} and moved.recipe.floor_clamp == (1, 2)
     shown = library.open(moved)
     assert shown.drop is not None and shown.drop.dropped_count == 3

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components import transitions
 from components.library import Library, Opened
 from components.option_table import OPTIONS, SECOND
 from components.options import form_json, second_choices
@@ -131,10 +132,11 @@ def test_a_choice_that_rules_out_another_puts_that_back_and_says_why(library: Li
 
 
 def test_classes_that_do_not_take_part_have_no_weight(library: Library, opened: Opened) -> None:
-    weighed = library.choosing(opened.state, "98e-v4", 2, {"code": 2.0, "math": 3.0})
+    weighed = transitions.choosing(library, opened.state, "98e-v4", 2, {"code": 2.0, "math": 3.0})
     state = tuned(library, weighed, {"classes": ["code"]})
     assert state.recipe.class_weights == {"code": 2.0} and library.open(state).taking_part == ("code",)
-    assert library.choosing(state, OWN, 3, {"code": 1.5, "math": 3.0}).recipe.class_weights == {"code": 1.5}
+    chosen = transitions.choosing(library, state, OWN, 3, {"code": 1.5, "math": 3.0})
+    assert chosen.recipe.class_weights == {"code": 1.5}
     assert tuned(library, state, {"classes": ["math", "code"]}).recipe.classes is None
 
 
@@ -252,10 +254,10 @@ def test_a_recipe_that_needs_a_second_analysis_says_where_to_choose_it(
     path = tmp_path / "recipe.json"
     path.write_text('{"drop": 2, "floor": 2}')
     with pytest.raises(InputError, match="Fine-tune the recipe"):
-        library.open(library.read_choice(opened.state, path))
+        library.open(transitions.read_choice(library, opened.state, path))
     ready = tuned(library, opened.state, {SECOND: generic_path(library)})
     assert ready.preset == "98e-v4", "an analysis that nothing goes by makes it no other recipe"
-    assert library.open(library.read_choice(ready, path)).drop is not None
+    assert library.open(transitions.read_choice(library, ready, path)).drop is not None
 
 
 def test_the_build_and_the_command_give_the_map_that_is_shown(
@@ -284,7 +286,7 @@ def test_the_build_and_the_command_give_the_map_that_is_shown(
 def test_the_form_of_every_preset_says_the_same_when_it_is_sent_back(
     library: Library, opened: Opened, name: str
 ) -> None:
-    state = library.choosing(opened.state, name, 2, {})
+    state = transitions.choosing(library, opened.state, name, 2, {})
     sent = {field: entry["value"] for field, entry in shown(library, state).items()}
     again = tuned(library, state, json.loads(json.dumps(sent)))
     assert again.preset == name and library.open(again).drop == library.open(state).drop

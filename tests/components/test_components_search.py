@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from components import transitions
 from components.library import Library, Opened
 from components.search import drops_of, found_of, parameters, points_of, searches_of, status_html
 from components.search_figure import Found, found_json, found_title, list_html, unseen_html
@@ -145,7 +146,7 @@ def test_only_searches_of_the_open_analysis_are_offered(library: Library, opened
 
 
 def test_what_was_found_is_one_step_with_its_words(library: Library, opened: Opened) -> None:
-    state = library.finding(opened.state, preset("REAP", 3), "found by search: REAP")
+    state = transitions.finding(library, opened.state, preset("REAP", 3), "found by search: REAP")
     assert state.recipe.drop == 3 and state.history.steps == ("found by search: REAP",)
-    assert library.finding(state, state.recipe, "found by search: REAP").history == state.history
+    assert transitions.finding(library, state, state.recipe, "found by search: REAP").history == state.history
     assert state.undone().recipe == opened.state.recipe

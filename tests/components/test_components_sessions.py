@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from components import transitions
 from components.library import Library, Opened
 from components.sessions import Sessions
 from components.state import Kept, StudioState, Target, View
@@ -26,7 +27,7 @@ def opened(library: Library, contributions: Contributions) -> Opened:
 
 
 def worked(library: Library, state: StudioState, user: str) -> StudioState:
-    changed = library.overruling(replace(state, user=user), Stroke("keep", [1], [0]))
+    changed = transitions.overruling(library, replace(state, user=user), Stroke("keep", [1], [0]))
     changed = replace(changed, aside=Kept("the first", library.open(state).drop))
     return changed.looking(View("code", "math", "rank")).targeting(Target("24", 4096)).pointing(2, 3)
 
@@ -89,11 +90,11 @@ def test_a_link_is_one_more_step(library: Library, opened: Opened) -> None:
 
 
 def test_undo_gives_up_classes_that_another_analysis_lacks(library: Library, opened: Opened) -> None:
-    weighed = library.choosing(opened.state, "98e-v3", 2, {"code": 2.0})
-    changed = library.choosing(weighed, "98e-v4", 2, {})
+    weighed = transitions.choosing(library, opened.state, "98e-v3", 2, {"code": 2.0})
+    changed = transitions.choosing(library, weighed, "98e-v4", 2, {})
     alien = replace(changed.history.past[-1].choice, recipe=weighed.recipe.but(class_weights={"verse": 2.0}))
     past = (*changed.history.past[:-1], replace(changed.history.past[-1], choice=alien))
-    state = library.working(replace(changed, history=replace(changed.history, past=past)), ["undo"])
+    state = transitions.working(library, replace(changed, history=replace(changed.history, past=past)), ["undo"])
     assert state.recipe.class_weights == {}
 
 
@@ -101,13 +102,14 @@ def test_a_link_opens_the_model_and_analysis_that_it_was_made_for(
     library: Library, opened: Opened, make_model: Callable[..., Path]
 ) -> None:
     make_model(library.workspace.references / "quince", experts=4)
-    elsewhere = replace(library.with_reference(replace(opened.state, user="ann"), "quince"), target=Target("24", 4096))
+    another = transitions.with_reference(library, replace(opened.state, user="ann"), "quince")
+    elsewhere = replace(another, target=Target("24", 4096))
     assert elsewhere.user == "ann" and elsewhere.analysis is None
     recipe = opened.state.recipe.but(drop=5)
     for model, found in (("pear", "pear"), ("gone", ""), ("", "")):
         link = Permalink(recipe, opened.state.analysis or "", model=model)
-        state = library.following(elsewhere, Permalink.from_text(link.to_text()))
+        state = transitions.following(library, elsewhere, Permalink.from_text(link.to_text()))
         assert (state.reference, state.analysis, state.recipe) == (found, opened.state.analysis, recipe)
         assert state.user == "ann" and state.target == elsewhere.target
     with pytest.raises(InputError, match="for an analysis of plum that is not in this workspace: 000000000000"):
-        library.following(elsewhere, Permalink(recipe, "0" * 64, model="plum"))
+        transitions.following(library, elsewhere, Permalink(recipe, "0" * 64, model="plum"))

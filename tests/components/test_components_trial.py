@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from components.held_out import AskedPrompts
 from components.library import Library, Opened
+from components.prompts import AskedPrompts
 from components.state import StudioState
 from components.trial import question_of
 from components.trial_view import KEPT, Tried, nats, other_choices, progress_html, tried_html, with_tried

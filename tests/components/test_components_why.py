@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from components import transitions
 from components.library import Library, Opened
 from components.state import StudioState
 from components.why import (
@@ -168,7 +169,7 @@ def test_the_cut_of_a_layer_goes_by_the_second_analysis_too(
     file.save(second, path)
     key = library.open_analysis(path, library.reference("pear"))
     recipe = Recipe(drop=2, floor=3, floor_analysis="second")
-    going_by = library.open(library.cooking_with(key, opened.state, recipe))
+    going_by = library.open(transitions.cooking_with(library, key, opened.state, recipe))
     assert curve_html(going_by, 1) == f"<div class='insights'>{layer_html(_curves(going_by), 1)}</div>"
 
 

@@ -21,8 +21,11 @@ from studio.evaluate import llama
 from studio.evaluate.file_results import Ground, in_words, measure
 from studio.evaluate.files import diverge
 from studio.evaluate.logits import BLOCK_BYTES, LogitsProcess, block_sizes
+from studio.evaluate.reference_logits import LogitCache
+from studio.evaluate.reference_rows import Keep
 from studio.evaluate.samples import Samples, read_text, samples_of_prompts, samples_of_text
 from studio.jobs.tasks import check
+from studio.quantize.placement import Offload
 from studio.workspace import Workspace
 
 RECORDED = json.loads((Path(__file__).parent / "data" / "llama_perplexity.json").read_text())
@@ -240,3 +243,40 @@ def test_the_memory_of_a_large_vocabulary_is_bounded() -> None:
         max(block_sizes(1000, vocabulary)) * vocabulary * 4 == BLOCK_BYTES
         and sum(block_sizes(1000, vocabulary)) == 1000
     )
+
+
+def test_the_reference_is_computed_once_for_all_candidates_of_the_same_ground(
+    files: Files, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    class Counted(LogitsProcess):
+        def __init__(self, path: Path, **settings: Any) -> None:
+            opened.append(path.name)
+            super().__init__(path, **settings)
+
+    monkeypatch.setattr(module, "LogitsProcess", Counted)
+    plain = compared(files, tmp_path, first_chunks(text, 1))
+    keep = Keep(LogitCache(tmp_path / "kept"), "the ground")
+    opened.clear()
+    first, again = (compared(files, tmp_path, first_chunks(text, 1), keep=keep) for _ in range(2))
+    assert replace(first, together=plain.together) == replace(again, together=plain.together) == plain
+    assert opened == ["demo.gguf", "demo-Q4_K_M.gguf", "demo-Q4_K_M.gguf"]
+    (entry,) = (tmp_path / "kept").iterdir()
+    assert (entry / "rows.f32").stat().st_size == plain.overall.tokens * 2048 * 4
+    os.truncate(entry / "rows.f32", 1000)  # what is damaged is no entry
+    assert keep.open(entry.name) is None and not entry.exists()
+
+
+def test_what_is_larger_than_the_limit_is_not_kept(files: Files, text: Path, tmp_path: Path) -> None:
+    small = Keep(LogitCache(tmp_path / "kept", limit=1000), "the ground")
+    plain, found = (compared(files, tmp_path, first_chunks(text, 1), keep=keep) for keep in (None, small))
+    assert found == plain and not list((tmp_path / "kept").iterdir())
+
+
+def test_the_entry_is_named_after_all_that_decides_a_logit(tmp_path: Path) -> None:
+    keep = Keep(LogitCache(tmp_path), "the ground")
+    usual: dict[str, Any] = {"context": 64, "threads": 1, "offload": None, "wide": False}
+    others = [{"context": 128}, {"threads": 2}, {"offload": Offload(gpu_layers=3)}, {"wide": True}]
+    keys = {keep.key(**usual), *(keep.key(**{**usual, **other}) for other in others)}
+    assert len(keys) == 5 and Keep(keep.cache, "another").key(**usual) not in keys

@@ -158,6 +158,44 @@ def test_stop_ends_an_answer_and_the_next_one_comes(server: VirtualServer) -> No
     assert [(delta.done, delta.finish) for delta in never] == [(True, "stopped")]
 
 
+def test_two_answers_take_turns_and_say_what_each_would_alone(server: VirtualServer, drop: DropMap) -> None:
+    long = Sampler(temperature=2, max_tokens=400, seed=3)
+    streams = [server.stream(asked(QUESTIONS[1]), long, drop=map_) for map_ in (drop, None)]
+    alone = [collected(server.stream(asked(QUESTIONS[1]), long, drop=map_)) for map_ in (drop, None)]
+    together: list[Any] = [None, None]
+    order: list[int] = []
+
+    def hear(place: int) -> None:
+        deltas = []
+        for delta in streams[place]:
+            order.append(place)
+            deltas.append(delta)
+        together[place] = deltas
+
+    threads = [threading.Thread(target=hear, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=120)
+    for deltas, (text, _, last) in zip(together, alone, strict=True):
+        assert "".join(delta.text for delta in deltas) == text
+        assert np.array_equal(deltas[-1].routing.fired, last.routing.fired)
+    first, last = ([order.index(place) for place in (0, 1)], [len(order) - order[::-1].index(one) for one in (0, 1)])
+    assert max(first) < min(last), "neither waited for the end of the other"
+
+
+def test_who_has_to_wait_hears_how_many_are_before(server: VirtualServer) -> None:
+    endless = Sampler(temperature=5, top_k=0, top_p=1, max_tokens=550, seed=4)
+    busy = [server.stream(asked(QUESTIONS[1]), endless) for _ in range(2)]
+    for stream in busy:
+        next(stream)
+    third = server.stream(asked(QUESTIONS[0]), GREEDY)
+    assert next(third).waiting == "Waiting: 2 other answers come first."
+    for stream in busy:
+        stream.stop()
+    assert list(third)[-1].finish == "stop"
+
+
 def test_mistakes_of_a_person_are_told_and_the_model_goes_on(server: VirtualServer) -> None:
     with pytest.raises(InputError, match="tokens, and the model is open for 600"):
         list(server.stream(asked("word " * 700), GREEDY))

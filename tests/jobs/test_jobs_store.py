@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from studio.errors import FormatError, InputError
+from studio.access import VISITOR
+from studio.errors import FormatError, InputError, RefusedError
 from studio.jobs import runner
 from studio.jobs.processes import WorkerProcess, birth_of
 from studio.jobs.store import JobStore
@@ -210,3 +212,29 @@ def test_a_worker_started_for_a_job_that_is_not_its_own_does_nothing(store: JobS
         assert outcome.returncode == 1 and "another process" in outcome.stderr
         store.update(job.id, status="running", pid=999_999_999, process_birth=0.0)
     assert not list(workspace.artifacts.iterdir())
+
+
+def test_people_share_the_slots_and_see_their_own_jobs_only(tmp_path: Path) -> None:
+    house = Workspace.open(tmp_path / "studio")
+    local, ann, bob = (JobStore(part) for part in (house, house.of("ann"), house.of("bob")))
+    job = ann.add("build", "hers", {})
+    assert [one.id for one in ann.list()] == [job.id] and bob.list() == local.list() == []
+    for store in (bob, local):
+        assert [one.id for one in store.everyones()] == [job.id]
+        for act in (store.get, store.update, lambda id, store=store: store.finish(id, "done", when=("queued",))):
+            with pytest.raises(InputError, match="no job"):
+                act(job.id)
+    own = bob.of_job(job)
+    assert own is not None and own.get(job.id) == job and own.log_path(job.id) == ann.log_path(job.id)
+    shutil.rmtree(ann.workspace.root)
+    assert bob.of_job(job) is None
+
+
+def test_a_visitor_has_bounds(tmp_path: Path) -> None:
+    store = JobStore(Workspace.open(tmp_path / "studio").of("visitor", VISITOR))
+    assert store.add("build", "one", {}).limit_s == VISITOR.job_s
+    store.add("build", "two", {})
+    with pytest.raises(RefusedError, match="2 unfinished jobs at most"):
+        runner.start(store, "build", {"reference": "demo"})
+    with pytest.raises(RefusedError, match="MiB at most"):
+        VISITOR.require_job("build", {}, [], 1 << 30)

@@ -1,4 +1,4 @@
-"""Which prompts a map is held against, where it is tried or searched for before anything is built."""
+"""Which prompts a model is measured on, or a map is held against before anything is built."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from typing import Any
 import gradio as gr
 
 from components.markup import class_label
-from components.measure import MOST_PER_CLASS, MOST_ROWS, sources_of
-from studio.contributions.sources import BUILTIN_CLASSES, columns_of
+from components.uploads import adopted
+from studio.contributions.sources import BUILTIN, BUILTIN_CLASSES, HUB, columns_of
 from studio.workspace import Workspace
+
+MOST_PER_CLASS = 500
+MOST_ROWS = 20_000
+"""Drawn from a file or a data set before its classes are known: some have millions."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,14 @@ class AskedPrompts:
     klass: str
 
     def sources(self, workspace: Workspace) -> list[str]:
-        """As jobs take them, with files copied into the workspace; none where nothing was chosen."""
-        return sources_of(workspace, self.classes, [Path(file) for file in self.files or ()], self.dataset)
+        """As jobs take them, built-in classes, files, which are copied into the workspace, and a data set; none where
+        nothing was chosen."""
+        sources = [f"{BUILTIN}:{','.join(self.classes)}"] if self.classes else []
+        sources += [f"prompts/{adopted(workspace.prompts, Path(file)).name}" for file in self.files or ()]
+        dataset = self.dataset.strip().removeprefix(HUB)
+        if dataset:
+            workspace.access.require_hub()
+        return sources + ([f"{HUB}{dataset}"] if dataset else [])
 
     @property
     def reading(self) -> dict[str, Any]:
@@ -78,14 +88,20 @@ def prompts_part(per_class: int, name: str) -> PromptsPart:
                 elem_id=f"{name}-per-class",
             )
         with gr.Column(min_width=280):
-            files = gr.File(
-                label="JSON lines, text or parquet",
-                file_types=[".jsonl", ".txt", ".parquet"],
-                file_count="multiple",
-                height=110,
-                elem_id=f"{name}-files",
-            )
-            dataset = gr.Textbox("", label="Data set on the Hub", placeholder="owner/name", max_lines=1)
-            columns = gr.Textbox("", label="Columns", placeholder="prompt=question answer=solution", max_lines=1)
-            klass = gr.Textbox("", label="Class of prompts that name none", max_lines=1)
-    return PromptsPart(classes, each, files, dataset, columns, klass)
+            own = own_fields(name)
+    return PromptsPart(classes, each, *own)
+
+
+def own_fields(name: str) -> tuple[gr.File, gr.Textbox, gr.Textbox, gr.Textbox]:
+    """Lay out the fields for prompts from elsewhere: `files`, `dataset`, `columns` and `klass` of a `PromptsPart`."""
+    files = gr.File(
+        label="JSON lines, text or parquet",
+        file_types=[".jsonl", ".txt", ".parquet"],
+        file_count="multiple",
+        height=110,
+        elem_id=f"{name}-files",
+    )
+    dataset = gr.Textbox("", label="Data set on the Hub", placeholder="owner/name", max_lines=1)
+    columns = gr.Textbox("", label="Columns", placeholder="prompt=question answer=solution class=subject", max_lines=1)
+    klass = gr.Textbox("", label="Class of prompts that name none", max_lines=1)
+    return files, dataset, columns, klass

@@ -1,0 +1,202 @@
+"""What stands in front of every page: who comes in, whose page they get, and which files may leave or arrive.
+
+Each person has a page of their own, built on their own part of the workspace: what a handler of one page can reach is
+theirs, so no request, however it is made, reaches what is somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from gradio.data_classes import _StaticFiles
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from components.pages import Page, Pages
+from components.theme import ASSETS
+from studio.errors import RefusedError, ResourceError
+from studio.logins import OAUTH_VARIABLE, Entry, Passwords
+
+COOKIE_DAYS = 30
+WRONG_S = 0.5
+"""How long a wrong password is thought about."""
+LONGEST_LOGIN = 4096
+"""Bytes of a name and a password."""
+FREE = ("/favicon.ico", "/robots.txt", "/health", "/gradio_api/startup-events")
+"""What anybody may ask for: it says nothing about anybody."""
+_API = "/gradio_api/"
+_HUB_LOGIN = ("/login/huggingface", "/login/callback")
+_NO_COOKIE = "This page knows you by a cookie, and your browser sends none. Allow it, and open the page again."
+
+
+@dataclass
+class Door:
+    """ASGI middleware in front of gradio; `rest` answers what belongs to no page: a lobby, or the one open page."""
+
+    app: ASGIApp
+    entry: Entry
+    pages: Pages
+    mark: str = field(default_factory=lambda: f"espalier-{secrets.token_hex(4)}")
+    """Name of the cookie: two apps on one machine share all others."""
+    _inside: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Token of the cookie → (person, until when)."""
+
+    def __post_init__(self) -> None:
+        self._passwords = Passwords(self.entry.people)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        answer: ASGIApp
+        try:
+            answer = await self._answer(scope, receive)
+        except RefusedError as error:
+            answer = PlainTextResponse(str(error), 403)
+        except ResourceError as error:
+            answer = PlainTextResponse(str(error), 503)
+        await answer(scope, receive, _plainly(send) if scope["path"].startswith(f"{_API}file") else send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
+        """Who answers this request. Raises `RefusedError` where nobody does."""
+        request, path = Request(scope, receive), scope["path"].rstrip("/") or "/"
+        if self.entry.is_open:
+            answer = _guarded(scope, self.pages.only, self.app)
+        elif path in FREE or (self.entry.hub_users and path in _HUB_LOGIN):
+            answer = self.app
+        elif path == "/login" and request.method == "POST" and self.entry.people:
+            answer = await self._login(request)
+        elif path == "/logout":
+            answer = self._logout(request)
+        elif (person := self._person(request)) is None:
+            answer = await self._outside(request, path)
+        else:
+            page = await self.pages.of(person)
+            answer = _guarded(scope, page, page.app)
+        return answer
+
+    def _person(self, request: Request) -> str | None:
+        """Whose request this is; None where nobody has come in with it."""
+        token = request.cookies.get(self.mark, "")
+        person, until = self._inside.get(token, (None, 0.0))
+        if person is not None and time.time() < until:
+            return person
+        if self.entry.hub_users and (name := _hub_name(request)) and name.lower() in self.entry.hub_users:
+            return f"{name.lower()} on the Hub"
+        return None
+
+    async def _outside(self, request: Request, path: str) -> Response:
+        """What somebody gets who has not come in."""
+        if path != "/" or request.method not in ("GET", "HEAD"):
+            return JSONResponse({"detail": "Not authenticated"}, 401)
+        if not self.entry.public:
+            return HTMLResponse(_login_page(self.entry, _hub_name(request) if self.entry.hub_users else None))
+        if "visit" in request.query_params:
+            return PlainTextResponse(_NO_COOKIE, 403)
+        await self.pages.make_room()
+        # A program that knows nothing of cookies does not come back, so it costs no page.
+        again = request.url.include_query_params(visit="1").query
+        response = HTMLResponse(f"<meta http-equiv='refresh' content='0;url=./?{escape(again)}'>Espalier opens …")
+        self._let_in(request, response, self.pages.visitor())
+        return response
+
+    async def _login(self, request: Request) -> Response:
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > LONGEST_LOGIN:
+                return JSONResponse({"detail": "That is too long for a name and a password."}, 413)
+        form = await Request(request.scope, _told(body)).form()
+        user, password = str(form.get("username", "")).strip(), str(form.get("password", ""))
+        address = request.client.host if request.client else ""
+        if wait := self._passwords.wait_s(user, address):
+            detail = f"Too many wrong passwords. Try again in {wait:.0f} s."
+            return JSONResponse({"detail": detail}, 429, {"Retry-After": f"{wait:.0f}"})
+        if not self._passwords.right(user, password, address):
+            await asyncio.sleep(WRONG_S)
+            return JSONResponse({"detail": "There is no such name, or it has another password."}, 400)
+        response = JSONResponse({"success": True})
+        self._let_in(request, response, user)
+        return response
+
+    def _let_in(self, request: Request, response: Response, person: str) -> None:
+        """Have `response` give a browser the cookie of `person`."""
+        now = time.time()
+        self._inside = {token: known for token, known in self._inside.items() if known[1] > now}
+        token = secrets.token_urlsafe(32)
+        self._inside[token] = (person, now + COOKIE_DAYS * 86400)
+        secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
+        # A Space is shown in a frame of another site, where only a cookie with `SameSite=None` is sent.
+        site = "none" if secure and self.pages.in_frame else "lax"
+        response.set_cookie(self.mark, token, COOKIE_DAYS * 86400, httponly=True, secure=secure, samesite=site)
+
+    def _logout(self, request: Request) -> Response:
+        self._inside.pop(request.cookies.get(self.mark, ""), None)
+        if self.entry.hub_users:
+            request.session.pop("oauth_info", None)
+        response = RedirectResponse("./", 303)
+        response.delete_cookie(self.mark)
+        return response
+
+
+def _guarded(scope: Scope, page: Page, app: ASGIApp) -> ASGIApp:
+    """`app` where this request to `page` may be answered; else raises `RefusedError`."""
+    path: str = scope["path"]
+    if path.startswith(f"{_API}upload"):
+        page.workspace.access.require_upload()
+    if path.startswith(f"{_API}proxy"):
+        raise RefusedError("This page fetches nothing for others.")
+    for start in (f"{_API}file=", f"{_API}file/"):
+        if path.startswith(start):
+            wanted = path.removeprefix(start)
+            ours = wanted in map(str, _StaticFiles.all_paths) or wanted in page.blocks.upload_file_set
+            if not ours:
+                page.workspace.finished(wanted)
+    return app
+
+
+def _plainly(send: Send) -> Send:
+    """A file is what its ending says, whatever a browser would make of its content."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["X-Content-Type-Options"] = "nosniff"
+        await send(message)
+
+    return sending
+
+
+def _told(body: bytes) -> Receive:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive
+
+
+def _hub_name(request: Request) -> str | None:
+    """The name on the Hub of whoever logged in there: gradio keeps it in a signed cookie, until it expires."""
+    told: Any = request.scope.get("session", {}).get("oauth_info")
+    if not isinstance(told, dict) or float(told.get("expires_at") or 0) < time.time():
+        return None
+    return str(told.get("userinfo", {}).get("preferred_username") or "") or None
+
+
+def _login_page(entry: Entry, stranger: str | None) -> str:
+    """The form, the way over the Hub, or both; `stranger` has come that way and may not enter."""
+    page = (ASSETS / "login.html").read_text(encoding="utf-8")
+    for part, shown in (("PASSWORD", bool(entry.people)), ("HUB", bool(entry.hub_users))):
+        if not shown:
+            page = re.sub(f"<!--{part}-->.*<!--/{part}-->", "", page, flags=re.DOTALL)
+    if stranger is None:
+        return page
+    why = f"{escape(stranger)} may not enter here: whoever runs this page has to name you in"
+    said = f"<p class='wrong'>{why} <code>{OAUTH_VARIABLE}</code>. <a href='logout'>Log out</a></p>"
+    return page.replace("<!--STRANGER-->", said)

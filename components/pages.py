@@ -1,0 +1,209 @@
+"""The pages of the people who have come in, each built when its person comes, on their own part of the workspace."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any, cast
+
+import gradio as gr
+import psutil
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.types import ASGIApp
+
+from components.page import Studio
+from studio.access import FULL, VISITOR
+from studio.errors import ResourceError
+from studio.jobs import runner
+from studio.jobs.store import JobStore
+from studio.workspace import Workspace
+
+MOST_VISITORS = 24
+"""At a time, on a page that is open to everybody; a page takes some 10 MB."""
+IDLE_S = 900.0
+"""After so long without a request a visitor's page and files make room for somebody else's."""
+_VISITOR = "visitor"
+OFF = "off: this page is open to everybody"
+HUB_CONTROLS = ("hub-name", "hub-look")
+
+
+@dataclass
+class Page:
+    """One person's page, as it runs."""
+
+    blocks: gr.Blocks
+    app: ASGIApp
+    workspace: Workspace
+    used_at: float = field(default_factory=time.monotonic)
+    closed: asyncio.Event | None = None
+
+
+@dataclass
+class Pages:
+    """All pages of one app. `build` makes the page of a studio, `studio` the studio of somebody's workspace."""
+
+    workspace: Workspace
+    studio: Callable[[Workspace], Studio]
+    build: Callable[[Studio], gr.Blocks]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """How gradio shows each of them, as for `mount_gradio_app`."""
+    visitors: bool = False
+    """Whether whoever comes is a visitor, rather than somebody with a login."""
+    in_frame: bool = "SPACE_ID" in os.environ
+    _open: dict[str, Page] = field(default_factory=dict, repr=False)
+    _living: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
+    _building: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    def alone(self, studio: Studio) -> gr.Blocks:
+        """The page of the one person at this machine, who has all of the workspace."""
+        blocks = sealed(self.build(studio), studio)
+        self._open[""] = Page(blocks, _nobody, self.workspace)
+        return blocks
+
+    @property
+    def only(self) -> Page:
+        """That page."""
+        return self._open[""]
+
+    async def of(self, person: str) -> Page:
+        """The page of `person`. Raises as `studio` does, and `ResourceError` where there are too many visitors."""
+        async with self._building:  # gradio builds one page at a time
+            if person not in self._open:
+                self._open[person] = await run_in_threadpool(self._built, person)
+                await self._started(self._open[person])
+        page = self._open[person]
+        page.used_at = time.monotonic()
+        return page
+
+    def visitor(self) -> str:
+        """A name for somebody without one."""
+        return f"{_VISITOR} {os.getpid()} {secrets.token_hex(16)}"
+
+    async def make_room(self) -> None:
+        """Close pages that nobody has used for a while; `ResourceError` where all of too many are in use."""
+        visitors = {name: page for name, page in self._open.items() if page.workspace.access is VISITOR}
+        idle = [name for name, page in visitors.items() if time.monotonic() - page.used_at > IDLE_S]
+        for name in idle:
+            await self._closed(name)
+        if len(visitors) - len(idle) >= MOST_VISITORS:
+            raise ResourceError(f"{MOST_VISITORS} people are here already.", "Come back in some minutes.")
+
+    def _built(self, person: str) -> Page:
+        workspace = self.workspace.of(person, VISITOR if self.visitors else FULL)
+        studio = self.studio(workspace)
+        blocks = sealed(self.build(studio), studio)
+        return Page(blocks, mounted(blocks, person, [workspace.artifacts], self.settings), workspace)
+
+    async def _started(self, page: Page) -> None:
+        """Have gradio begin with `page`; it runs in the app's own loop."""
+        started, page.closed = asyncio.Event(), asyncio.Event()
+        task = asyncio.create_task(_living(page, started))
+        self._living.add(task)  # a task that nothing refers to may vanish
+        task.add_done_callback(self._living.discard)
+        await started.wait()
+
+    async def _closed(self, person: str) -> None:
+        page = self._open.pop(person)
+        if page.closed:
+            page.closed.set()
+        await run_in_threadpool(forgotten, page.workspace)
+
+
+async def _living(page: Page, started: asyncio.Event) -> None:
+    assert isinstance(page.app, FastAPI) and page.closed is not None
+    async with page.app.router.lifespan_context(page.app):
+        page.blocks.run_startup_events()
+        await page.blocks.run_extra_startup_events()
+        started.set()
+        await page.closed.wait()
+        page.blocks._queue.close()
+
+
+def mounted(blocks: gr.Blocks, person: str, folders: Sequence[Path], settings: Mapping[str, Any]) -> FastAPI:
+    """The app of `blocks`, whose every request is by `person`: it has to stand behind a door, which says what of
+    `folders` may leave."""
+    outer = gr.mount_gradio_app(
+        FastAPI(),
+        blocks.queue(),
+        path="",
+        auth_dependency=lambda _request: person,
+        allowed_paths=[str(folder) for folder in folders],
+        run_history=False,
+        **settings,
+    )
+    (inner,) = [route.app for route in outer.routes if isinstance(getattr(route, "app", None), FastAPI)]
+    inner.user_middleware.clear()  # the app in front has the same
+    blocks.has_launched = True  # else gradio does not look where a file lies that a request names
+    return cast(FastAPI, inner)
+
+
+def sealed(blocks: gr.Blocks, studio: Studio) -> gr.Blocks:
+    """`blocks`, which take no file but those that were sent to this very page; what is switched off says so.
+
+    Gradio would take what was sent to another page, and fetch what an address on the web names.
+    """
+    for block in blocks.blocks.values():
+        if isinstance(block, gr.components.Component):
+            block.async_move_resource_to_block_cache = _only_sent(blocks, block.async_move_resource_to_block_cache)
+        if isinstance(block, gr.File) and not studio.library.workspace.access.uploads:
+            block.interactive, block.label = False, f"{block.label} · {OFF}"
+        if block.elem_id in HUB_CONTROLS and not studio.library.workspace.access.hub:
+            block.interactive = False
+            if isinstance(block, gr.Textbox):
+                block.label = f"{block.label} · {OFF}"
+    return blocks
+
+
+def _only_sent(blocks: gr.Blocks, move: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    async def taken(path: Any) -> Any:
+        if path is not None and str(path) not in blocks.upload_file_set:
+            raise gr.Error("This file was not sent to this page. Choose it again.")
+        return await move(path)
+
+    return taken
+
+
+def whose_html(workspace: Workspace) -> str:
+    """A line above the page: whose it is, or what a page that is open to everybody does not do."""
+    access = workspace.access
+    if workspace.whole is None:
+        return ""
+    if access.is_full:
+        return f"<p class='whose'>{escape(workspace.person)}’s part of this studio · <a href='logout'>Log out</a></p>"
+    return (
+        "<p class='whose'>An open demo, for you alone until you leave. It takes no files, asks no other site for any, "
+        f"and opens no other model; {access.waiting} jobs at a time of {access.job_s or 0:.0f} s, {access.questions} "
+        f"questions, and answers of {access.answer_tokens} tokens at most. Start Espalier on a machine of your own for "
+        "the rest.</p>"
+    )
+
+
+def sweep_visitors(workspace: Workspace) -> None:
+    """Remove what visitors of apps left that are gone."""
+    for part in workspace.parts().values():
+        name, _, rest = part.person.partition(" ")
+        pid = rest.partition(" ")[0]
+        if name == _VISITOR and pid.isdigit() and not psutil.pid_exists(int(pid)):
+            forgotten(part)
+
+
+def forgotten(part: Workspace) -> None:
+    """End the jobs of a visitor and remove their files."""
+    store = JobStore(part)
+    for job in store.list():
+        runner.cancel(store, job.id)
+        store.forget(job)
+    store.close()
+    shutil.rmtree(part.root, ignore_errors=True)
+
+
+async def _nobody(*_: Any) -> None:
+    raise RuntimeError("this page is gradio's own app")
