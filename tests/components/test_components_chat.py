@@ -178,8 +178,8 @@ def test_a_setting_out_of_range_is_named_and_the_question_kept(
     sources: ChatSources, station: ChatStation, wrong: dict[str, Any]
 ) -> None:
     final = send(sources, station, empty(*BOTH), **wrong)[-1]
-    named = next(iter(wrong)).replace("_", " ")
-    assert named in final[station.problem].value and final[station.prompt] == "Hello"
+    named = getattr(station.settings, next(iter(wrong))).label
+    assert f"“{named}” cannot be" in final[station.problem].value and final[station.prompt] == "Hello"
     assert final[station.conversation].turns == () and final[station.send].interactive
 
 
