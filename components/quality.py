@@ -98,7 +98,7 @@ def remembered(kept: KeptValues, now: StudioState, asked: Asked) -> tuple[Asked,
     """(what was chosen before a reload, the models that were known then), else `asked` and none."""
     try:
         found = dict(kept.read(now.user, now.reference) or {})
-        known = [str(key) for key in found.pop("known", ())]
+        known = tuple(str(key) for key in found.pop("known", ()))
         return Asked(**{**asdict(asked), **found}), known
     except (TypeError, ValueError):  # of another version
         return asked, ()

@@ -78,7 +78,7 @@ def test_what_was_chosen_is_there_after_a_reload_and_what_is_no_choice_is_not(tm
     now = replace(now, user="ann")
     chosen = replace(PLAIN, seed=7, what="divergence")
     kept.write("ann", "demo", {"known": ["demo"], **asdict(chosen)})
-    assert remembered(kept, now, PLAIN) == (chosen, ["demo"])
+    assert remembered(kept, now, PLAIN) == (chosen, ("demo",))
     assert remembered(kept, replace(now, user="bob"), PLAIN) == (PLAIN, ())
     kept.write("ann", "demo", {"nothing": 1})
     assert remembered(kept, now, PLAIN) == (PLAIN, ())
