@@ -41,6 +41,9 @@ audit: .venv/.installed-dev
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --inputs 20000 $(FUZZ)
 
+load: .venv/.installed-dev
+	$(BIN)/python -m tests.load.run $(LOAD)
+
 fuzz-guided: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.guided $(GUIDED)

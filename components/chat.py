@@ -10,6 +10,8 @@ from typing import Any
 
 import gradio as gr
 
+from components.chat_kept import ROUTING, SETTINGS, keep_value, kept_value, settings_again
+from components.chat_loading import loading_of
 from components.chat_parts import (
     ChatModel,
     ChatSources,
@@ -19,13 +21,15 @@ from components.chat_parts import (
     first_columns,
     laid_out,
 )
-from components.chat_routing import Routed, routing_html
+from components.chat_routing import Routed, kept_routings, routing_html
 from components.chat_settings import Asked, asked_with, sampled
 from components.chat_shown import (
     begun,
+    columns_of,
     columns_shown,
     ended,
     known_of,
+    memory_shown,
     models_shown,
     newest_chosen,
     now,
@@ -35,7 +39,7 @@ from components.chat_shown import (
     with_a_column,
 )
 from components.chat_tokens import parting_html
-from components.chat_view import STOPPED_WAITING, next_example, note_html, turn_of_message
+from components.chat_view import STOPPED_WAITING, next_example, turn_of_message
 from components.chat_votes import tally_html
 from components.markup import failure
 from studio.errors import Cancelled, EspalierError, InputError
@@ -126,6 +130,19 @@ def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
     on([settings.how.input, settings.thinking.input], _sampler)
     for part in settings.sampling:
         part.input(lambda: "own", None, settings.how, **quick)
+
+    following = [station.note, station.problem, station.loading.where, *station.loading.changing]
+    for event in (station.loading.accordion.expand, *(part.input for part in station.loading.inputs)):
+        event(partial(_foretold, sources, station), station.inputs, following, trigger_mode="always_last", **quick)
+
+    gr.on(
+        [part.change for part in station.kept.values()],
+        partial(_keep_settings, sources, station),
+        station.inputs,
+        None,
+        trigger_mode="always_last",
+        **quick,
+    )
 
     def on_token(values: Values, event: gr.EventData) -> str:
         return parting_html(seen(values[station.conversation]), int(event.index))
@@ -259,6 +276,7 @@ def _answered(
 def _converse(sources: ChatSources, station: ChatStation, question: _Question, restart: bool) -> Iterator[Updates]:
     """The answers to a question as they come. Raises `EspalierError` when it cannot be asked."""
     asked = sources.bounded(asked_with(station.settings, question.values))
+    loading = loading_of(station.loading, question.values)
     states = _states(station, question.values)
     if not question.columns:
         raise InputError("No column has a model.", "Open one in the first station, or choose one above.")
@@ -276,9 +294,10 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
         if waiting.stopped:
             raise Cancelled(STOPPED_WAITING)
         yield of_columns(station, conversation, question.columns)
-    columns = Columns(sources.pool, served)
+    columns = Columns(sources.pool, served, loading)
     # Before anything is loaded: how they will answer, and which file each of them is.
-    yield {station.note: note_html(columns), **models_shown(station, conversation, models, columns)}
+    memory = memory_shown(station, conversation, columns, models, question.values)
+    yield {**memory, **models_shown(station, conversation, models, columns)}
     conversation, requests = _requests(sources, conversation, models, served, asked)
     if restart:
         for id in served:
@@ -289,6 +308,7 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
     def keep(so_far: Conversation) -> None:
         if not running.forgotten:
             _keep(sources, states, so_far)
+            keep_value(sources, ROUTING, states, routed.to_json(so_far))
 
     try:
         for so_far, heard in _heard(running.stream, conversation, keep, routed.hear):
@@ -439,7 +459,7 @@ def _changed(sources: ChatSources, station: ChatStation, values: Values, convers
     updates = {**_shown_instead(station, values, conversation, forget=True), station.routing: ""}
     _keep(sources, _states(station, values), conversation)
     try:
-        return {**updates, **settled(station, conversation, sources, _states(station, values))}
+        return {**updates, **settled(station, conversation, sources, values)}
     except EspalierError as error:
         return {**updates, station.problem: gr.HTML(failure(error), visible=True)}
 
@@ -518,6 +538,25 @@ def _sampler(sources: ChatSources, station: ChatStation, values: Values) -> Upda
     return updates or {station.problem: gr.skip()}
 
 
+def _keep_settings(sources: ChatSources, station: ChatStation, values: Values) -> None:
+    """How models are asked and loaded, for after a reload."""
+    settings = {name: values[part] for name, part in station.kept.items()}
+    keep_value(sources, SETTINGS, _states(station, values), settings)
+
+
+def _foretold(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
+    """What fits, and where, as it is decided now."""
+    conversation = now(station, values)
+    try:
+        loading_of(station.loading, values)
+        models = sources.models(*_states(station, values))
+    except EspalierError as error:
+        return {station.problem: gr.HTML(failure(error), visible=True)}
+    columns = columns_of(station, conversation, sources, models, values)
+    shown = memory_shown(station, conversation, columns, models, values)
+    return {**shown, station.problem: gr.HTML(visible=False)}
+
+
 def _file(written: Callable[[Conversation], str], ending: str, conversation: Conversation) -> str:
     """Name and content of a file, without names where they must not be seen; empty where nothing was said."""
     shown = seen(conversation) if sealed(conversation) else conversation
@@ -542,9 +581,14 @@ def _fresh(sources: ChatSources, station: ChatStation, values: Values, states: S
     if before is None or before[0] != known[0]:  # another reference: what was said to it is another conversation
         conversation = sources.kept(*states) or Conversation(columns=first_columns(models))
         updates |= _shown_instead(station, values, conversation, forget=False)
+        if conversation.blind is None:
+            updates[station.routing] = routing_html(kept_routings(kept_value(sources, ROUTING, states), conversation))
+        if before is None:  # the page has just been opened
+            found = settings_again(station, kept_value(sources, SETTINGS, states), values, sources.family(*states))
+            updates, values = {**updates, **found}, {**values, **found}
         if conversation.blind is not None:
             updates |= _tallied(sources, station, values)
     elif not conversation.turns:
         conversation = newest_chosen(conversation, before[1], known[1])
         updates[station.conversation] = conversation
-    return {**updates, **settled(station, conversation, sources, states)}
+    return {**updates, **settled(station, conversation, sources, values)}

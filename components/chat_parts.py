@@ -9,8 +9,10 @@ from typing import Any
 
 import gradio as gr
 
+from components.chat_loading import LoadingPart, loading_part
 from components.chat_settings import Asked, Settings, laid_out_settings
 from components.chat_view import LATEX, heading_html, stats_html
+from components.kept_values import KeptValues
 from components.markup import station_head
 from components.theme import script
 from studio.evaluate.votes import VoteStore
@@ -95,6 +97,10 @@ class ChatSources:
     keep: Callable[..., None]
     """Called with a conversation and the states: remembers it."""
     states: Sequence[gr.State] = ()
+    values: Callable[..., KeptValues | None] = lambda kind: None
+    """Where values of a kind are kept; None: nowhere."""
+    owner: Callable[..., tuple[str, str]] = lambda *states: ("", "")
+    """(user, reference) of the states: whose values they are."""
     ballots: Ballots | None = None
     """None: the station compares nothing blind."""
     bounded: Callable[[Asked], Asked] = lambda asked: asked
@@ -151,15 +157,21 @@ class ChatStation:
     save_markdown: gr.Button
     saved: gr.Textbox
     settings: Settings
+    loading: LoadingPart
     states: Sequence[gr.State]
     refresh: Callable[[Values], Updates]
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """Settings that are found again after a reload, by their names."""
+        return {**vars(self.settings), **{part.elem_id: part for part in self.loading.inputs}}
 
     @property
     def inputs(self) -> set[Any]:
         """What every handler of the station is given."""
         chosen = [part for parts in self.columns.values() for part in (parts.model, parts.system)]
         own = [self.conversation, self.running, self.known, self.prompt, self.blind]
-        return {*own, *chosen, *self.settings.inputs, *self.states}
+        return {*own, *chosen, *self.settings.inputs, *self.loading.inputs, *self.states}
 
     @property
     def changing(self) -> list[Any]:
@@ -168,7 +180,16 @@ class ChatStation:
         buttons = [self.send, self.stop, self.same, self.other, self.add]
         own = [self.conversation, self.running, self.known, self.problem, self.note, self.prompt, self.parting]
         blind = [self.blind, self.ballot, self.tally]
-        return [*own, *blind, self.routing, *buttons, *columns, *self.settings.inputs]
+        return [
+            *own,
+            *blind,
+            self.routing,
+            *buttons,
+            *columns,
+            *self.settings.inputs,
+            *self.loading.inputs,
+            *self.loading.changing,
+        ]
 
 
 def first_columns(models: Mapping[str, ChatModel]) -> tuple[Column, ...]:
@@ -182,6 +203,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
     with gr.Column(elem_id="talk", elem_classes="station"):
         gr.HTML(station_head(5, "Talk to it", _LEAD))
         note = gr.HTML(elem_id="chat-note")
+        loading = loading_part()
         problem = gr.HTML(visible=False)
         blind = gr.Checkbox(
             False,
@@ -240,6 +262,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
         save_markdown=save_markdown,
         saved=saved,
         settings=settings,
+        loading=loading,
         states=sources.states,
         refresh=lambda values: refresh(station, values),
     )

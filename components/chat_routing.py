@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +20,7 @@ from studio.evaluate.routing import Routing
 from studio.evaluate.virtual_answer import VirtualDelta
 from studio.evaluate.virtual_served import VirtualServed
 from studio.serve.columns import Event
+from studio.serve.conversation import Conversation
 from studio.serve.served import Served
 
 CELL = 6
@@ -28,13 +32,16 @@ HATCH, GROUND, FAINTEST = 130, 26, 70
 NAMED = 3
 """Dropped experts that are named as the most missed ones."""
 
+Known = tuple[Routing, npt.NDArray[np.bool_]]
+"""What the routers did for an answer, and which experts [L, E] its map drops."""
+
 
 @dataclass
 class Routed:
     """What the routers of the virtual models among `served` (by column) have done so far for the answers that come."""
 
     served: Mapping[str, Served]
-    _known: dict[str, tuple[Routing, npt.NDArray[np.bool_]]] = field(default_factory=dict)
+    _known: dict[str, Known] = field(default_factory=dict)
     _new: bool = False
 
     def hear(self, column: str, event: Event) -> None:
@@ -46,13 +53,39 @@ class Routed:
         self._known[column] = (event.routing, dropped)
         self._new = True
 
-    def news(self) -> Mapping[str, tuple[Routing, npt.NDArray[np.bool_]]]:
+    def news(self) -> Mapping[str, Known]:
         """All that is known, if something was heard since this was last asked for."""
         was_new, self._new = self._new, False
         return dict(sorted(self._known.items())) if was_new else {}
 
+    def to_json(self, conversation: Conversation) -> dict[str, Any]:
+        """What is known about the answers of `conversation`, as JSON."""
+        return {
+            column: {"answer": _answer_key(conversation, column), "dropped": dropped.tolist(), **routing.to_json()}
+            for column, (routing, dropped) in self._known.items()
+        }
 
-def routing_html(routings: Mapping[str, tuple[Routing, npt.NDArray[np.bool_]]]) -> str:
+
+def kept_routings(content: Any, conversation: Conversation) -> Mapping[str, Known]:
+    """Of what `Routed.to_json` has said, that which is about the last answers of `conversation`."""
+    try:
+        return {
+            str(column): (Routing.from_json(one), np.array(one["dropped"], np.bool_))
+            for column, one in dict(content or {}).items()
+            if one["answer"] == _answer_key(conversation, column)
+        }
+    except (KeyError, TypeError, ValueError):  # of another version
+        return {}
+
+
+def _answer_key(conversation: Conversation, column: str) -> str:
+    """Stands for the last answer of a column, and the question."""
+    answer = conversation.answer(column)
+    said = [conversation.turns[-1].prompt, answer.reasoning, answer.text] if answer else []
+    return hashlib.sha256(json.dumps([len(conversation.turns), *said]).encode()).hexdigest()
+
+
+def routing_html(routings: Mapping[str, Known]) -> str:
     """A panel for each column of `routings`: id → (what fired, dropped [L, E]); empty without any."""
     return "".join(_panel(id, routing, dropped) for id, (routing, dropped) in routings.items() if routing.tokens)
 

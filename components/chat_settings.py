@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+from pydantic import ValidationError
 
+from studio.errors import InputError
 from studio.families import Family
-from studio.serve.client import Sampler, sampler_of
+from studio.serve.client import Sampler
 
 GREEDY, OFFICIAL, OWN = "greedy", "official", "own"
 
@@ -61,8 +63,21 @@ def asked_with(settings: Settings, values: Mapping[Any, Any]) -> Asked:
         system=values[settings.system] or "",
         thinking=bool(values[settings.thinking]),
         probabilities=bool(values[settings.probabilities]),
-        sampler=sampler_of(**sampler),
+        sampler=_sampler_of(sampler, parts),
     )
+
+
+def _sampler_of(values: Mapping[str, Any], parts: Mapping[str, Any]) -> Sampler:
+    """The sampler of these values; `InputError` calls what is out of range as the page does."""
+    try:
+        return Sampler(**values)
+    except ValidationError as error:
+        wrong = [
+            f"“{parts[str(one['loc'][0])].label}” cannot be {'empty' if one['input'] is None else one['input']}: "
+            f"{one['msg'][:1].lower()}{one['msg'][1:]}"
+            for one in error.errors()
+        ]
+        raise InputError(f"{'; '.join(wrong)}.", "Change it in the settings of the answers, and send again.") from None
 
 
 def how_choices(family: Family | None) -> list[tuple[str, str]]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import gradio as gr
 
+from components.chat_loading import foretold, loading_of, note_html
 from components.chat_parts import (
     IDS,
     REFERENCE,
@@ -19,7 +19,7 @@ from components.chat_parts import (
     Updates,
     Values,
 )
-from components.chat_settings import how_choices
+from components.chat_settings import OWN, how_choices
 from components.chat_tokens import parting_html
 from components.chat_view import (
     ANSWERS_HERE,
@@ -27,13 +27,12 @@ from components.chat_view import (
     NO_REFERENCE,
     chat_messages,
     heading_html,
-    note_html,
     problem_html,
     stats_html,
 )
 from components.chat_votes import ballot_html, blind_heading_html
 from components.markup import failure
-from studio.errors import EspalierError
+from studio.errors import EspalierError, InputError
 from studio.serve.blind import seen
 from studio.serve.columns import Columns
 from studio.serve.conversation import Column, Conversation
@@ -146,16 +145,49 @@ def columns_shown(station: ChatStation, conversation: Conversation) -> Updates:
     return updates
 
 
-def settled(station: ChatStation, conversation: Conversation, sources: ChatSources, states: Sequence[Any]) -> Updates:
+def settled(station: ChatStation, conversation: Conversation, sources: ChatSources, values: Values) -> Updates:
     """The models that can be chosen, those that are chosen, and what follows from them; raises what `sources` raise."""
+    states = [values[state] for state in station.states]
     models = sources.models(*states)
-    chosen = {column.id: models[column.model] for column in conversation.columns if column.model in models}
-    columns = Columns(sources.pool, {id: model.known for id, model in chosen.items() if model.known is not None})
-    how = gr.Dropdown(how_choices(sources.family(*states)))
+    ways = how_choices(sources.family(*states))
+    how = values[station.settings.how]
+    columns = columns_of(station, conversation, sources, models, values)
     return {
         **models_shown(station, conversation, models, columns),
+        **memory_shown(station, conversation, columns, models, values),
+        station.settings.how: gr.Dropdown(ways, value=how if how in [way for _, way in ways] else OWN),
+    }
+
+
+def columns_of(
+    station: ChatStation,
+    conversation: Conversation,
+    sources: ChatSources,
+    models: Mapping[str, ChatModel],
+    values: Values,
+) -> Columns:
+    """The columns whose models are known without any work, loaded as the page says now."""
+    chosen = {column.id: models[column.model].known for column in conversation.columns if column.model in models}
+    try:
+        loading = loading_of(station.loading, values)
+    except InputError:  # said when somebody asks
+        loading = sources.pool.loading
+    return Columns(sources.pool, {id: served for id, served in chosen.items() if served is not None}, loading)
+
+
+def memory_shown(
+    station: ChatStation,
+    conversation: Conversation,
+    columns: Columns,
+    models: Mapping[str, ChatModel],
+    values: Values,
+) -> Updates:
+    """Whether the models fit, and where each will run."""
+    names = {column.id: models[column.model].label for column in conversation.columns if column.model in models}
+    named = conversation.blind is None
+    return {
         station.note: note_html(columns),
-        station.settings.how: how,
+        **foretold(station.loading, columns, names, values, named=named),
     }
 
 

@@ -8,9 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from components.markup import failure, notice, size_text
-from studio.errors import EspalierError, InputError, ProcessError
-from studio.serve.columns import Columns
+from components.markup import failure, size_text
+from studio.errors import InputError, ProcessError
 from studio.serve.conversation import Answer, Conversation
 
 NO_MODEL = "**Nothing to talk to here yet.** Choose a model above, or build one in step 4."
@@ -129,12 +128,3 @@ def next_example(examples: Sequence[str], current: str) -> str:
     """The example after `current`, so that pressing a chip again shows another one."""
     following = examples.index(current) + 1 if current in examples else 0
     return examples[following % len(examples)]
-
-
-def note_html(columns: Columns) -> str:
-    """How the models will answer: at the same time or in turn."""
-    try:
-        fit = columns.fit()
-    except EspalierError:
-        return ""  # the column whose file is wrong says so when it is asked
-    return f"<p class='quiet chat-fit'>{escape(fit.reason)}</p>" if fit.together else notice(fit.reason, kind="warning")

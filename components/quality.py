@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import gradio as gr
 
 from components.jobs import WATCH_S, job_html
+from components.kept_values import KeptValues
 from components.library import Library
 from components.markup import failure
 from components.page import Studio
@@ -32,6 +33,8 @@ from components.results_figure import figures_html
 from components.results_view import Sorting, measured, results_html
 from components.state import StudioState
 from studio.errors import EspalierError, InputError
+from studio.evaluate.file_results import KIND as DIVERGENCE
+from studio.evaluate.harness import KIND as HARNESS
 from studio.evaluate.runner import KIND as TASK
 from studio.jobs import runner
 from studio.jobs.store import Job, JobStore
@@ -44,7 +47,7 @@ Choices = Callable[[Workspace], list[tuple[str, str]]]
 
 _LIVE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 _SLOW: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
-_KINDS = ("evaluate", "diverge")
+_KINDS = ("evaluate", "diverge", "harness")
 _JOBS_SHOWN = 5
 """The latest of those that are over; all that are not are shown."""
 
@@ -78,6 +81,27 @@ def ticked(keys: Sequence[str], before: Sequence[str], known: Sequence[str]) -> 
     if not set(keys) & set(known):
         return list(keys[:2])
     return [key for key in keys if key in before or key not in known]
+
+
+def seen_for(station: QualityStation, what: str) -> Updates:
+    """What has to be said to measure `what`."""
+    return {
+        station.on_task: gr.Column(visible=what == TASK),
+        station.on_text: gr.Column(visible=what == DIVERGENCE),
+        station.on_harness: gr.Column(visible=what == HARNESS),
+        station.drawn: gr.Row(visible=what != HARNESS),
+        station.configuration: gr.Dropdown(visible=what != DIVERGENCE),
+    }
+
+
+def remembered(kept: KeptValues, now: StudioState, asked: Asked) -> tuple[Asked, Sequence[str]]:
+    """(what was chosen before a reload, the models that were known then), else `asked` and none."""
+    try:
+        found = dict(kept.read(now.user, now.reference) or {})
+        known = tuple(str(key) for key in found.pop("known", ()))
+        return Asked(**{**asdict(asked), **found}), known
+    except (TypeError, ValueError):  # of another version
+        return asked, ()
 
 
 def _kept(choices: Sequence[tuple[str, str]], before: str | None) -> str:
@@ -133,11 +157,14 @@ def wire_quality(
     """What its controls do. `timer` is that of the jobs; after each of the events `renewed` there may be other models
     or results."""
     library, store = studio.library, studio.store
+    kept = KeptValues(library.workspace.sessions, "measure")
 
     def on_renewed(
         now: StudioState, against: str | None, order: Sorting, known: Sequence[str], *values: Any
     ) -> Updates:
         before = Asked(*values)
+        if not known:  # the page has just been opened
+            before, known = remembered(kept, now, before)
         models = [(one.label, one.key) for one in subjects(library, now.reference)]
         keys = [key for _, key in models]
         family = library.reference(now.reference).shape.family if now.reference else ""
@@ -153,9 +180,19 @@ def wire_quality(
         return {
             station.known: keys,
             station.models: gr.CheckboxGroup(models, value=list(asked.models)),
+            station.what: asked.what,
+            **seen_for(station, asked.what),
             station.task: gr.Dropdown(tasks, value=asked.task),
             station.ground: gr.Dropdown(grounds, value=asked.ground),
-            station.configuration: gr.Dropdown(configurations, value=asked.configuration),
+            station.per_category: asked.per_category,
+            station.seed: asked.seed,
+            station.configuration: gr.Dropdown(
+                configurations, value=asked.configuration, visible=asked.what != DIVERGENCE
+            ),
+            station.harness: asked.harness,
+            station.limit: asked.limit,
+            station.shots: asked.shots,
+            station.thinking: asked.thinking,
             station.jobs: jobs_html(store.list(), store),
             **follows(library, station, now, asked),
             **shown(library, station, now, against, order),
@@ -173,19 +210,18 @@ def wire_quality(
         event(on_renewed, [*results, station.known, *station.asked], station.changing, **_LIVE)
     station.against.input(on_against, results, station.results, **_LIVE)
     station.table.click(on_sort, [state, station.against], [station.sorting, *station.results], **_LIVE)
-    _wire_choices(library, state, station)
+    _wire_choices(library, state, station, kept)
     _wire_jobs(library, store, state, station, timer)
 
 
-def _wire_choices(library: Library, state: gr.State, station: QualityStation) -> None:
+def _wire_choices(library: Library, state: gr.State, station: QualityStation, kept: KeptValues) -> None:
     """What is chosen, and what is uploaded to be chosen."""
 
-    def on_asked(now: StudioState, *values: Any) -> Updates:
+    def on_asked(now: StudioState, known: Sequence[str], *values: Any) -> Updates:
         asked = Asked(*values)
-        of_task = asked.what == TASK
+        kept.write(now.user, now.reference, {"known": list(known), **asdict(asked)})
         return {
-            station.on_task: gr.Column(visible=of_task),
-            station.on_text: gr.Column(visible=not of_task),
+            **seen_for(station, asked.what),
             station.problem: gr.HTML(visible=False),
             **follows(library, station, now, asked),
         }
@@ -210,9 +246,9 @@ def _wire_choices(library: Library, state: gr.State, station: QualityStation) ->
         return follows(library, station, now, Asked(*values))
 
     asked = [state, *station.asked]
-    parts = [station.on_task, station.on_text, station.command, station.facts, station.problem]
+    parts = [*station.optional, station.command, station.facts, station.problem]
     for control in station.asked:
-        control.input(on_asked, asked, parts, trigger_mode="always_last", **_LIVE)
+        control.input(on_asked, [state, station.known, *station.asked], parts, trigger_mode="always_last", **_LIVE)
     uploads: list[tuple[Adopt, Choices, gr.Dropdown, gr.File]] = [
         (adopt_task, task_choices, station.task, station.task_file),
         (adopt_ground, ground_choices, station.ground, station.ground_file),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,12 +21,18 @@ from studio.demo.task import HELD_OUT, demo_task
 from studio.errors import FormatError, InputError
 from studio.evaluate.configuration import CONFIGURATIONS, GREEDY, OFFICIAL, configuration_named
 from studio.evaluate.file_results import KIND as DIVERGENCE
+from studio.evaluate.harness import KIND as HARNESS
 from studio.evaluate.runner import KIND as TASK
 from studio.evaluate.tasks.task import Task, read_task
 from studio.jobs.task import DEMO, input_path, reference_path
 from studio.workspace import Workspace
 
-WHATS = [("Right answers, on a task", TASK), ("Divergence from the reference, on text", DIVERGENCE)]
+WHATS = [
+    ("Right answers, on a task", TASK),
+    ("Divergence from the reference, on text", DIVERGENCE),
+    ("A task of lm-evaluation-harness", HARNESS),
+]
+_HARNESS_NAME = r"[A-Za-z0-9][\w.+-]*"
 _CATEGORIES_SHOWN = 30
 _TEXT = ".txt"
 _PROMPTS = (_TEXT, ".jsonl", ".parquet")
@@ -57,21 +64,26 @@ class Asked:
     seed: float | None
     configuration: str
     thinking: bool
+    harness: str | None = ""
+    """The name of a task of lm-evaluation-harness."""
+    limit: float | None = None
+    shots: float | None = None
 
     @property
     def questions_each(self) -> int | None:
         """Of each category; None for all. Raises `InputError`."""
-        return _whole(self.per_category, "questions of each category", 0) or None
+        return _whole(self.per_category, "Of each category, at most", 0) or None
 
     @property
     def fixed_seed(self) -> int:
         """Raises `InputError`."""
-        return _whole(self.seed, "seed", 0)
+        return _whole(self.seed, "Seed", 0)
 
 
 def _whole(number: float | None, name: str, least: int) -> int:
     if number is None or number != int(number) or number < least:
-        raise InputError(f"The {name} cannot be {number}.", f"Give a whole number, {least} or more.")
+        said = "empty" if number is None else f"{number:g}"
+        raise InputError(f"“{name}” cannot be {said}.", f"Give a whole number, {least} or more.")
     return int(number)
 
 
@@ -162,6 +174,8 @@ def jobs_of(reference: str, known: Sequence[Subject], asked: Asked) -> list[JobA
         raise InputError("There is no model to measure.", "Open one in the first station.")
     if asked.what == TASK:
         return [("evaluate", _task_parameters(one.key, asked)) for one in _chosen(known, asked)]
+    if asked.what == HARNESS:
+        return [("harness", _harness_parameters(one.key, asked)) for one in _chosen(known, asked)]
     candidates = [one for one in _chosen(known, asked) if one.key != reference]
     if not candidates:
         raise InputError("The reference does not differ from itself.", "Tick a file that was built from it.")
@@ -181,6 +195,24 @@ def _task_parameters(model: str, asked: Asked) -> dict[str, Any]:
         "task": asked.task or DEMO_TASK,
         "per_category": asked.questions_each,
         "seed": asked.fixed_seed,
+        "configuration": asked.configuration,
+        "thinking": asked.thinking,
+    }
+
+
+def _harness_parameters(model: str, asked: Asked) -> dict[str, Any]:
+    task = (asked.harness or "").strip()
+    if not re.fullmatch(_HARNESS_NAME, task):
+        raise InputError(
+            f"“Task of the harness” cannot be {task!r}." if task else "“Task of the harness” is empty.",
+            "Write one name as the harness calls it, for instance gsm8k.",
+        )
+    shots = None if asked.shots is None else _whole(asked.shots, "Examples before each question", 0)
+    return {
+        "model": model,
+        "task": task,
+        "limit": _whole(asked.limit, "Questions, at most", 0) or None,
+        "shots": shots,
         "configuration": asked.configuration,
         "thinking": asked.thinking,
     }
@@ -206,6 +238,11 @@ def command_text(workspace: Workspace, reference: str, known: Sequence[Subject],
             file = _named(workspace, told["task"])
             chosen = ["--per-category", str(told["per_category"] or 0), *seed, "--configuration", told["configuration"]]
             words = ["evaluate", paths[told["model"]], "--task", file, *chosen]
+        elif asked.what == HARNESS:
+            numbers = [(f"--{name}", told[name]) for name in ("limit", "shots") if told[name] is not None]
+            chosen = [word for option, number in numbers for word in (option, str(number))]
+            chosen += ["--configuration", told["configuration"]]
+            words = ["harness", paths[told["model"]], "--task", told["task"], *chosen]
         else:
             where = "text" if "text" in told else "prompts"
             file = _named(workspace, told["text"] if where == "text" else told["prompts"][0])

@@ -24,6 +24,10 @@ _FIELDS = (
     "<code>id</code>. With <code>options</code>, a list, the answer is the letter of one; else the final answer has to "
     "match. <code>python -m studio tasks convert</code> makes one of MMLU-Pro."
 )
+_HARNESS = (
+    "Any generative task of EleutherAI’s lm-evaluation-harness, which is optional: "
+    "<code>pip install &quot;lm_eval[api]&quot;</code>. It fetches the task’s questions itself."
+)
 _JOB_CLICKS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-action]');
@@ -61,6 +65,11 @@ class QualityStation:
     task: gr.Dropdown
     task_file: gr.File
     on_text: gr.Column
+    on_harness: gr.Column
+    harness: gr.Textbox
+    limit: gr.Number
+    shots: gr.Number
+    drawn: gr.Row
     ground: gr.Dropdown
     ground_file: gr.File
     per_category: gr.Number
@@ -84,7 +93,13 @@ class QualityStation:
     def asked(self) -> list[Any]:
         """The fields of `Asked`."""
         drawn = [self.per_category, self.seed, self.configuration, self.thinking]
-        return [self.models, self.what, self.task, self.ground, *drawn]
+        of_harness = [self.harness, self.limit, self.shots]
+        return [self.models, self.what, self.task, self.ground, *drawn, *of_harness]
+
+    @property
+    def optional(self) -> list[Any]:
+        """What is seen only for some of what can be measured."""
+        return [self.on_task, self.on_text, self.on_harness, self.drawn, self.configuration]
 
     @property
     def results(self) -> list[Any]:
@@ -94,7 +109,7 @@ class QualityStation:
     @property
     def changing(self) -> list[Any]:
         """What follows from another model, and from files that came or went."""
-        chosen = [self.known, self.models, self.task, self.ground, self.configuration]
+        chosen = [self.known, *self.asked, self.on_task, self.on_text, self.on_harness, self.drawn]
         return [*chosen, self.command, self.facts, self.jobs, *self.results]
 
 
@@ -108,13 +123,6 @@ def quality_station() -> QualityStation:
                 what = gr.Radio(WHATS, value=TASK, label="What to measure", elem_id="quality-what")
                 with gr.Column(visible=True) as on_task:
                     task = gr.Dropdown([], value=None, label="Task", elem_id="quality-task", filterable=False)
-                    configuration = gr.Dropdown(
-                        [],
-                        value=None,
-                        label="Configuration, locked and the same for all",
-                        elem_id="quality-configuration",
-                        filterable=False,
-                    )
                     with gr.Accordion("A task of your own", open=False, elem_id="quality-own-task"):
                         panel(f"<p class='quiet'>{_FIELDS}</p>")
                         task_file = gr.File(
@@ -131,7 +139,38 @@ def quality_station() -> QualityStation:
                             height=110,
                             elem_id="quality-ground-file",
                         )
-                with gr.Row():
+                with gr.Column(visible=False) as on_harness:
+                    panel(f"<p class='quiet'>{_HARNESS}</p>")
+                    harness = gr.Textbox(
+                        "",
+                        label="Task of the harness",
+                        placeholder="gsm8k",
+                        max_lines=1,
+                        elem_id="quality-harness",
+                    )
+                    with gr.Row():
+                        limit = gr.Number(
+                            200,
+                            label="Questions, at most",
+                            info="0 takes all",
+                            elem_id="quality-limit",
+                            min_width=140,
+                        )
+                        shots = gr.Number(
+                            None,
+                            label="Examples before each question",
+                            info="empty: as the task says",
+                            elem_id="quality-shots",
+                            min_width=140,
+                        )
+                configuration = gr.Dropdown(
+                    [],
+                    value=None,
+                    label="Configuration, locked and the same for all",
+                    elem_id="quality-configuration",
+                    filterable=False,
+                )
+                with gr.Row() as drawn:
                     per_category = gr.Number(
                         PER_CATEGORY,
                         label="Of each category, at most",
@@ -161,6 +200,7 @@ def quality_station() -> QualityStation:
         sorting = gr.State(Sorting())
         known = gr.State([])
     return QualityStation(
-        models, what, on_task, task, task_file, on_text, ground, ground_file, per_category, seed, configuration,
+        models, what, on_task, task, task_file, on_text, on_harness, harness, limit,
+        shots, drawn, ground, ground_file, per_category, seed, configuration,
         thinking, problem, start, command, facts, jobs, against, table, figure, sorting, known,
     )  # fmt: skip

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from components.library import Library
@@ -13,8 +15,10 @@ from components.markup import class_label, notice, percent_text, size_text, tabl
 from components.shown import download_link
 from components.sources import built
 from studio.checkpoints.convert import cached_path
+from studio.checkpoints.digests import digest_file, is_known
+from studio.checkpoints.gguf_header import read_header
 from studio.checkpoints.reference import Reference
-from studio.errors import InputError
+from studio.errors import EspalierError, InputError
 from studio.evaluate.file_results import KIND as DIVERGENCE
 from studio.evaluate.results import ModelRecord, Result, Value, different_versions, read_results
 from studio.evaluate.results_table import (
@@ -29,9 +33,13 @@ from studio.evaluate.results_table import (
     value_text,
 )
 from studio.evaluate.statistics import in_words
+from studio.publish.manifest import FILE_NAME as MANIFEST
+from studio.publish.manifest import Manifest
 from studio.workspace import Workspace
 
 NOT_MEASURED = notice("Nothing has been measured yet.", "What you measure stands here, and lies with the files.")
+_PART = "-00001-of-"
+"""In the name of the first part of a split file."""
 _NOTHING = Value(value=None)
 
 
@@ -51,6 +59,8 @@ class Measured:
     damaged: tuple[InputError, ...] = ()
     reference: str | None = None
     """Path of the reference's own file, as results name it."""
+    older: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(path, sha256) of measured files that are no longer what lies there → what became of them."""
 
     @property
     def models(self) -> list[ModelRecord]:
@@ -83,7 +93,36 @@ def measured(library: Library, reference: str) -> Measured:
     own = _file_of(opened, workspace)
     found, damaged = read_results(workspace)
     ours = [one for one in found if one.model.path == own or tuple(one.model.path.split("/")[:2]) in folders]
-    return Measured(tuple(ours), tuple(damaged), own)
+    return Measured(tuple(ours), tuple(damaged), own, older_files([one.model for one in ours], workspace))
+
+
+def older_files(models: Sequence[ModelRecord], workspace: Workspace) -> dict[tuple[str, str], str]:
+    """(path, sha256) of those that are no longer what lies at their path → what became of them, in words.
+
+    A file that nobody has hashed since it was made goes by its size and its artifact's manifest: hashing takes a while.
+    """
+    found = {}
+    for model in {(one.path, one.sha256): one for one in models}.values():
+        path = workspace.root / model.path
+        if not path.is_file():
+            found[model.path, model.sha256] = "no longer there"
+            continue
+        with suppress(EspalierError, OSError):  # a damaged file says so where it is used
+            if not _may_be(model, path, workspace):
+                found[model.path, model.sha256] = f"of an older file ({model.sha256[:8]}); there is another one now"
+    return found
+
+
+def _may_be(model: ModelRecord, path: Path, workspace: Workspace) -> bool:
+    """Whether the file at `path` is the one that was measured, as far as can be told at once."""
+    if path.stat().st_size != model.bytes:
+        return _PART in path.name and sum(part.path.stat().st_size for part in read_header(path).parts) == model.bytes
+    digests = workspace.cache / "digests"
+    if is_known(path, digests):
+        return digest_file(path, digests) == model.sha256
+    story = Manifest.read(path.parent.parent / MANIFEST)
+    said = {Path(one.name).name: one.sha256 for one in story.files}
+    return said.get(path.name, model.sha256) == model.sha256
 
 
 def _file_of(reference: Reference, workspace: Workspace) -> str | None:
@@ -106,7 +145,7 @@ def results_html(found: Measured, wanted: str | None, sorting: Sorting) -> str:
     shown = found.table(wanted).sorted_by(sorting.key, descending=sorting.descending)
     grounds = _grounds(shown)
     head = _heads(shown, grounds, sorting)
-    body = "".join(_row(shown, row, grounds, number) for number, row in enumerate(shown.rows))
+    body = "".join(_row(shown, row, grounds, number, found.older) for number, row in enumerate(shown.rows))
     saves = download_link(as_csv(shown), "results.csv", "Save as CSV", "text/csv;charset=utf-8")
     saves += download_link(as_markdown(shown), "results.md", "Save as Markdown", "text/markdown;charset=utf-8")
     return (
@@ -186,7 +225,9 @@ def _head(key: str, label: str, sorting: Sorting, *, falling_first: bool, span: 
     )
 
 
-def _row(shown: ResultsTable, row: Row, grounds: Sequence[_Ground], number: int) -> str:
+def _row(
+    shown: ResultsTable, row: Row, grounds: Sequence[_Ground], number: int, older: Mapping[tuple[str, str], str]
+) -> str:
     cells = ""
     for ground in grounds:
         for column in ground.columns:
@@ -200,6 +241,8 @@ def _row(shown: ResultsTable, row: Row, grounds: Sequence[_Ground], number: int)
         f"<button type='button' data-opens='{number}' aria-expanded='false'>"
         f"<span>{escape(row.model.name)}</span></button>"
     )
+    age = older.get((row.model.path, row.model.sha256), "")
+    opens += f"<small class='older'>{escape(age)}</small>" if age else ""
     inner = "".join(_details(shown, result) for result in row.results)
     return (
         f"<tr data-model=\"{escape(row.model.name)}\"><th scope='row'>{opens}</th>"

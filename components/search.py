@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
@@ -144,6 +144,17 @@ def parameters(library: Library, opened: Opened, asked: Sequence[Any], taken: Se
         **{name: value for name, value in chosen.reading.items() if name != "seed"},
         "seed": int(seed),
     }
+
+
+def extended(before: Mapping[str, Any], seconds: float | None) -> dict[str, Any]:
+    """The parameters of a job that goes on with a finished search for so many more seconds."""
+    if seconds is None or seconds < 1:
+        raise InputError(f"“Seconds” cannot be {seconds}.", "Write how much longer to search, 1 or more.")
+    return {**before, "budget": float(before["budget"]) + float(seconds), "extend": True}
+
+
+def _again_label(job: Job | None) -> str:
+    return "Go on for the seconds above" if job is not None and job.status == "done" else "Go on"
 
 
 def _require(opened: Opened) -> Any:
@@ -308,7 +319,7 @@ def rendered(studio: Studio, part: SearchPart, now: StudioState, name: str | Non
     return {
         part.start: gr.Button(interactive=why is None),
         part.cancel: gr.Button(visible=bool(job and not job.is_finished)),
-        part.again: gr.Button(visible=bool(job and job.can_retry), interactive=why is None),
+        part.again: gr.Button(_again_label(job), visible=bool(job and job.is_finished), interactive=why is None),
         part.searches: gr.Dropdown(titles, value=search.name, visible=True),
         part.klass: gr.Dropdown(
             [("All classes", ALL), *((class_label(one), one) for one in classes)],
@@ -366,8 +377,16 @@ def wire_search(studio: Studio, part: SearchPart, wiring: Wiring, timer: gr.Time
     def on_cancel(now: StudioState, *looked: Any) -> Updates:
         return told(now, looked, lambda: runner.cancel(store, job_of(now, looked[0])))
 
-    def on_again(now: StudioState, *looked: Any) -> Updates:
-        return told(now, looked, lambda: runner.retry(store, job_of(now, looked[0])))
+    def on_again(now: StudioState, *values: Any) -> Updates:
+        *looked, seconds = values
+
+        def go_on() -> Job:
+            job = store.get(job_of(now, looked[0]))
+            if job.can_retry:
+                return runner.retry(store, job.id)
+            return runner.start(store, KIND, extended(job.parameters, seconds))
+
+        return told(now, looked, go_on)
 
     def on_point(event: gr.EventData, now: StudioState, name: str, *built: Any) -> Updates:
         try:
@@ -389,6 +408,6 @@ def wire_search(studio: Studio, part: SearchPart, wiring: Wiring, timer: gr.Time
     slow = {"show_progress": "minimal", "api_visibility": "private"}
     part.start.click(on_start, [*looking, *part.asked], [*part.shown, timer], **slow)
     part.cancel.click(on_cancel, looking, [*part.shown, timer], **slow)
-    part.again.click(on_again, looking, [*part.shown, timer], **slow)
+    part.again.click(on_again, [*looking, part.budget], [*part.shown, timer], **slow)
     for clicked in (part.plot.click, part.listed.click):
         clicked(on_point, [state, part.searches, *wiring.asked], wiring.outputs, **wiring.calls)

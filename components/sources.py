@@ -15,9 +15,11 @@ import gradio as gr
 from components.chat_parts import REFERENCE, VIRTUAL, Ballots, ChatModel, ChatSources
 from components.chat_settings import Asked
 from components.kept_conversations import KeptConversations
+from components.kept_values import KeptValues
 from components.page import Studio
 from components.state import StudioState
 from studio.checkpoints.convert import cached_path
+from studio.checkpoints.reference import Reference
 from studio.contributions.prompts import read_prompts
 from studio.errors import EspalierError, ProcessError
 from studio.evaluate.virtual_served import VirtualServed
@@ -48,15 +50,14 @@ _WITHOUT_FILE = {
 
 def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
     """The models and examples of one tab."""
-    library = studio.library
-
+    library, cache = studio.library, studio.library.workspace.cache
     kept = KeptConversations(library.workspace.sessions)
 
     def models(now: StudioState) -> Mapping[str, ChatModel]:
         if not now.reference:
             return {}
         opened = library.reference(now.reference)
-        path = opened.path if opened.kind == "gguf" else None
+        path = opened.path if opened.kind == "gguf" else converted(opened)
         found = {REFERENCE: ChatModel(opened.name, "Reference", path, partial(prepare, now))}
         for name, file in built(library.workspace.artifacts, opened.name).items():
             found[name] = ChatModel(name, "Candidate", file, partial(iter, [GgufModel(file)]))
@@ -78,16 +79,20 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
             return library.open(now).drop
         return None
 
+    def converted(opened: Reference) -> Path | None:
+        """The GGUF of a checkpoint, where there is one already."""
+        digests = cache / "digests"
+        file = cached_path(opened.content_hash(cache=digests), cache) if opened.hash_is_known(digests) else None
+        return file if file is not None and file.exists() else None
+
     def prepare(now: StudioState) -> Iterator[str | Served]:
         opened = library.reference(now.reference)
         if opened.kind == "gguf":
             yield GgufModel(opened.path)
             return
-        cache = library.workspace.cache
-        digests = cache / "digests"
-        if not (opened.hash_is_known(digests) and cached_path(opened.content_hash(cache=digests), cache).exists()):
+        if converted(opened) is None:
             yield from _conversion(studio.store, now.reference)
-        yield GgufModel(cached_path(opened.content_hash(cache=digests), cache))
+        yield GgufModel(cached_path(opened.content_hash(cache=cache / "digests"), cache))
 
     def family(now: StudioState) -> Family | None:
         return family_named(library.reference(now.reference).shape.family) if now.reference else None
@@ -115,6 +120,8 @@ def chat_sources(studio: Studio, state: gr.State) -> ChatSources:
         kept=what_was_said,
         keep=keep,
         states=[state],
+        values=partial(KeptValues, library.workspace.sessions),
+        owner=lambda now: (now.user, now.reference),
         ballots=Ballots(VoteStore(library.workspace.votes), library.workspace.cache / "digests", lambda now: now.user),
     )
 

@@ -11,6 +11,7 @@ import gradio as gr
 
 from components.compare import label_of
 from components.follow import follow, open_accordion
+from components.kept_values import KeptValues
 from components.library import Library, Opened
 from components.markup import failure
 from components.page import Studio
@@ -53,14 +54,12 @@ class TrialPart:
     timer: gr.Timer
     watched: gr.State
     """`Watched`, or None."""
-    kept: gr.State
-    """A tuple of `Tried`, the latest last."""
 
     @property
     def shown(self) -> list[Any]:
         """What a look changes."""
         parts = [self.measure, self.cancel, self.other, self.status, self.text, self.timer]
-        return [*parts, self.watched, self.kept]
+        return [*parts, self.watched]
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def question_of(library: Library, opened: Opened, asked: AskedPrompts) -> tuple[
 
 def trial_part() -> TrialPart:
     """Lay the part out, closed: no model is loaded before somebody asks for it."""
-    watched, kept = gr.State(None), gr.State(())
+    watched = gr.State(None)
     with gr.Accordion("Try this map before building", open=False, elem_id="trial") as accordion:
         panel(_LEAD)
         with gr.Row(elem_classes="controls trial-controls"):
@@ -120,7 +119,7 @@ def trial_part() -> TrialPart:
         text = panel(elem_id="trial-text")
         prompts = prompts_part(PER_CLASS, "trial")
         timer = gr.Timer(LOOK_S, active=False)
-    return TrialPart(accordion, measure, cancel, always, other, prompts, status, text, timer, watched, kept)
+    return TrialPart(accordion, measure, cancel, always, other, prompts, status, text, timer, watched)
 
 
 def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequence[Any]) -> None:
@@ -128,13 +127,16 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
     library = studio.library
     cache = library.workspace.cache
     trials = Trials(cache / "virtual", cache / "logits")
+    shelf = KeptValues(library.workspace.sessions, "trials")
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def rendered(now: StudioState, watched: Watched | None, kept: tuple[Tried, ...], other: int) -> Updates:
+    def rendered(now: StudioState, watched: Watched | None, other: int) -> Updates:
         """What the part shows of the trial that it waits for."""
         trial = trials.look(watched.key) if watched else None
+        kept = kept_of(shelf, now)
         if watched and trial and trial.result:
             kept = with_tried(kept, Tried(0, **_called(watched), found=trial.result))
+            shelf.write(now.user, now.reference, [one.to_json() for one in kept])
         busy = trial is not None and not trial.is_over
         choices = other_choices(kept)
         chosen = other if other in [value for _, value in choices] else 0
@@ -147,19 +149,18 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
             part.other: gr.Dropdown(choices, value=chosen, visible=len(choices) > 1),
             part.timer: gr.Timer(active=busy),
             part.watched: watched if busy else None,
-            part.kept: kept,
         }
 
     def begun(request: gr.Request, now: StudioState, after_s: float, *asked: Any) -> Updates:
-        kept, other, *prompts = asked
+        other, *prompts = asked
         owner = str(request.session_hash)
         try:
             question, watched = question_of(library, library.open(now), AskedPrompts(*prompts))
             trials.ask(owner, question, after_s)
-            return rendered(now, watched, kept, other)
+            return rendered(now, watched, other)
         except EspalierError as error:
             trials.leave(owner)
-            return _refused(library, part, now, kept, error)
+            return _refused(library, part, now, kept_of(shelf, now), error)
 
     def on_measure(request: gr.Request, now: StudioState, *asked: Any) -> Updates:
         return begun(request, now, 0.0, *asked)
@@ -168,39 +169,47 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
         """Another map: measured by itself, or else shown as far as somebody has tried it."""
         if always:
             return begun(request, now, PAUSE_S, *asked)
-        kept, other, *prompts = asked
+        other, *prompts = asked
         try:
             _, known = question_of(library, library.open(now), AskedPrompts(*prompts))
         except EspalierError as error:
-            return _refused(library, part, now, kept, error)
+            return _refused(library, part, now, kept_of(shelf, now), error)
         trial = trials.look(known.key)
-        return rendered(now, watched if trial is None or trial.error else known, kept, other)
+        return rendered(now, watched if trial is None or trial.error else known, other)
 
-    def on_tick(now: StudioState, watched: Any, kept: Any, other: int, status: str) -> Updates:
+    def on_tick(now: StudioState, watched: Any, other: int, status: str) -> Updates:
         trial = trials.look(watched.key) if watched else None
         if trial is not None and not trial.is_over:
             said = progress_html(trial)
             return {part.status: gr.skip() if said == status else said}
-        return rendered(now, watched, kept, other)
+        return rendered(now, watched, other)
 
-    def on_cancel(request: gr.Request, now: StudioState, watched: Any, kept: Any, other: int) -> Updates:
+    def on_cancel(request: gr.Request, now: StudioState, watched: Any, other: int) -> Updates:
         trials.leave(str(request.session_hash))
-        return rendered(now, watched, kept, other)
+        return rendered(now, watched, other)
 
-    asked = [part.kept, part.other, *part.prompts.asked]
+    asked = [part.other, *part.prompts.asked]
     looking = [state, part.watched, part.always, *asked]
     part.accordion.expand(on_change, looking, part.shown, **live)
     follow([one.change for one in changed], open_accordion("trial"), on_change, looking, part.shown)
     part.always.input(on_change, looking, part.shown, **live)
     part.measure.click(on_measure, [state, *asked], part.shown, **live)
-    part.cancel.click(on_cancel, [state, part.watched, part.kept, part.other], part.shown, **live)
-    part.timer.tick(on_tick, [state, part.watched, part.kept, part.other, part.status], part.shown, **live)
+    part.cancel.click(on_cancel, [state, part.watched, part.other], part.shown, **live)
+    part.timer.tick(on_tick, [state, part.watched, part.other, part.status], part.shown, **live)
     part.other.input(
-        lambda now, kept, other: tried_html(kept, other, _here(library, now)),
-        [state, part.kept, part.other],
+        lambda now, other: tried_html(kept_of(shelf, now), other, _here(library, now)),
+        [state, part.other],
         part.text,
         **live,
     )
+
+
+def kept_of(shelf: KeptValues, now: StudioState) -> tuple[Tried, ...]:
+    """The maps of the open model that this person has tried, the latest last, also before a reload."""
+    try:
+        return tuple(Tried.from_json(one) for one in shelf.read(now.user, now.reference) or ())
+    except (KeyError, TypeError, ValueError):  # of another version
+        return ()
 
 
 def _refused(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from components.jobs import bar_html
 from components.markup import class_label, failure, notice, percent_text, table
@@ -38,6 +39,15 @@ class Tried:
     warning: str
     """What is wrong with the prompts; empty for nothing."""
     found: Measurement
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {**vars(self), "found": self.found.to_json()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Tried:
+        """The counterpart of `to_json`; `KeyError` and the like for anything else."""
+        return cls(**{**content, "found": Measurement.from_json(content["found"])})
 
     @property
     def name(self) -> str:

@@ -42,6 +42,8 @@ class Search(PromptedTask):
     max_tokens: int = Field(default=MAX_TOKENS, ge=1)
     thinking: bool = False
     dtype: Literal["auto", "bfloat16", "float16", "float32", "nf4"] = "auto"
+    extend: bool = False
+    """Go on with a search that has finished, up to a larger budget; its table is measured anew at the end."""
 
     def title(self) -> str:
         return f"Search recipes for {self.reference}"
@@ -50,7 +52,7 @@ class Search(PromptedTask):
         """Raise for what cannot be searched, and for a name that a finished or another search has."""
         require_safetensors(workspace, self.reference, "searched")
         folder = workspace.searches / self.name
-        if (folder / RESULT).exists():
+        if (folder / RESULT).exists() and not self.extend:
             raise OutputExistsError(folder)
         if not (folder / JOURNAL).exists():
             check_new(workspace.searches, self.name, overwrite=False)

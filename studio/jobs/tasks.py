@@ -16,6 +16,7 @@ from studio.jobs.analyze import Analyze
 from studio.jobs.build import Build
 from studio.jobs.diverge import Diverge
 from studio.jobs.evaluate import Evaluate
+from studio.jobs.harness import Harness
 from studio.jobs.measure import Measure
 from studio.jobs.needs import CONVERTED_BYTES, conversion_bytes, require_memory, require_room, require_safetensors
 from studio.jobs.ollama import OllamaCreate
@@ -118,6 +119,7 @@ TASKS: dict[str, type[Task]] = {
     "publish": Publish,
     "similarity": Similarity,
     "evaluate": Evaluate,
+    "harness": Harness,
     "diverge": Diverge,
     "measure": Measure,
     "search": Search,

@@ -130,6 +130,20 @@ def placements(needs: Sequence[Need], card: int, ram: int) -> Placements:
     )
 
 
+def all_placed(needs: Sequence[Need], offload: Offload, card: int, ram: int) -> Placements:
+    """Where several models run with an `offload` that is given for each of them: at the same time if there is room."""
+    alone = tuple(placed(need, offload, card, ram) for need in needs)
+    wrong = next((one.reason for one in alone if one.kind == "no"), "")
+    if len(needs) == 1 or wrong:
+        return Placements(not wrong, alone, wrong or alone[0].reason)
+    if sum(one.card for one in alone) <= card and sum(one.ram for one in alone) <= ram:
+        share = _together(alone, card, ram)
+        return Placements(True, alone, f"They fit at the same time ({share}) and answer together.")
+    return Placements(
+        False, alone, "They do not fit at the same time: they answer in turn, and each is loaded when its turn comes."
+    )
+
+
 def expert_pattern(layer: int) -> str:
     """The names of the routed experts' weights of a layer, as llama.cpp's `--override-tensor` matches them.
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from studio.errors import EspalierError
 from studio.machine import threads_for
 from studio.serve.client import Delta
+from studio.serve.loading import Loading
 from studio.serve.memory import Fit
 from studio.serve.pool import ServerPool
 from studio.serve.served import AnswerStream, Request, Served
@@ -33,26 +34,37 @@ Event = Delta | Status | EspalierError
 class Columns:
     """Models that are asked the same, served from a pool that others share; the keys are the ids of the columns.
 
-    They answer at the same time where they fit in memory together, else in turn.
+    They answer at the same time where they fit in memory together, else in turn, unless `loading` decides about that.
     """
 
-    def __init__(self, pool: ServerPool, models: Mapping[str, Served]) -> None:
+    def __init__(self, pool: ServerPool, models: Mapping[str, Served], loading: Loading | None = None) -> None:
         self.pool = pool
         self.models = dict(models)
+        self.loading = loading or pool.loading
+
+    @property
+    def different(self) -> list[Served]:
+        """The models, each once."""
+        return list({model.key: model for model in self.models.values()}.values())
 
     def fit(self) -> Fit:
         """Whether all can answer at the same time, before anything is started. Raises as `ServerPool.lease` does."""
-        different = list({model.key: model for model in self.models.values()}.values())
-        return self.pool.fit(different) if len(different) > 1 else Fit(True, "")
+        return self.pool.fit(self.different, self.loading) if self.models else Fit(True, "")
+
+    @property
+    def together(self) -> bool:
+        """Whether all are asked at once. Where not all fit although that was decided, the pool has some wait."""
+        if self.loading.order is not None:
+            return self.loading.order == "together"
+        try:
+            return len(self.different) < 2 or self.fit().together
+        except EspalierError:
+            return True  # a column whose file is damaged says so itself, and must not silence the others
 
     def stream(self, requests: Mapping[str, Request]) -> ColumnsStream:
         """Ask every column that has a model and a request here; failures arrive as events of their column."""
         asked = {column: request for column, request in requests.items() if column in self.models}
-        try:
-            together = self.fit().together
-        except EspalierError:
-            together = True  # a column whose file is damaged says so itself, and must not silence the others
-        return ColumnsStream(self, asked, together=together)
+        return ColumnsStream(self, asked, together=self.together)
 
     def restart(self, column: str) -> None:
         """End the server of a column; the next question starts it anew."""
@@ -147,7 +159,7 @@ class ColumnsStream(Iterator[tuple[str, Event]]):
         model = self._columns.models[column]
         if not self._columns.pool.loaded(model):
             self._events.put((column, Status("Loading the model …")))
-        with self._columns.pool.lease(model, self._threads) as server:
+        with self._columns.pool.lease(model, self._threads, self._columns.loading) as server:
             stream = model.ask(server, self._requests[column])
             with self._guard:
                 if column in self._stopped:

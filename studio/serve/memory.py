@@ -14,7 +14,7 @@ from studio.errors import InputError
 from studio.limits import MODEL_MEMORY
 from studio.machine import free_ram
 from studio.quantize.fit import Need, context_length, need_of
-from studio.quantize.placement import placements
+from studio.quantize.placement import Offload, Placement, all_placed, placements
 
 MEMORY_VARIABLE = MODEL_MEMORY.variable
 """Environment variable: bytes that chat may use for models, instead of what the system has free."""
@@ -41,6 +41,8 @@ class Fit:
 
     together: bool
     reason: str
+    models: tuple[Placement, ...] = ()
+    """Where each runs; where they take turns, each has the machine to itself."""
 
 
 def file_signature(path: Path) -> tuple[int, int]:
@@ -80,10 +82,11 @@ def can_run_together(paths: Iterable[Path], context: int, slots: int, held: int 
     return fit_of([model_need(path, context, slots).need for path in paths], held, card)
 
 
-def fit_of(needs: Sequence[Need], held: int = 0, card: int = 0) -> Fit:
-    """Whether models that need so much each can be in memory at the same time."""
-    found = placements(needs, card, free_bytes(held))
-    return Fit(found.together, found.reason)
+def fit_of(needs: Sequence[Need], held: int = 0, card: int = 0, offload: Offload | None = None) -> Fit:
+    """Whether models that need so much each can be in memory at the same time; `offload` where that is decided."""
+    ram = free_bytes(held)
+    found = placements(needs, card, ram) if offload is None else all_placed(needs, offload, card, ram)
+    return Fit(found.together, found.reason, found.models)
 
 
 def free_bytes(held: int = 0) -> int:

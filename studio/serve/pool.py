@@ -18,6 +18,7 @@ from studio.errors import Cancelled, ResourceError
 from studio.quantize.card import free_card_bytes
 from studio.quantize.placement import Offload, Placement, placed, placement
 from studio.serve import memory
+from studio.serve.loading import Loading
 from studio.serve.memory import Fit, ModelNeed
 from studio.serve.served import Served, Server, served
 from studio.serve.server import CONTEXT, SLOTS
@@ -36,11 +37,21 @@ class _Place:
     signature: Hashable
     threads: int
     need: ModelNeed
+    wanted: Offload | None
+    """What was decided about the graphics card; None: it was chosen."""
     placement: Placement
     users: int = 0
     used_at: float = 0.0
     starting: threading.Lock = field(default_factory=threading.Lock)
     server: Server | None = None
+
+    def serves(self, signature: Hashable, threads: int, need: ModelNeed, offload: Offload | None) -> bool:
+        """Whether what is loaded is what is asked for; while others use it, whether it will do."""
+        if self.signature != signature or self.wanted != offload:
+            return False
+        if self.users:
+            return self.need.context >= need.context
+        return self.threads == threads and self.need.context == need.context
 
     def stop(self) -> None:
         if self.server:
@@ -51,8 +62,9 @@ class _Place:
 class ServerPool:
     """One server per model, shared by everyone who asks; safe to use from many threads.
 
-    `logs` is the folder for the servers' logs; `context` is the longest conversation, in tokens. `offload` is what of
-    every model goes to the graphics card; by default that is chosen for each, by the memory that is free.
+    `logs` is the folder for the servers' logs. `context`, the longest conversation in tokens, and `offload`, what of
+    every model goes to the graphics card, are what counts where whoever asks decides nothing else; by default the
+    latter is chosen for each, by the memory that is free.
     """
 
     def __init__(
@@ -66,11 +78,10 @@ class ServerPool:
         offload: Offload | None = None,
     ) -> None:
         self.logs = logs
-        self.context = context
+        self.loading = Loading(context, offload)
         self.slots = slots
         self.keep = keep
         self.idle_s = idle_s
-        self.offload = offload
         self._places: dict[Path, _Place] = {}
         self._free_card: int | None = None
         self._closed = False
@@ -79,15 +90,17 @@ class ServerPool:
         _sweep_logs(logs)
 
     @contextmanager
-    def lease(self, model: Served | Path, threads: int) -> Iterator[Any]:
+    def lease(self, model: Served | Path, threads: int, loading: Loading | None = None) -> Iterator[Any]:
         """The server of `model` (of a path to a GGUF a `ModelServer`), started if need be, while the block lasts.
 
-        Waits while other models that are answering fill the memory. A server that is in use keeps the number of threads
-        it was started with. Raises `FormatError` or `UnsupportedError` for a file that holds no model, `ResourceError`
-        for one that does not fit in memory by itself, `ProcessError` for one that cannot be loaded.
+        Waits while other models that are answering fill the memory, and while this one answers others and is loaded
+        otherwise than `loading` says. A server that is in use keeps the number of threads it was started with, and a
+        context that is longer than asked for. Raises `FormatError` or `UnsupportedError` for a file that holds no
+        model, `ResourceError` for one that does not fit in memory by itself, `ProcessError` for one that cannot be
+        loaded.
         """
         with self._changed:
-            place = self._admit(served(model), threads)
+            place = self._admit(served(model), threads, loading or self.loading)
             place.users += 1
         try:
             yield self._started(place)
@@ -98,11 +111,19 @@ class ServerPool:
                 self._watch_idleness()
                 self._changed.notify_all()
 
-    def fit(self, models: Sequence[Served | Path]) -> Fit:
-        """Whether `models` can answer at the same time."""
+    def fit(self, models: Sequence[Served | Path], loading: Loading | None = None) -> Fit:
+        """Whether `models` can answer at the same time, and where each would run."""
+        loading = loading or self.loading
+        needs = [served(model).need(loading.context, self.slots).need for model in models]
         with self._changed:
             held, card = self._held(), self._card()
-        return memory.fit_of([served(model).need(self.context, self.slots).need for model in models], held, card)
+        return memory.fit_of(needs, held, card, loading.offload)
+
+    @property
+    def room(self) -> tuple[int, int]:
+        """Bytes for all models together: (of the graphics card, 0 where llama.cpp computes on none; of main memory)."""
+        with self._changed:
+            return self._card(), memory.free_bytes(self._held())
 
     def loaded(self, model: Served | Path) -> bool:
         """Whether `model` can answer at once."""
@@ -128,30 +149,29 @@ class ServerPool:
                 place.stop()
             self._places.clear()
 
-    def _admit(self, model: Served, threads: int) -> _Place:
+    def _admit(self, model: Served, threads: int, loading: Loading) -> _Place:
         """The place of `model`, made when there is room for it. Called, and returns, with the lock held."""
         signature = model.signature()
-        need = model.need(self.context, self.slots)
+        need, offload = model.need(loading.context, self.slots), loading.offload
         while True:
             place = self._places.get(model.key)
-            if place and place.signature == signature and (place.users or place.threads == threads):
+            if place and place.serves(signature, threads, need, offload):
                 return place
-            if place and place.users:  # the file was built again while the old one answers
+            if place and place.users:  # the file was built again, or is to be loaded otherwise, while it answers
                 self._changed.wait()
                 continue
             if place:
                 self._evict(place)
             free, card = memory.free_bytes(self._held()), self._card()
-            alone = self._placement(need, card, free)
+            alone = _placement(need, offload, card, free)
             used = sum(other.placement.ram for other in self._places.values())
-            found = self._placement(
-                need, card - sum(other.placement.card for other in self._places.values()), free - used
-            )
+            left = card - sum(other.placement.card for other in self._places.values())
+            found = _placement(need, offload, left, free - used)
             idle = [other for other in self._places.values() if not other.users]
             # Where others only keep their models warm, none has to do with less of the card than it could have.
             crowded = found.kind == "no" or (bool(idle) and found.kind != alone.kind)
             if not crowded and (len(self._places) < self.keep or not idle):
-                self._places[model.key] = _Place(model, signature, threads, need, found)
+                self._places[model.key] = _Place(model, signature, threads, need, offload, found)
                 return self._places[model.key]
             if idle:
                 self._evict(min(idle, key=lambda other: other.used_at))
@@ -163,15 +183,9 @@ class ServerPool:
                     f"Choose a smaller tier, or set {memory.MEMORY_VARIABLE} to the bytes that models may use.",
                 )
 
-    def _placement(self, need: ModelNeed, card: int, ram: int) -> Placement:
-        """Where a model goes that has this much room: as was decided for all, or as the room decides."""
-        if self.offload is None:
-            return placement(need.need, card, ram)
-        return placed(need.need, self.offload, card, ram)
-
     def _decided(self, place: _Place) -> Offload | None:
         """What llama.cpp is told; nothing where no card says what it has free, so that it looks itself."""
-        unknown = self.offload is None and self._free_card is None
+        unknown = place.wanted is None and self._free_card is None
         return None if unknown else place.placement.offload
 
     def _started(self, place: _Place) -> Server:
@@ -224,6 +238,13 @@ class ServerPool:
     def _held(self) -> int:
         """Main memory that comes back when all servers end."""
         return sum(memory.private_bytes(place.server.pid) for place in self._places.values() if place.server)
+
+
+def _placement(need: ModelNeed, offload: Offload | None, card: int, ram: int) -> Placement:
+    """Where a model goes that has this much room: as was decided, or as the room decides."""
+    if offload is None:
+        return placement(need.need, card, ram)
+    return placed(need.need, offload, card, ram)
 
 
 def _sweep_logs(logs: Path) -> None:

@@ -178,8 +178,8 @@ def test_a_setting_out_of_range_is_named_and_the_question_kept(
     sources: ChatSources, station: ChatStation, wrong: dict[str, Any]
 ) -> None:
     final = send(sources, station, empty(*BOTH), **wrong)[-1]
-    named = next(iter(wrong)).replace("_", " ")
-    assert named in final[station.problem].value and final[station.prompt] == "Hello"
+    named = getattr(station.settings, next(iter(wrong))).label
+    assert f"“{named}” cannot be" in final[station.problem].value and final[station.prompt] == "Hello"
     assert final[station.conversation].turns == () and final[station.send].interactive
 
 
@@ -215,7 +215,7 @@ def test_a_file_without_a_language_model_and_a_question_too_long_are_told_in_sen
 def test_where_memory_is_short_the_page_says_so_before_an_answer_starts(
     sources: ChatSources, station: ChatStation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    need = model_need(tiny_gguf_once(), sources.pool.context, sources.pool.slots).memory
+    need = model_need(tiny_gguf_once(), sources.pool.loading.context, sources.pool.slots).memory
     monkeypatch.setenv(MEMORY_VARIABLE, str(int(1.5 * need)))
     updates = send(sources, station, empty(*BOTH))
     said = next(index for index, update in enumerate(updates) if "in turn" in update.get(station.note, ""))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from components.kept_values import KeptValues
 from components.library import Library
-from components.quality import facts_html, ticked
+from components.quality import facts_html, remembered, ticked
 from components.quality_asked import (
     Asked,
     Subject,
@@ -26,9 +27,11 @@ from components.quality_asked import (
     task_html,
     task_of,
 )
+from components.state import StudioState
 from studio.errors import FormatError, InputError
 from studio.jobs.diverge import Diverge
 from studio.jobs.evaluate import Evaluate
+from studio.jobs.harness import Harness
 from studio.workspace import Workspace
 
 BUILT = "artifacts/demo-24e/gguf/demo-24e-Q4_K_M.gguf"
@@ -61,15 +64,40 @@ def test_only_what_differs_from_the_reference_is_compared_with_it() -> None:
     assert Diverge(**told).text == "prompts/a.txt" and not Diverge(**told).prompts
 
 
+def test_a_task_of_the_harness_is_a_job_for_every_ticked_model_and_a_command() -> None:
+    asked = replace(PLAIN, what="harness", harness="gsm8k", limit=50, shots=None)
+    told = jobs_of("demo", KNOWN, asked)
+    first, second = (Harness(**parameters) for kind, parameters in told if kind == "harness")
+    assert (first.task, first.limit, first.shots, first.configuration) == ("gsm8k", 50, None, "greedy")
+    assert second.model == BUILT
+
+
+def test_what_was_chosen_is_there_after_a_reload_and_what_is_no_choice_is_not(tmp_path: Path) -> None:
+    kept, now = KeptValues(tmp_path, "measure"), StudioState.opening("demo", None, None)
+    assert remembered(kept, now, PLAIN) == (PLAIN, ())  # nobody yet
+    now = replace(now, user="ann")
+    chosen = replace(PLAIN, seed=7, what="divergence")
+    kept.write("ann", "demo", {"known": ["demo"], **asdict(chosen)})
+    assert remembered(kept, now, PLAIN) == (chosen, ("demo",))
+    assert remembered(kept, replace(now, user="bob"), PLAIN) == (PLAIN, ())
+    kept.write("ann", "demo", {"nothing": 1})
+    assert remembered(kept, now, PLAIN) == (PLAIN, ())
+    kept.path("ann", "demo").write_text("{")
+    assert remembered(kept, now, PLAIN) == (PLAIN, ())
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"models": ()}, "No model is ticked"),
         ({"models": ("../../etc/passwd",)}, "No model is ticked"),
         ({"models": ("demo",), "what": "divergence"}, "does not differ from itself"),
-        ({"per_category": -1}, "questions of each category cannot be -1"),
+        ({"per_category": -1}, "“Of each category, at most” cannot be -1"),
         ({"per_category": 2.5}, "cannot be 2.5"),
-        ({"seed": None}, "seed cannot be None"),
+        ({"what": "harness", "harness": " "}, "“Task of the harness” is empty"),
+        ({"what": "harness", "harness": "../x"}, "cannot be '../x'"),
+        ({"what": "harness", "harness": "gsm8k", "limit": -1}, "“Questions, at most” cannot be -1"),
+        ({"seed": None}, "“Seed” cannot be empty"),
     ],
 )
 def test_what_makes_no_job_is_said(change: dict[str, object], words: str) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from components.library import Library
 from components.results_figure import figures_html, round_sizes
-from components.results_view import Measured, Sorting, measured, results_html
+from components.results_view import Measured, Sorting, measured, older_files, results_html
+from studio.checkpoints.digests import digest_file
 from studio.errors import InputError
 from studio.evaluate.results import Answer, ModelRecord, Result, Value
 from studio.evaluate.runner import values_of
@@ -148,3 +149,19 @@ def test_a_divergence_is_drawn_and_taken_apart_by_class() -> None:
 def test_sizes_below_the_figure_are_round(widest: float, sizes: list[int]) -> None:
     assert [size / 2**20 for size in round_sizes(widest)] == sizes
     assert 2 <= len(round_sizes(1)) <= 6 and len(round_sizes(3 * 2**40)) >= 2
+
+
+def test_a_row_about_a_file_that_was_built_again_or_removed_says_so(library: Library) -> None:
+    workspace = library.workspace
+    path = workspace.artifacts / "pear-6e" / "gguf" / "again.gguf"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"first")
+    first = ModelRecord(name="again.gguf", path="artifacts/pear-6e/gguf/again.gguf", bytes=5, sha256=digest_file(path))
+    gone = first.model_copy(update={"path": "artifacts/pear-6e/gguf/gone.gguf"})
+    assert set(older_files([first, gone], workspace)) == {(gone.path, gone.sha256)}
+    path.write_bytes(b"other")
+    digest_file(path)
+    older = older_files([first], workspace)
+    assert "older file" in older[first.path, first.sha256]
+    html = results_html(Measured((result_of(first, "+-"),), (), None, older), None, Sorting())
+    assert f"of an older file ({first.sha256[:8]})" in html

@@ -10,7 +10,7 @@ import pytest
 
 from components import transitions
 from components.library import Library, Opened
-from components.search import drops_of, found_of, parameters, points_of, searches_of, status_html
+from components.search import drops_of, extended, found_of, parameters, points_of, searches_of, status_html
 from components.search_figure import Found, found_json, found_title, list_html, unseen_html
 from components.state import ALL, StudioState
 from studio.errors import InputError
@@ -150,3 +150,11 @@ def test_what_was_found_is_one_step_with_its_words(library: Library, opened: Ope
     assert state.recipe.drop == 3 and state.history.steps == ("found by search: REAP",)
     assert transitions.finding(library, state, state.recipe, "found by search: REAP").history == state.history
     assert state.undone().recipe == opened.state.recipe
+
+
+def test_a_finished_search_goes_on_for_so_many_more_seconds() -> None:
+    told = extended({"name": "mine", "budget": 120.0}, 60)
+    assert told == {"name": "mine", "budget": 180.0, "extend": True}
+    for wrong in (None, 0):
+        with pytest.raises(InputError, match="“Seconds” cannot be"):
+            extended(told, wrong)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from components.kept_values import KeptValues
 from components.library import Library, Opened
 from components.prompts import AskedPrompts
 from components.state import StudioState
-from components.trial import question_of
+from components.trial import kept_of, question_of
 from components.trial_view import KEPT, Tried, nats, other_choices, progress_html, tried_html, with_tried
 from studio.errors import Cancelled, InputError, ProcessError, ResourceError
 from studio.evaluate.divergence import Divergence
@@ -135,3 +137,14 @@ def test_what_cannot_be_tried_says_why(library: Library, opened: Opened, monkeyp
     monkeypatch.setenv("ESPALIER_MODEL_MEMORY", "100")
     with pytest.raises(ResourceError, match="GiB is free"):
         question_of(library, opened, NONE)
+
+
+def test_what_was_tried_is_there_after_a_reload_and_only_for_who_tried_it(tmp_path: Path) -> None:
+    shelf, now = KeptValues(tmp_path, "trials"), replace(StudioState.opening("pear", None, None), user="ann")
+    kept = with_tried(with_tried((), tried(0.02, 0.06, "first")), tried(0.01, math.inf, "second"))
+    shelf.write("ann", "pear", [one.to_json() for one in kept])
+    assert [one.name for one in kept_of(shelf, now)] == [one.name for one in kept]
+    assert kept_of(shelf, now)[0] == kept[0]
+    assert kept_of(shelf, replace(now, user="bob")) == kept_of(shelf, replace(now, reference="plum")) == ()
+    shelf.write("ann", "pear", [{"number": 1}])
+    assert kept_of(shelf, now) == ()

@@ -47,6 +47,7 @@ def test_a_cancelled_search_goes_on_when_it_is_started_again(
     assert Recipe.from_json((workspace.root / str(done.result["best"]["16"])).read_bytes()).drop == 16
     with pytest.raises(OutputExistsError):
         check("search", ASKED, workspace)
+    check("search", {**ASKED, "budget": spent + 4, "extend": True}, workspace)
 
 
 def test_what_cannot_be_searched_is_refused_before_the_job(workspace: Workspace) -> None:

@@ -63,7 +63,7 @@ def children() -> list[psutil.Process]:
 
 
 def room_for_one(monkeypatch: pytest.MonkeyPatch, model: Path, pool: ServerPool, times: float = 1.5) -> None:
-    need = model_need(model, pool.context, pool.slots).memory
+    need = model_need(model, pool.loading.context, pool.slots).memory
     monkeypatch.setenv(MEMORY_VARIABLE, str(int(need * times)))
 
 

@@ -18,6 +18,7 @@ from studio.quantize.fit import kv_bytes
 from studio.quantize.placement import Offload
 from studio.serve import memory
 from studio.serve.client import Sampler
+from studio.serve.loading import Loading
 from studio.serve.pool import ServerPool
 from studio.serve.server import ModelServer
 
@@ -132,7 +133,7 @@ def test_the_pool_starts_a_server_as_the_card_allows_and_llama_cpp_takes_it(
     short: int, kind: str, tiny_gguf: Path, pool: ServerPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is no card here: llama.cpp reads the settings, and computes without one."""
-    card = max(0, memory.model_need(tiny_gguf, pool.context, pool.slots).need.on_card - short)
+    card = max(0, memory.model_need(tiny_gguf, pool.loading.context, pool.slots).need.on_card - short)
     monkeypatch.setenv(card_room.CARD_VARIABLE, str(card))
     with pool.lease(tiny_gguf, 1) as server:
         (place,) = pool._places.values()
@@ -163,3 +164,15 @@ def test_what_predicts_no_next_token_is_refused_before_it_is_loaded(tmp_path: Pa
     writer.close()
     with pytest.raises(UnsupportedError, match="predicts no next token"):
         memory.model_need(tmp_path / "encoder.gguf", 512, 1)
+
+
+def test_who_asks_decides_and_a_server_that_is_loaded_otherwise_is_loaded_anew(
+    tiny_gguf: Path, pool: ServerPool
+) -> None:
+    short, long = Loading(256), Loading(1024)
+    with pool.lease(tiny_gguf, 1, long) as server, pool.lease(tiny_gguf, 1, short) as shared:
+        assert shared is server  # a longer conversation will do while others have it
+    with pool.lease(tiny_gguf, 1, short) as smaller:
+        assert smaller is not server and not server.alive
+    needs = [pool.fit([tiny_gguf], one).models[0].ram for one in (short, long)]
+    assert needs[0] < needs[1]
