@@ -3,15 +3,15 @@
 # make check   style, types, walls between rooms, Dockerfile, secrets in the tree
 # make audit   known vulnerabilities of what is installed; asks a service on the network
 # make fuzz    damaged files of every kind, read by every reader; FUZZ="--seed 2 --inputs 100000" for more
+# make load    20 people in browsers on one studio for ten minutes; LOAD="--clients http --seconds 60" for less
 # make fuzz-guided   the same, led by the lines that an input reaches; GUIDED="--kind recipe --seconds 600"
 # make kills   200 jobs killed at random moments, and their bytes compared; KILLS="--seed 2 --only sweep" for others
-# make load    20 people in browsers on one studio for ten minutes; LOAD="--clients http --seconds 60" for less
 # make bench   all budgets of the design, measured; writes bench.json
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: run test check scan audit fuzz fuzz-guided kills load bench clean
+.PHONY: run test check scan audit fuzz fuzz-guided load kills bench clean
 
 run: .venv/.installed
 	$(BIN)/python app.py $(ARGS)
@@ -50,9 +50,6 @@ fuzz-guided: .venv/.installed-dev
 
 kills: .venv/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kills.run --kills 200 $(KILLS)
-
-load: .venv/.installed-dev
-	$(BIN)/python -m tests.load.run $(LOAD)
 
 bench: .venv/.installed-dev
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)
