@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from components.markup import notice, size_text, table
+from components.markup import notice, table
 from components.theme import panel
 from studio.errors import EspalierError, InputError
 from studio.quantize.placement import Offload
@@ -17,6 +17,7 @@ from studio.serve.columns import Columns
 from studio.serve.loading import Loading
 from studio.serve.pool import ServerPool
 from studio.serve.server import CONTEXT
+from studio.units import size_text
 
 AS_FITS = "as fits"
 ORDERS = [("At the same time if they fit", AS_FITS), ("At the same time", "together"), ("In turn", "in turn")]

@@ -8,9 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from components.markup import failure, size_text
+from components.markup import failure
 from studio.errors import InputError, ProcessError
 from studio.serve.conversation import Answer, Conversation
+from studio.units import size_text
 
 NO_MODEL = "**Nothing to talk to here yet.** Choose a model above, or build one in step 4."
 ANSWERS_HERE = "Its answers appear here."

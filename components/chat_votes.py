@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from components.markup import size_text
 from studio.evaluate.votes import CHOICES, Choice, Tally, in_words, names_of
 from studio.serve.blind import can_vote, sealed
 from studio.serve.conversation import Answer, Conversation
+from studio.units import size_text
 
 UNNAMED = "Unnamed until you have voted"
 

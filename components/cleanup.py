@@ -9,12 +9,13 @@ from typing import Any
 
 import gradio as gr
 
-from components.markup import failure, notice, size_text
+from components.markup import failure, notice
 from components.page import Studio
 from studio.errors import EspalierError
 from studio.jobs.cleanup import Item, clean, inventory
 from studio.limits import QUOTA
 from studio.staging import used_bytes
+from studio.units import size_text
 
 ALL = "*"
 """What the button asks for that removes all that comes back by itself."""

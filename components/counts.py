@@ -12,7 +12,7 @@ import gradio as gr
 from components.curves import Dot, Line, Tick, curves
 from components.follow import follow, open_accordion
 from components.library import Library, Opened
-from components.markup import class_label, failure, notice, percent_text, size_text, table
+from components.markup import class_label, failure, notice, percent_text, table
 from components.outputs import FIRST, MORE, OFFERED
 from components.shown import LOW_SHARE
 from components.sizes import card_choices, chosen_card, chosen_context, contexts_of
@@ -20,9 +20,10 @@ from components.state import StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError
 from studio.quantize.counts import Room, Taken, most_that_fit, taken
-from studio.quantize.fit import GIB, this_gpu
+from studio.quantize.fit import this_gpu
 from studio.quantize.tiers import tier_named
 from studio.recipes.drop_curve import DropCurve, drop_curve
+from studio.units import GIB, size_text
 
 FILE = "file"
 """The choice of a file of some size, rather than of a card."""

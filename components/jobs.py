@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
-from components.markup import duration_text, notice, size_text, table
+from components.markup import duration_text, notice, table
 from components.publish_outcome import OUTCOMES
 from studio.jobs.store import Job
+from studio.units import size_text
 from studio.workspace import Workspace
 
 WORDS = {

@@ -8,16 +8,6 @@ from html import escape
 from studio.errors import EspalierError
 from studio.recipes.decision import ForcedError
 
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
-
-
-def size_text(count: float) -> str:
-    """A number of bytes as people say it: "11.3 MiB"."""
-    step = 0
-    while abs(count) >= 1024 and step < len(_UNITS) - 1:
-        count, step = count / 1024, step + 1
-    return f"{count:.0f} {_UNITS[0]}" if step == 0 else f"{count:.3g} {_UNITS[step]}"
-
 
 def count_text(count: float) -> str:
     """A large number as people say it: "17.4 million"."""

@@ -11,11 +11,12 @@ from typing import Any
 from components import forecast
 from components.forecast import AS_IS, SAFETENSORS
 from components.library import Library, Opened
-from components.markup import size_text, table
+from components.markup import table
 from components.state import OWN
 from studio.errors import InputError, UnsupportedError
 from studio.quantize.tiers import TIERS
 from studio.recipes.presets import PRESETS
+from studio.units import size_text
 
 OFFERED = ("BF16", "F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M")
 """The usual tiers, largest first."""

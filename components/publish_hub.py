@@ -6,7 +6,7 @@ from html import escape
 
 import gradio as gr
 
-from components.markup import notice, size_text, table
+from components.markup import notice, table
 from studio.errors import EspalierError, InputError
 from studio.jobs.publish import Publish, plan_artifact
 from studio.jobs.store import Job
@@ -14,6 +14,7 @@ from studio.publish.artifact import Artifact
 from studio.publish.hub import TOKEN_VARIABLES, token_of_environment
 from studio.publish.manifest import FILE_NAME
 from studio.publish.repository import WEIGHTS, Upload
+from studio.units import size_text
 from studio.workspace import Workspace
 
 _KINDS = {

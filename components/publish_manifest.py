@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from components.markup import count_text, facts, size_text, table
+from components.markup import count_text, facts, table
 from studio.evaluate.results_table import value_text
 from studio.publish.artifact import Artifact, open_artifact, with_measures
 from studio.publish.card_sections import recipe_in_words
@@ -14,6 +14,7 @@ from studio.publish.licence import UNKNOWN, strictest
 from studio.publish.manifest import FILE_NAME, Manifest
 from studio.publish.measures import Comparison, comparisons
 from studio.recipes.recipe import Recipe
+from studio.units import size_text
 from studio.workspace import Workspace
 
 NOTHING = (

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
 
-from components.markup import copyable, notice, size_text
+from components.markup import copyable, notice
+from studio.units import size_text
 
 Result = Mapping[str, Any]
 

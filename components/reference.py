@@ -10,12 +10,13 @@ import gradio as gr
 
 from components.hub import hub_part
 from components.library import DEMO_ANALYSIS, Library, Opened
-from components.markup import count_text, facts, notice, size_text, station_head
+from components.markup import count_text, facts, notice, station_head
 from components.measure import MeasurePart, measure_part
 from components.theme import panel
 from studio.checkpoints.reference import Reference
 from studio.contributions.model import Contributions
 from studio.jobs.task import DEMO
+from studio.units import size_text
 
 _LEAD = (
     "Everything starts from a reference model and an analysis of it: how much each of its experts contributed "

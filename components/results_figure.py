@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from html import escape
 
 from components.curves import Boxes, Dot, Line, Tick, curves
-from components.markup import class_label, size_text
+from components.markup import class_label
 from components.results_view import ground_text
 from studio.evaluate.results import ModelRecord, Result, Value
 from studio.evaluate.results_table import Column, ResultsTable, value_text
+from studio.units import size_text
 
 _ROOM = 0.08
 """Share of the figure that is left free around the numbers."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.library import Library
-from components.markup import class_label, notice, percent_text, size_text, table
+from components.markup import class_label, notice, percent_text, table
 from components.shown import download_link
 from components.sources import built
 from studio.checkpoints.convert import cached_path
@@ -35,6 +35,7 @@ from studio.evaluate.results_table import (
 from studio.evaluate.statistics import in_words
 from studio.publish.manifest import FILE_NAME as MANIFEST
 from studio.publish.manifest import Manifest
+from studio.units import size_text
 from studio.workspace import Workspace
 
 NOT_MEASURED = notice("Nothing has been measured yet.", "What you measure stands here, and lies with the files.")

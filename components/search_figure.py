@@ -10,10 +10,11 @@ from html import escape
 from typing import Any
 
 from components.figures import Figure
-from components.markup import class_label, percent_text, size_text, table
+from components.markup import class_label, percent_text, table
 from components.trial_view import nats
 from studio.evaluate.search_points import Point, Stage, best, frontier
 from studio.evaluate.search_run import Unseen
+from studio.units import size_text
 
 KINDS: Mapping[Stage, tuple[str, str, str]] = {
     "fixed": ("Fixed criterion", "square", "--ink-soft"),

@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 
 from components.figures import Detail, heatmap, marks
-from components.markup import class_label, count_text, facts, meters, notice, percent_text, size_text, table
+from components.markup import class_label, count_text, facts, meters, notice, percent_text, table
 from components.state import ALL, View
 from studio.checkpoints.reference import Reference
 from studio.contributions.model import Contributions
@@ -21,6 +21,7 @@ from studio.recipes.overrule import overruled
 from studio.recipes.preview import Preview
 from studio.recipes.recipe import Recipe
 from studio.recipes.views import colour_limits, view
+from studio.units import size_text
 
 LOW_SHARE = 0.8
 """A class that keeps less than this of its contribution is marked: a fifth of what its experts did is gone."""

@@ -12,19 +12,20 @@ import gradio as gr
 
 from components import transitions
 from components.library import Library, Opened
-from components.markup import count_text, failure, notice, size_text
+from components.markup import count_text, failure, notice
 from components.outputs import MORE, OFFERED, command_html, sizes_html, ticked
 from components.page import Studio
 from components.state import HERE, StudioState
 from components.theme import panel
 from studio.errors import EspalierError, InputError
 from studio.limits import require_upload
-from studio.quantize.fit import CARDS, GIB, card_bytes, context_length, this_gpu
+from studio.quantize.fit import CARDS, card_bytes, context_length, this_gpu
 from studio.quantize.imatrix import Coverage
 from studio.quantize.placement import Kind
 from studio.quantize.table import Cell, Row, counts_around, rows
 from studio.quantize.tiers import TIERS
 from studio.serve.memory import free_bytes
+from studio.units import GIB, size_text
 
 CONTEXTS = (4096, 8192, 16384, 32768, 65536, 131072, 262144)
 FIRST_CARD = 24

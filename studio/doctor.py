@@ -21,9 +21,9 @@ from typing import Any, Literal
 
 from studio.errors import EspalierError
 from studio.limits import LIMITS
+from studio.units import GIB
 from studio.workspace import Workspace
 
-GIB = 1 << 30
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
 OLDEST_PYTHON = (3, 11)
 DEMO_MODEL = Path(__file__).resolve().parents[1] / "assets" / "demo-model"

@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 
 from studio.errors import EspalierError, InputError, OutputExistsError, Paused, ResourceError
+from studio.units import size_text
 
 FOLDER_MARK = "espalier-manifest.json"
 """The file that every folder has which Espalier makes, and no folder lacks that it replaces."""
@@ -109,7 +110,7 @@ def require_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise ResourceError(
-            f"{folder} has {free / 2**30:.2f} GiB free, and this needs {needed / 2**30:.2f} GiB.",
+            f"{folder} has {size_text(free)} free, and this needs {size_text(needed)}.",
             "Free some space, or choose a folder on another disk.",
         )
 

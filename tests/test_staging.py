@@ -134,7 +134,7 @@ def test_another_living_process_keeps_its_partial(tmp_path: Path) -> None:
 
 
 def test_too_little_disk_is_said_before_the_work(tmp_path: Path) -> None:
-    with pytest.raises(ResourceError, match="GiB free"):
+    with pytest.raises(ResourceError, match=r"iB free"):
         require_disk(tmp_path / "not" / "yet" / "there", 2**60)
 
 

@@ -43,9 +43,10 @@ def fits(
     Only headers are read. Sizes of compute buffers are estimates.
     """
     from studio.quantize.card import free_card_bytes
-    from studio.quantize.fit import GIB, card_bytes
+    from studio.quantize.fit import card_bytes
     from studio.quantize.placement import Offload, placed, placements
     from studio.serve.memory import free_bytes, model_need
+    from studio.units import GIB
 
     paths = [file, *(with_ or [])]
     wanted = [model_need(path, context, conversations) for path in paths]

@@ -11,11 +11,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from studio.errors import InputError, ResourceError
+from studio.units import size_text
 
 Mode = Literal["whole", "offloaded", "layered"]
 MODES: tuple[Mode, ...] = ("whole", "offloaded", "layered")
 
-GIB = 1 << 30
 BATCH_TOKENS, LAYERED_BATCH_TOKENS = 4096, 512
 """Tokens of one forward pass, unless a single question has more."""
 USABLE = 0.9
@@ -171,7 +171,7 @@ def _whole(work: Work, machine: Machine, device: Literal["cpu", "cuda"]) -> Esti
     free = machine.gpu if device == "cuda" else machine.ram
     reason = (
         f"The whole model {'fits' if possible else 'does not fit'} in {where}: it takes about "
-        f"{gib(gpu or ram)}, and {gib(free or 0)} is free."
+        f"{size_text(gpu or ram)}, and {size_text(free or 0)} is free."
     )
     return Estimate("whole", device, ram, gpu, seconds, possible, reason)
 
@@ -190,9 +190,9 @@ def _offloaded(work: Work, machine: Machine) -> Estimate:
     )
     possible = _fits(work, machine, ram, gpu)
     reason = (
-        f"{'A part' if possible else 'Too little'} of the model fits on the GPU: about {gib(on_gpu)} of "
-        f"{gib(work.weights)}; the rest takes {gib(ram)} of {gib(machine.ram)} main memory and crosses the bus "
-        f"{passes} times."
+        f"{'A part' if possible else 'Too little'} of the model fits on the GPU: about {size_text(on_gpu)} of "
+        f"{size_text(work.weights)}; the rest takes {size_text(ram)} of {size_text(machine.ram)} main memory "
+        f"and crosses the bus {passes} times."
     )
     return Estimate("offloaded", "auto", ram, gpu, seconds, possible, reason)
 
@@ -210,8 +210,8 @@ def _layered(work: Work, machine: Machine) -> Estimate:
     seconds = moved / machine.disk_rate + _computing(work, flops)
     fits = _fits(work, machine, ram, gpu)
     reason = (
-        f"One layer at a time takes about {gib(ram)} of {gib(machine.ram)} main memory, and on disk "
-        f"{gib(2 * work.hidden_states)} for hidden states."
+        f"One layer at a time takes about {size_text(ram)} of {size_text(machine.ram)} main memory, and on disk "
+        f"{size_text(2 * work.hidden_states)} for hidden states."
     )
     if work.unanswered:
         reason = (
@@ -240,18 +240,13 @@ def _fits(work: Work, machine: Machine, ram: int, gpu: int) -> bool:
     return ram <= machine.ram * USABLE and gpu <= (machine.gpu or 0) * USABLE
 
 
-def gib(count: int) -> str:
-    """Bytes for a person."""
-    return f"{count / GIB:.1f} GiB" if count >= GIB / 10 else f"{count / (1 << 20):.0f} MiB"
-
-
 def describe(estimates: Sequence[Estimate], chosen: Estimate | None) -> str:
     """The estimates as a few lines of text."""
     lines = ["Estimated, before anything is read:"]
     for one in estimates:
         where = {"cpu": "on the CPU", "cuda": "on the GPU", "auto": "on GPU and CPU"}[one.device]
         sign = "→" if one == chosen else " "
-        memory = f"{gib(one.ram)} of main memory" + (f", {gib(one.gpu)} of the GPU" if one.gpu else "")
+        memory = f"{size_text(one.ram)} of main memory" + (f", {size_text(one.gpu)} of the GPU" if one.gpu else "")
         lines.append(f"{sign} {one.mode} {where}: about {duration(one.seconds)}, {memory}. {one.reason}")
     return "\n".join(lines)
 

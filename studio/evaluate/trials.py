@@ -23,6 +23,7 @@ from studio.evaluate.virtual_server import Prompts, VirtualServer
 from studio.quantize.card import free_card_bytes
 from studio.recipes.dropmap import DropMap
 from studio.serve.memory import free_bytes
+from studio.units import size_text
 
 IDLE_S = 300.0
 """After so many seconds without a question the child gives its memory back."""
@@ -200,7 +201,7 @@ def require_virtual(reference: Reference) -> None:
     free = free_bytes() + (free_card_bytes() or 0)
     if reference.bytes > free:
         raise ResourceError(
-            f"{reference.name} takes {reference.bytes / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB is free.",
+            f"{reference.name} takes {size_text(reference.bytes)} of memory, and {size_text(free)} is free.",
             "Use a machine with more memory, or build a small tier and measure that.",
         )
 

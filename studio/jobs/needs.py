@@ -12,6 +12,7 @@ from studio.limits import QUOTA
 from studio.machine import free_ram
 from studio.recipes.dropmap import DropMap
 from studio.staging import require_disk, used_bytes
+from studio.units import size_text
 from studio.workspace import Workspace
 
 CONVERTED_BYTES = 2
@@ -39,8 +40,8 @@ def require_room(workspace: Workspace, needed: int) -> None:
     whole = workspace.whole or workspace.root
     if quota is not None and (used := used_bytes(whole)) + needed > quota:
         raise ResourceError(
-            f"The workspace {whole} may take {quota / 2**30:.2f} GiB; it has {used / 2**30:.2f} GiB, and this "
-            f"adds about {needed / 2**30:.2f} GiB.",
+            f"The workspace {whole} may take {size_text(quota)}; it has {size_text(used)}, and this adds about "
+            f"{size_text(needed)}.",
             f"{remedy} {QUOTA.variable} says how much it may take.",
         )
 
@@ -68,7 +69,7 @@ def require_memory(reference: Reference, converting: bool) -> None:
     free = free_ram()
     if free < needed:
         raise ResourceError(
-            f"This needs about {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB is free.",
+            f"This needs about {size_text(needed)} of memory, and {size_text(free)} is free.",
             "Close something: a chat holds whole models.",
         )
 

@@ -15,9 +15,9 @@ from studio.publish.pictures import Point, classes_picture, kept_picture, sizes_
 from studio.publish.snippets import server_command, transformers_code
 from studio.recipes.presets import PRESETS
 from studio.recipes.recipe import Recipe
+from studio.units import GIB
 
 KEPT, CLASSES = "kept.svg", "classes.svg"
-_GIB = 2**30
 _FEWEST_POINTS = 2
 """A picture of one model says nothing."""
 
@@ -229,7 +229,7 @@ def pictures_of(artifact: Artifact, measured: Sequence[Comparison]) -> dict[str,
         pictures[CLASSES] = classes_picture(kept.class_shares, "Contribution that was kept, by class of prompts")
     for number, one in enumerate(measured):
         points = [
-            Point(row.name, row.bytes / _GIB, row.value.value, row.value.low, row.value.high, row.is_reference)
+            Point(row.name, row.bytes / GIB, row.value.value, row.value.low, row.value.high, row.is_reference)
             for row in one.rows
             if row.value.value is not None
         ]
@@ -252,5 +252,5 @@ def _count(parameters: int) -> str:
 
 
 def _gib(size: int) -> str:
-    gib = size / _GIB
+    gib = size / GIB
     return f"{gib:.2f}" if gib >= 0.1 else f"{gib:.2g}"

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.errors import InputError
-from studio.quantize.fit import GIB, compute_bytes, even_need, kv_bytes
+from studio.quantize.fit import compute_bytes, even_need, kv_bytes
 from studio.quantize.forecast import Sizes, forecast_of
 from studio.quantize.tiers import Tier
+from studio.units import GIB
 
 
 @dataclass(frozen=True)

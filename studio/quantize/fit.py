@@ -11,10 +11,10 @@ from functools import lru_cache
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.errors import InputError, UnsupportedError
 from studio.quantize.roles import Role, block_of, role_of
+from studio.units import GIB
 
 KV_BYTES = 2  # keys and values are kept in f16
 UBATCH = 512  # llama.cpp's default: tokens of a prompt that are computed together
-GIB = 1 << 30
 PROCESS_BYTES = 128 << 20
 """Python and llama.cpp with all that is neither weights, keys and values nor logits."""
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from studio.quantize.fit import CUDA_CONTEXT, GIB, PROCESS_BYTES, Need
+from studio.quantize.fit import CUDA_CONTEXT, PROCESS_BYTES, Need
+from studio.units import GIB
 
 Kind = Literal["card", "experts in RAM", "layers in RAM", "RAM", "no"]
 """All on the card; the experts of some or all layers in main memory; whole layers too; everything; it does not run."""

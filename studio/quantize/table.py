@@ -9,10 +9,11 @@ from fractions import Fraction
 
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.errors import InputError, UnsupportedError
-from studio.quantize.fit import GIB, compute_bytes, even_need, kv_by_layer
+from studio.quantize.fit import compute_bytes, even_need, kv_by_layer
 from studio.quantize.forecast import Sizes, forecast_of
 from studio.quantize.placement import Kind, placement
 from studio.quantize.tiers import Tier
+from studio.units import GIB
 
 SHARES = (Fraction(1), Fraction(7, 8), Fraction(3, 4), Fraction(5, 8), Fraction(1, 2))
 """The shares of experts that are shown beside the chosen one."""

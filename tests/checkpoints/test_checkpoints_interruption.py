@@ -86,7 +86,7 @@ def test_too_small_a_disk_is_said_before_the_work_starts(
 ) -> None:
     prune, reference = case
     (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
-    with pytest.raises(ResourceError, match="GiB free, and this needs"):
+    with pytest.raises(ResourceError, match="iB free, and this needs"):
         prune(reference, drop_map(3), small_disk / "out")
     assert [path.name for path in small_disk.iterdir()] == ["ballast"]
 

@@ -13,7 +13,6 @@ from components import forecast
 from components.forecast import AS_IS, SAFETENSORS
 from components.jobs import job_choices, job_html
 from components.library import Library, Opened
-from components.markup import size_text
 from components.outputs import (
     command_text,
     first_outputs,
@@ -29,6 +28,7 @@ from studio.contributions.model import Contributions
 from studio.errors import InputError
 from studio.jobs.store import Job
 from studio.jobs.tasks import check
+from studio.units import size_text
 from studio.workspace import Workspace
 
 

@@ -24,8 +24,8 @@ from components.library import Library, Opened
 from components.state import StudioState
 from studio.contributions.model import Contributions
 from studio.errors import InputError
-from studio.quantize.fit import GIB
 from studio.recipes.drop_curve import drop_curve
+from studio.units import GIB
 
 ATTACK = "<img src=x onerror=alert(1)>"
 SHARE = re.compile(r"([\d.]+),([\d.]+)")

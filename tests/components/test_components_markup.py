@@ -7,21 +7,12 @@ from typing import Any
 
 import pytest
 
-from components.markup import (
-    class_label,
-    count_text,
-    duration_text,
-    facts,
-    failure,
-    meters,
-    percent_text,
-    size_text,
-    station_head,
-)
+from components.markup import class_label, count_text, duration_text, facts, failure, meters, percent_text, station_head
 from studio.contributions.model import Contributions
 from studio.errors import InputError
 from studio.recipes.apply import make_map
 from studio.recipes.recipe import Recipe
+from studio.units import size_text
 
 ATTACK = "<img src=x onerror=alert(1)>"
 

@@ -14,9 +14,10 @@ from studio.contributions.analyze import analyze, estimate
 from studio.contributions.file import load
 from studio.contributions.measuring import work_of
 from studio.contributions.model import SUMS
-from studio.contributions.preflight import GIB, Machine, Work, describe, duration, preflight
+from studio.contributions.preflight import Machine, Work, describe, duration, preflight
 from studio.contributions.stored_tensors import stored_tensors
 from studio.errors import InputError, ResourceError
+from studio.units import GIB
 from tests.contributions.tiny import tiny_model
 from tests.families.tiny_models import CONFIGS, save, tiny
 

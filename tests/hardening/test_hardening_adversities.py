@@ -92,7 +92,7 @@ def until(store: JobStore, job: Job, wanted: Callable[[Job], bool], seconds: flo
 @pytest.mark.parametrize(
     ("tiers", "step", "said"),
     [
-        ([], "for its hash", "GiB free, and this needs"),
+        ([], "for its hash", "iB free, and this needs"),
         (["Q8_0", "Q4_K_M"], "Quantizing: blk.0", "filled up while writing"),
     ],
 )

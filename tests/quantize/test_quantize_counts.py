@@ -7,10 +7,11 @@ import pytest
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.errors import InputError
 from studio.quantize.counts import Room, most_that_fit, taken
-from studio.quantize.fit import GIB, card_bytes
+from studio.quantize.fit import card_bytes
 from studio.quantize.forecast import predict_bytes
 from studio.quantize.table import rows
 from studio.quantize.tiers import TIERS
+from studio.units import GIB
 
 COUNTS = range(128, 7, -1)
 

@@ -8,7 +8,8 @@ import pytest
 
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.quantize import fit
-from studio.quantize.fit import CARDS, GIB, card_bytes, gpu_of_answer, this_gpu
+from studio.quantize.fit import CARDS, card_bytes, gpu_of_answer, this_gpu
+from studio.units import GIB
 
 
 @pytest.mark.parametrize("card", CARDS)

@@ -10,10 +10,11 @@ import pytest
 
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.errors import InputError
-from studio.quantize.fit import GIB, card_bytes, kv_bytes
+from studio.quantize.fit import card_bytes, kv_bytes
 from studio.quantize.plan import make_plan
 from studio.quantize.table import Row, counts_around, rows
 from studio.quantize.tiers import TIERS
+from studio.units import GIB
 
 ALL = list(TIERS.values())
 RANKING = tuple(range(30))
