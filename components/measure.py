@@ -14,12 +14,13 @@ from components.page import Studio
 from components.prompts import MOST_PER_CLASS, AskedPrompts, PromptsPart, own_fields
 from components.state import StudioState
 from components.theme import panel
-from studio.contributions.preflight import Estimate, Preflight, duration, gib
+from studio.contributions.preflight import Estimate, Preflight, duration
 from studio.contributions.prompt_preview import PromptPreview, SeenPrompt
 from studio.contributions.sources import BUILTIN_CLASSES
 from studio.errors import EspalierError, InputError, OutputExistsError
 from studio.jobs import runner
 from studio.jobs.analyze import Analyze
+from studio.units import size_text
 from studio.workspace import Workspace
 
 FIRST_CLASSES = BUILTIN_CLASSES[:5]
@@ -133,7 +134,7 @@ def estimate_html(preflight: Preflight, mode: str) -> str:
         (
             f"<strong>{_way(way)}</strong>" if way == chosen else _way(way),
             duration(way.seconds) if way.possible else "–",
-            gib(way.ram) + (f", {gib(way.gpu)} of the GPU" if way.gpu else ""),
+            size_text(way.ram) + (f", {size_text(way.gpu)} of the GPU" if way.gpu else ""),
         )
         for way in preflight.estimates
     ]
