@@ -88,7 +88,8 @@ def studio_of(given: argparse.Namespace, workspace: Workspace) -> Studio:
 
 def page_of(studio: Studio) -> gr.Blocks:
     """The whole page."""
-    with gr.Blocks(title="Espalier", analytics_enabled=False, fill_width=True) as page:
+    page = gr.Blocks(title="Espalier", analytics_enabled=False, fill_width=True)
+    with page:
         if said := whose_html(studio.library.workspace):
             panel(said, elem_id="whose")
         journey(studio, page)
@@ -97,7 +98,8 @@ def page_of(studio: Studio) -> gr.Blocks:
 
 def lobby(entry: Entry) -> gr.Blocks:
     """What lies behind the door while nobody has come in: nothing, and gradio's own way to a login at the Hub."""
-    with gr.Blocks(title="Espalier", analytics_enabled=False) as page:
+    page = gr.Blocks(title="Espalier", analytics_enabled=False)
+    with page:
         if entry.hub_users:
             gr.LoginButton()
     return page

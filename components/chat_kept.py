@@ -29,13 +29,13 @@ def settings_again(station: ChatStation, kept: Any, values: Values, family: Fami
     if not isinstance(kept, Mapping):
         return {}
     numbers = (int, float)
-    found = {}
+    found: Updates = {}
     for name, part in station.kept.items():
         value, now = kept.get(name), values[part]
         same = (isinstance(value, numbers) and isinstance(now, numbers)) or type(value) is type(now)
         if same and isinstance(value, bool) == isinstance(now, bool):
             found[part] = value
     settings = station.settings
-    how = found.get(settings.how, values[settings.how])
-    official = sampling_values(how, family, bool(found.get(settings.thinking, values[settings.thinking])))
+    chosen = {**values, **found}
+    official = sampling_values(chosen[settings.how], family, bool(chosen[settings.thinking]))
     return {**found, **{getattr(settings, name): value for name, value in official.items()}}

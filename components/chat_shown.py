@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import gradio as gr
 
@@ -209,7 +210,8 @@ def models_shown(
         else:
             updates[parts.heading] = blind_heading_html(column.id, shown.answer(column.id))
         empty = ANSWERS_HERE if model else (NO_MODEL if models else NO_REFERENCE)
-        updates[parts.chat] = gr.Chatbot(chat_messages(shown, column.id), placeholder=empty)
+        messages: list[Any] = chat_messages(shown, column.id)  # gradio's type of a message leaves out lists of texts
+        updates[parts.chat] = gr.Chatbot(messages, placeholder=empty)
     return updates
 
 

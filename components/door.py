@@ -12,7 +12,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 from gradio.data_classes import _StaticFiles
 from starlette.datastructures import MutableHeaders
@@ -135,7 +135,7 @@ class Door:
         self._inside[token] = (person, now + COOKIE_DAYS * 86400)
         secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
         # A Space is shown in a frame of another site, where only a cookie with `SameSite=None` is sent.
-        site = "none" if secure and self.pages.in_frame else "lax"
+        site: Literal["none", "lax"] = "none" if secure and self.pages.in_frame else "lax"
         response.set_cookie(self.mark, token, COOKIE_DAYS * 86400, httponly=True, secure=secure, samesite=site)
 
     def _logout(self, request: Request) -> Response:

@@ -86,7 +86,7 @@ class SeeStation:
     """What the analysis says as a whole."""
 
     @property
-    def controls(self) -> list[gr.components.Component]:
+    def controls(self) -> list[gr.Dropdown | gr.Radio]:
         return [self.klass, self.minus, self.scale]
 
 

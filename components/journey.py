@@ -161,8 +161,8 @@ def map_text(opened: Opened) -> str:
 def _map(opened: Opened, *, coloured: bool) -> gr.HTML:
     """The map after a change; its colours are sent only where they may be others."""
     state = opened.state
-    parts = {"marks": heatmap.marks_text(opened), "work": heatmap.work_json(state, opened.shape)}
-    return gr.HTML(map_text(opened), **parts) if coloured else gr.HTML(**parts)
+    marks, work = heatmap.marks_text(opened), heatmap.work_json(state, opened.shape)
+    return gr.HTML(map_text(opened), marks=marks, work=work) if coloured else gr.HTML(marks=marks, work=work)
 
 
 def meaning_text(library: Library, opened: Opened) -> str:
@@ -215,7 +215,7 @@ def _everything(studio: Studio, stations: Stations, opened: Opened) -> Updates:
         see.scale: state.view.scale,
         see.cell: shown_cell(opened),
         choose.preset: gr.Radio(recipe.preset_choices(state), value=state.preset),
-        choose.drop: gr.Slider(maximum=opened.most, step=opened.step, value=min(state.recipe.drop, opened.most)),
+        choose.drop: gr.Slider(maximum=opened.most, step=opened.step, value=min(state.recipe.drop or 0, opened.most)),
         choose.weights: weights_json(opened.taking_part, state.recipe.class_weights),
         load.reference: gr.Dropdown(reference.reference_choices(library), value=state.reference or None),
         load.reference_facts: reference.reference_html(opened.reference),

@@ -218,8 +218,9 @@ class Library:
                 "Open the model that it was made from, or analyze this one.",
             )
         if reference:  # which no foreign format says
-            groups = {"groups": reference.shape.groups, "groups_per_token": reference.shape.groups_per_token}
-            contributions = replace(contributions, shape=replace(contributions.shape, **groups))
+            groups, per_token = reference.shape.groups, reference.shape.groups_per_token
+            shape = replace(contributions.shape, groups=groups, groups_per_token=per_token)
+            contributions = replace(contributions, shape=shape)
         return contributions
 
     def _adopt(self, contributions: Contributions, path: Path) -> str:

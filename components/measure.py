@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -14,7 +14,7 @@ from components.page import Studio
 from components.prompts import MOST_PER_CLASS, AskedPrompts, PromptsPart, own_fields
 from components.state import StudioState
 from components.theme import panel
-from studio.contributions.preflight import Estimate, Preflight, duration
+from studio.contributions.preflight import Estimate, Mode, Preflight, duration
 from studio.contributions.prompt_preview import PromptPreview, SeenPrompt
 from studio.contributions.sources import BUILTIN_CLASSES
 from studio.errors import EspalierError, InputError, OutputExistsError
@@ -124,10 +124,10 @@ def seen_html(preview: PromptPreview) -> str:
     return shown + "".join(map(_prompt_html, first.values()))
 
 
-def estimate_html(preflight: Preflight, mode: str) -> str:
+def estimate_html(preflight: Preflight, mode: Mode | Literal["auto"]) -> str:
     """Every way to make the pass, with the one that will be taken and why."""
     try:
-        chosen = preflight.choose(mode)  # type: ignore[arg-type]
+        chosen = preflight.choose(mode)
     except EspalierError as error:
         return failure(error)
     rows = [

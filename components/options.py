@@ -158,7 +158,8 @@ def wire_options(part: OptionsPart, wiring: Wiring) -> None:
     library, state, calls = wiring.library, wiring.state, wiring.calls
 
     def on_change(now: StudioState, text: str, *others: Any) -> Updates:
-        number, sent = 0, {}
+        number = 0
+        sent: dict[str, Any] = {}
         try:
             number, sent = sent_of(text)
             opened = library.open(tuned(library, now, sent))

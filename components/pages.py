@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -37,6 +37,8 @@ Gradio keeps 0.6 MiB for each that was ever opened, and by itself forgets none b
 _VISITOR = "visitor"
 OFF = "off: this page is open to everybody"
 HUB_CONTROLS = ("hub-name", "hub-look")
+_Move = Callable[[str | Path | None], Coroutine[Any, Any, str | None]]
+"""How a component of gradio's takes a file: where it lies, or its address on the web, to where it lies then."""
 
 
 @dataclass
@@ -162,8 +164,10 @@ def sealed(blocks: gr.Blocks, studio: Studio) -> gr.Blocks:
     Gradio would take what was sent to another page, and fetch what an address on the web names.
     """
     for block in blocks.blocks.values():
-        if isinstance(block, gr.components.Component):
-            block.async_move_resource_to_block_cache = _only_sent(blocks, block.async_move_resource_to_block_cache)
+        if not isinstance(block, gr.components.Component):
+            continue
+        move = _only_sent(blocks, block.async_move_resource_to_block_cache)
+        block.async_move_resource_to_block_cache = move  # type: ignore[assignment, method-assign]  # gradio has no hook
         if isinstance(block, gr.File) and not studio.library.workspace.access.uploads:
             block.interactive, block.label = False, f"{block.label} · {OFF}"
         if block.elem_id in HUB_CONTROLS and not studio.library.workspace.access.hub:
@@ -173,8 +177,8 @@ def sealed(blocks: gr.Blocks, studio: Studio) -> gr.Blocks:
     return blocks
 
 
-def _only_sent(blocks: gr.Blocks, move: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    async def taken(path: Any) -> Any:
+def _only_sent(blocks: gr.Blocks, move: _Move) -> _Move:
+    async def taken(path: str | Path | None) -> str | None:
         if path is not None and str(path) not in blocks.upload_file_set:
             raise gr.Error("This file was not sent to this page. Choose it again.")
         return await move(path)

@@ -11,7 +11,8 @@ import gradio as gr
 
 from components.markup import class_label
 from components.uploads import adopted
-from studio.contributions.sources import BUILTIN, BUILTIN_CLASSES, HUB, columns_of
+from studio.contributions.sources import BUILTIN, BUILTIN_CLASSES, columns_of
+from studio.contributions.tables import HUB
 from studio.workspace import Workspace
 
 MOST_PER_CLASS = 500

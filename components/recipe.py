@@ -68,7 +68,7 @@ class ChooseStation:
     search: SearchPart
 
     @property
-    def controls(self) -> list[gr.components.Component]:
+    def controls(self) -> list[gr.Radio | gr.Slider | gr.HTML]:
         return [self.preset, self.drop, self.weights]
 
 

@@ -278,7 +278,7 @@ def _details(shown: ResultsTable, result: Result) -> str:
 def _by_category(details: Mapping[str, Any]) -> str:
     """Accuracies of a task by category, divergences by class."""
     if categories := details.get("categories"):
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 escape(class_label(name)),
                 percent_text(one["right"] / one["asked"]) if one["asked"] else "–",

@@ -405,7 +405,7 @@ def wire_search(studio: Studio, part: SearchPart, wiring: Wiring, timer: gr.Time
     follow(events, open_accordion("search"), look, looking, part.shown)
     for control in (part.searches, part.klass, part.size):
         control.input(look, looking, part.shown, **live)
-    slow = {"show_progress": "minimal", "api_visibility": "private"}
+    slow: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
     part.start.click(on_start, [*looking, *part.asked], [*part.shown, timer], **slow)
     part.cancel.click(on_cancel, looking, [*part.shown, timer], **slow)
     part.again.click(on_again, [*looking, part.budget], [*part.shown, timer], **slow)

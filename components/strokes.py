@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from studio.errors import InputError
 from studio.families import MoeShape
@@ -49,13 +49,14 @@ def actions_of(sent: object, shape: MoeShape) -> tuple[Action, ...]:
 def _action(entry: object, shape: MoeShape) -> Action:
     if not isinstance(entry, Mapping):
         raise InputError("What the page sent about the map cannot be read.", _REMEDY)
-    done = entry.get("do")
-    if done in ("undo", "redo"):
-        return done  # type: ignore[return-value]  # just compared
-    if done not in get_args(Fate):
-        raise InputError(f"Nothing on the map is called {done!r}.", _REMEDY)
-    rows, experts = _span(entry.get("rows"), shape.layers, "row"), _span(entry.get("experts"), shape.experts, "expert")
-    return Stroke(done, rows, experts)
+    done: object = entry.get("do")
+    match done:
+        case "undo" | "redo":
+            return done
+        case "keep" | "drop" | "release":
+            rows = _span(entry.get("rows"), shape.layers, "row")
+            return Stroke(done, rows, _span(entry.get("experts"), shape.experts, "expert"))
+    raise InputError(f"Nothing on the map is called {done!r}.", _REMEDY)
 
 
 def _span(ends: object, size: int, noun: str) -> range:

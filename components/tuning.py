@@ -27,7 +27,7 @@ _REMEDY = "Reload the page."
 def sent_of(text: str) -> tuple[int, dict[str, Any]]:
     """(number of the message, field → value) of what the browser sent; `InputError` where it cannot be read."""
     try:
-        sent = json.loads(text) if len(text) <= LONGEST_MESSAGE else None
+        sent: Any = json.loads(text) if len(text) <= LONGEST_MESSAGE else None
         number, fields = sent["ask"], sent["fields"]
         unknown = [field for field in fields if field not in OPTIONS]
         if type(number) is int and isinstance(fields, dict) and not unknown:
