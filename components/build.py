@@ -160,7 +160,7 @@ def wire_build(page: gr.Blocks, studio: Studio, state: gr.State, station: BuildS
     ]
     live: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def told(action: Any) -> dict[Any, Any]:
+    def told(action: Callable[[], str]) -> dict[Any, Any]:
         """Do `action`, which gives the id of the job to look at; a person's mistake is said beside the button."""
         try:
             job_id = action()

@@ -144,7 +144,7 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     wire_cleanup(studio, cleanup_part())
 
 
-def _keep_talk_fresh(opened_page: Any, talk: ChatStation, stations: Stations) -> None:
+def _keep_talk_fresh(opened_page: gr.events.Dependency, talk: ChatStation, stations: Stations) -> None:
     """The chat knows its models once the page has opened for its user, after a job, and for another reference."""
     settings: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     for event in (opened_page.then, stations.load.reference.change, stations.build.finished.change):
@@ -390,7 +390,7 @@ def _wire_load(studio: Studio, stations: Stations) -> None:
     _wire_file(load.upload, on_upload, [state, load.add], stations.everything)
 
 
-def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> Any:
+def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> gr.events.Dependency:
     """What happens when a browser opens the page, and when a job has put something into the workspace.
 
     Returns the event after which the state is that of the browser's user.

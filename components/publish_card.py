@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any, cast
@@ -212,7 +212,7 @@ def wire_card(workspace: Workspace, part: CardPart) -> None:
             **_followed(part, artifact, chosen, card),
         }
 
-    def anew(place: str, act: Any) -> Updates:
+    def anew(place: str, act: Callable[[Artifact, Format | None], None]) -> Updates:
         try:
             artifact, chosen, told = found(place)
             act(artifact, chosen)

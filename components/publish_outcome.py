@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from typing import Any
 
@@ -66,5 +66,5 @@ OUTCOMES: Mapping[str, Callable[[Result], str]] = {
 """Kind of job → its outcome as HTML."""
 
 
-def _list(lines: list[Any]) -> str:
+def _list(lines: Iterable[object]) -> str:
     return f"<ul class='said'>{''.join(f'<li>{escape(str(line))}</li>' for line in lines)}</ul>"

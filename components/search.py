@@ -25,6 +25,7 @@ from components.search_figure import Found, found_json, list_html, unseen_html
 from components.state import ALL, StudioState
 from components.theme import panel, plotly_script, script, static_url
 from components.wiring import Updates, Wiring
+from studio.checkpoints.reference import Reference
 from studio.errors import EspalierError, InputError, OutputExistsError
 from studio.evaluate.search_points import JOURNAL, Point, read_journal
 from studio.evaluate.search_run import PER_CLASS, read_unseen
@@ -157,7 +158,7 @@ def _again_label(job: Job | None) -> str:
     return "Go on for the seconds above" if job is not None and job.status == "done" else "Go on"
 
 
-def _require(opened: Opened) -> Any:
+def _require(opened: Opened) -> Reference:
     """The open reference, as something that can be searched."""
     if opened.reference is None or opened.contributions is None:
         raise InputError("A search needs a model and an analysis of it.", "Open both in the first station.")
