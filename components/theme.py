@@ -146,7 +146,8 @@ def plotly_script() -> Path:
     """plotly.js as the plotly package ships it; found without importing the package, which would take a while."""
     spec = find_spec("plotly")
     assert spec is not None and spec.submodule_search_locations is not None, "plotly is in requirements.txt"
-    return Path(next(iter(spec.submodule_search_locations))) / "package_data" / "plotly.min.js"
+    folder = Path(next(iter(spec.submodule_search_locations))).resolve()  # gradio serves no file through a link
+    return folder / "package_data" / "plotly.min.js"
 
 
 def static_url(path: Path) -> str:
