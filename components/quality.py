@@ -99,8 +99,8 @@ def remembered(kept: KeptValues, now: StudioState, asked: Asked) -> tuple[Asked,
     try:
         found = dict(kept.read(now.user, now.reference) or {})
         known = tuple(str(key) for key in found.pop("known", ()))
-        chosen = Asked(**{**asdict(asked), **found})
-        return replace(chosen, models=tuple(chosen.models)), known
+        models = tuple(str(key) for key in found.pop("models", asked.models))
+        return Asked(**{**asdict(asked), **found, "models": models}), known
     except (TypeError, ValueError):  # of another version
         return asked, ()
 
