@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from studio.errors import EspalierError
 from studio.limits import LIMITS
-from studio.units import GIB
+from studio.units import GIB, size_text
 from studio.workspace import Workspace
 
 REQUIREMENTS = Path(__file__).resolve().parents[1] / "requirements.txt"
@@ -33,7 +33,7 @@ USABLE = 0.9
 """Of the memory that is free, beside the conversation and what is computed."""
 LITTLE_DISK = 5 * GIB
 """Less is free than a small model takes in one tier."""
-_PIN = re.compile(r"([A-Za-z0-9._-]+)==([^\s#;]+)")
+_PIN = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==([^\s#;]+)")
 _QUESTION_S = 60
 _BUILD = (
     "import json, xllamacpp; print(json.dumps({'build': xllamacpp.BUILD_INFO, 'devices': "
@@ -139,7 +139,7 @@ def _server() -> tuple[State, str, str]:
     except (OSError, subprocess.SubprocessError, ValueError, LookupError) as error:
         return "broken", f"xllamacpp does not answer: {error}", "Install the one of requirements.txt."
     build = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in told["build"].items())
-    devices = ", ".join(f"{device} ({free / GIB:.1f} GiB free)" for device, free in told["devices"])
+    devices = ", ".join(f"{device} ({size_text(free)} free)" for device, free in told["devices"])
     return "good", f"{build}; computes on {devices}", ""
 
 
@@ -156,7 +156,7 @@ def _card() -> tuple[State, str, str]:
     card, free = this_gpu(), free_gpu_bytes()
     if card is None:
         return "good", "no NVIDIA card answers; models run on the processor", ""
-    told = f"{card[0]}, {card[1] / GIB:.1f} GiB" + ("" if free is None else f", {free / GIB:.1f} GiB free")
+    told = f"{card[0]}, {size_text(card[1])}" + ("" if free is None else f", {size_text(free)} free")
     if computes_on_gpu():
         return "good", told, ""
     remedy = "Install xllamacpp's CUDA build; its README names the index of wheels."
@@ -166,7 +166,7 @@ def _card() -> tuple[State, str, str]:
 def _memory() -> tuple[State, str, str]:
     from studio.machine import free_ram, usable_cores
 
-    return "good", f"{free_ram() / GIB:.1f} GiB free, {usable_cores()} processor cores", ""
+    return "good", f"{size_text(free_ram())} free, {usable_cores()} processor cores", ""
 
 
 def limits() -> Iterator[Finding]:
@@ -208,13 +208,13 @@ def _fit(path: Path) -> tuple[State, str, str]:
     except EspalierError as error:
         return "poor", error.what, error.remedy or "It cannot be opened; the rest works."
     free = (free_ram() + (free_card_bytes() or 0)) * USABLE
-    told = f"{reference.bytes / GIB:.1f} GiB as it is, {experts} experts in each layer"
+    told = f"{size_text(reference.bytes)} as it is, {experts} experts in each layer"
     if (tier := next((name for name in FITTED if sizes[name] <= free), None)) is None:
         half = predict_bytes(header, tier_named(FITTED[-1]), experts // 2)
-        remedy = f"Half of the experts in {FITTED[-1]} take {half / GIB:.1f} GiB; {free / GIB:.1f} GiB can be used."
+        remedy = f"Half of the experts in {FITTED[-1]} take {size_text(half)}; {size_text(free)} can be used."
         return "poor", f"{told}; no tier of all of it fits in memory", remedy
     whole = "fits in memory whole" if reference.bytes <= free else "does not fit in memory whole"
-    return "good", f"{told}: {whole}; all experts in {tier} take {sizes[tier] / GIB:.1f} GiB and fit", ""
+    return "good", f"{told}: {whole}; all experts in {tier} take {size_text(sizes[tier])} and fit", ""
 
 
 def room(root: Path | None) -> Iterator[Finding]:
@@ -233,7 +233,7 @@ def room(root: Path | None) -> Iterator[Finding]:
         yield Finding(name, "broken", f"{where} cannot be written to: {error.strerror}", remedy)
         return
     yield Finding(name, "good", f"{opened}, writable")
-    told = f"{free / GIB:.1f} GiB free"
+    told = f"{size_text(free)} free"
     if free < LITTLE_DISK:
         remedy = f"Free some of {opened}, or name a folder on a larger disk in ESPALIER_HOME."
         yield Finding("disk of the workspace", "poor", told, remedy)

@@ -20,8 +20,6 @@ from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
 
-import psutil
-
 from studio.errors import EspalierError, InputError, OutputExistsError, Paused, ResourceError
 from studio.units import size_text
 
@@ -71,6 +69,8 @@ def _in_use(partial: Path) -> bool:
 
 def _is_alive(pid: str) -> bool:
     """Whether there is a process `pid` other than this one."""
+    import psutil  # `doctor` works without it, to say that it is missing
+
     return pid.isdigit() and int(pid) != os.getpid() and psutil.pid_exists(int(pid))
 
 

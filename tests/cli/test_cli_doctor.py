@@ -84,7 +84,7 @@ def test_a_card_that_this_llama_cpp_cannot_use_is_said_to_be_idle(monkeypatch: p
     for used, state in ((True, "good"), (False, "poor")):
         monkeypatch.setattr("studio.quantize.ggml.computes_on_gpu", lambda used=used: used)
         (card,) = (finding for finding in doctor.examine() if finding.name == "graphics card")
-        assert card.state == state and "NVIDIA H100, 80.0 GiB, 70.0 GiB free" in card.found
+        assert card.state == state and "NVIDIA H100, 80 GiB, 70 GiB free" in card.found
 
 
 def test_little_disk_is_said(monkeypatch: pytest.MonkeyPatch, small_disk: Path) -> None:

@@ -51,6 +51,7 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "results",
         "doctor",
         "votes",
+        "clean",
     }
     assert set(app.VERBS) == verbs and set(app.JOB_VERBS) == {"list", "show", "cancel", "resume"}
     assert set(app.TASK_VERBS) == {"show", "convert"}
