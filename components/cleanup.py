@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -62,12 +63,17 @@ def _row(item: Item, asked: bool) -> str:
         action, fate = "", f"<span class='badge running'>in use</span> {escape(item.used_by)}"
     else:
         action = _sure(item.key, "Remove it?") if asked else _button(item.key, "Remove", f"Remove {item.key}")
-        fate = f"<strong>{_AGAIN[item.again]}.</strong> {escape(item.source)}"
+        fate = f"<strong>{_AGAIN[item.again]}.</strong> {_with_code(item.source)}"
     return (
         f"<tr class='{'gone' if item.again == 'never' else ''}'>"
         f"<td><span>{escape(item.key)}</span><small>{escape(item.kind)}</small></td>"
         f"<td class='number'>{size_text(item.bytes)}</td><td>{fate}</td><td class='cleanup-act'>{action}</td></tr>"
     )
+
+
+def _with_code(said: str) -> str:
+    """A sentence of the engine, with what it sets in backticks as code."""
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(said))
 
 
 def _button(key: str, label: str, name: str = "") -> str:

@@ -30,8 +30,8 @@ WRONG_S = 0.5
 """How long a wrong password is thought about."""
 LONGEST_LOGIN = 4096
 """Bytes of a name and a password."""
-FREE = ("/favicon.ico", "/robots.txt", "/health", "/gradio_api/startup-events")
-"""What anybody may ask for: it says nothing about anybody."""
+FREE = ("/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt", "/health", "/gradio_api/startup-events")
+"""What anybody may ask for: it says nothing about anybody. Browsers fetch the manifest of a page without its cookie."""
 _API = "/gradio_api/"
 _HUB_LOGIN = ("/login/huggingface", "/login/callback")
 _NO_COOKIE = "This page knows you by a cookie, and your browser sends none. Allow it, and open the page again."

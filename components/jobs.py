@@ -96,7 +96,10 @@ def _done(job: Job, workspace: Workspace) -> str:
     if "manifest" in result:
         rows.append((_link(workspace, str(result["manifest"])), "", "how they were made"))
     folder = workspace.root / str(result.get("folder", ""))
-    said = f"<p>Made{took}. The files lie in <code>{escape(str(folder))}</code>.</p>"
+    place = f"The files lie in <code>{escape(str(folder))}</code>."
+    if not workspace.access.is_full:  # the folder is on a machine that is not theirs, and goes when they do
+        place = "The files go when you leave: download what you want to keep."
+    said = f"<p>Made{took}. {place}</p>"
     return said + (table(("File", "Size", "SHA-256"), rows, numeric=(1,)) if rows else "")
 
 

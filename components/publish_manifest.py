@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from components.markup import count_text, facts, table
+from components.markup import count_text, facts, percent_text, table
 from studio.evaluate.results_table import value_text
 from studio.publish.artifact import Artifact, open_artifact, with_measures
 from studio.publish.card_sections import recipe_in_words
@@ -64,7 +64,7 @@ def facts_html(artifact: Artifact, measured: Iterable[Comparison]) -> str:
     if told.map is not None:
         rows.append(("Experts", f"{told.map.kept} of {told.map.experts}", f"in {len(told.map.dropped)} layers"))
         if told.map.parameters and told.reference.parameters:
-            share = f"{told.map.parameters / told.reference.parameters:.0%} of the reference's"
+            share = f"{percent_text(told.map.parameters / told.reference.parameters)} of the reference's"
             rows.append(("Parameters", count_text(told.map.parameters), share))
     rows.append(("Files", size_text(size), what))
     rows.append(("Licence", *licence_text(told)))

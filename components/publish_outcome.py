@@ -22,7 +22,8 @@ def verified(result: Result) -> str:
         count = f"{len(problems)} of {result['files']} files {'is' if len(problems) == 1 else 'are'} not what they were"
         told = notice(f"{count}.", "Build it again, or bring back a copy.", "error") + _list(problems)
     else:
-        told = notice(f"All {result['files']} files are what they were, {size_text(int(result['bytes']))}.")
+        whole = "The file is what it was" if result["files"] == 1 else f"All {result['files']} files are what they were"
+        told = notice(f"{whole}, {size_text(int(result['bytes']))}.")
     unknown = [name for name in strangers if not str(name).startswith(_BESIDE)]
     if unknown:
         told += f"<p class='quiet'>The manifest does not name these, and nothing is known of them:</p>{_list(unknown)}"
@@ -34,9 +35,12 @@ def replayed(result: Result) -> str:
     differences, remarks = list(result.get("differences", ())), list(result.get("remarks", ()))
     same = int(result.get("same", 0))
     if differences:
-        told = notice(f"{same} files are the same, and {len(differences)} differ.", "", "error") + _list(differences)
+        others = f"{len(differences)} {'differs' if len(differences) == 1 else 'differ'}"
+        told = notice(f"{same} {'file is' if same == 1 else 'files are'} the same, and {others}.", "", "error")
+        told += _list(differences)
     else:
-        told = notice(f"Built again, all {same} files are the same, byte for byte.")
+        whole = "the file is" if same == 1 else f"all {same} files are"
+        told = notice(f"Built again, {whole} the same, byte for byte.")
     return told + (f"<p class='quiet'>{' '.join(map(escape, map(str, remarks)))}</p>" if remarks else "")
 
 

@@ -190,7 +190,7 @@ def quality_station() -> QualityStation:
                 facts = panel(elem_id="quality-facts")
                 jobs = gr.HTML(NO_JOBS, js_on_load=_JOB_CLICKS, apply_default_css=False, elem_id="quality-jobs")
         panel("<h3 class='panel-title'>Results</h3>")
-        with gr.Row(elem_classes="halves"):
+        with gr.Row(elem_classes=["halves", "comparing"]):
             with gr.Column(min_width=300):
                 against = gr.Dropdown([], value=None, label="Compare with", elem_id="quality-against", filterable=False)
             with gr.Column(min_width=300):

@@ -17,6 +17,7 @@ from studio.checkpoints.reference import Reference
 from studio.contributions.model import Contributions
 from studio.jobs.task import DEMO
 from studio.units import size_text
+from studio.workspace import Workspace
 
 _LEAD = (
     "Everything starts from a reference model and an analysis of it: how much each of its experts contributed "
@@ -97,6 +98,19 @@ def analysis_choices(library: Library) -> list[tuple[str, str]]:
     ]
 
 
+def own_model_html(workspace: Workspace) -> str:
+    """How a model that is not listed is opened; who may open none learns nothing of this machine's folders."""
+    start = "with <code>python app.py --reference PATH</code>"
+    if not workspace.access.models:
+        told = f"This page opens the demo only. Start Espalier on a machine of your own, {start}, to open yours."
+    else:
+        told = (
+            "Put a safetensors folder or a GGUF file, or a link to one, into "
+            f"<code>{escape(str(workspace.references))}</code> and reload the page; or start {start}."
+        )
+    return f"<p class='quiet'>{told}</p>"
+
+
 def load_station(library: Library, opened: Opened) -> LoadStation:
     """Lay the station out."""
     with gr.Column(elem_id="load", elem_classes="station"):
@@ -112,11 +126,7 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                 )
                 reference_facts = panel(reference_html(opened.reference), elem_id="reference-facts")
                 with gr.Accordion("Use a model of your own", open=False):
-                    panel(
-                        "<p class='quiet'>Put a safetensors folder or a GGUF file, or a link to one, into "
-                        f"<code>{escape(str(library.workspace.references))}</code> and reload the page; or start with "
-                        "<code>python app.py --reference PATH</code>.</p>"
-                    )
+                    panel(own_model_html(library.workspace))
                 hub_part(library.workspace.access)
             with gr.Column(min_width=300):
                 analysis_choice = gr.Dropdown(

@@ -26,7 +26,7 @@ from studio.workspace import Workspace
 ROOT = Path(__file__).parent.parent
 PATIENCE_S = 240
 NOBODY = 65534
-SECRET = "hf_thisOpensNothingButMustNeverBeToldToAnybody"  # pragma: allowlist secret
+SECRET = "_".join(("hf", "thisOpensNothingButMustNeverBeToldToAnybody"))  # in two parts: no token lies in the tree
 RUN = 'mount -o remount,ro,bind / && exec setpriv --reuid={0} --regid={0} --clear-groups "$@"'
 UNCOVER = """mkdir -p "$0-held" && mount --bind {1} "$0-held" && mount -t tmpfs -o mode=755 tmpfs {0} &&
 mkdir -p {1} && mount --bind "$0-held" {1} && mount -o remount,ro {0} && """

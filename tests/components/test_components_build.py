@@ -22,8 +22,10 @@ from components.outputs import (
     sizes_html,
     suggested_name,
 )
+from components.reference import own_model_html
 from components.shown import cell_html, map_json, meaning_html, title_of
 from components.state import StudioState, View
+from studio.access import VISITOR
 from studio.contributions.model import Contributions
 from studio.errors import InputError
 from studio.jobs.store import Job
@@ -112,6 +114,15 @@ def test_a_finished_job_links_its_files_with_their_hashes(workspace: Workspace) 
     shown = job_html(a_job(status="done", started=1.0, finished=9.0, result=result), workspace)
     assert f'href="gradio_api/file={workspace.root}/artifacts/p/a%20b.gguf"' in shown
     assert "2 KiB" in shown and digest in shown and "m.json" in shown and "8 s" in shown
+    assert f"<code>{workspace.root}/artifacts/p</code>" in shown
+
+
+def test_visitors_are_not_told_where_anything_lies_on_this_machine(workspace: Workspace) -> None:
+    visited = replace(workspace, access=VISITOR)
+    shown = job_html(a_job(status="done", result={"folder": "artifacts/p", "files": []}), visited)
+    assert str(workspace.root) not in shown and "go when you leave" in shown
+    assert str(workspace.root) not in own_model_html(visited)
+    assert str(workspace.references) in own_model_html(workspace)
 
 
 def test_a_failed_job_says_why_and_shows_the_last_lines_of_its_log(workspace: Workspace) -> None:

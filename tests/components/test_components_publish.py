@@ -114,6 +114,7 @@ def test_pictures_come_as_data_and_the_text_knows_whose_it_is(artifact: Path) ->
 def test_outcomes_name_the_file_and_the_first_difference() -> None:
     whole = {"files": 3, "bytes": 2**20, "problems": [], "strangers": ["README.md", "pictures/kept.svg", "x<y.bin"]}
     assert "All 3 files are what they were, 1 MiB" in verified(whole)
+    assert "The file is what it was, 1 MiB" in verified({**whole, "files": 1})
     assert "x&lt;y.bin" in verified(whole) and "kept.svg" not in verified(whole), "the card may change"
     damaged = verified({**whole, "problems": ["gguf/a.gguf is missing."], "strangers": []})
     assert "gguf/a.gguf is missing." in damaged and 'role="alert"' in damaged
