@@ -46,6 +46,7 @@ from studio.publish.hub import require_hub
 from studio.publish.manifest import FILE_NAME
 from studio.publish.ollama import write_files
 from studio.publish.ollama_create import PROGRAM
+from studio.workspace import Workspace
 
 Updates = dict[Any, Any]
 
@@ -68,11 +69,11 @@ def lists(station: PublishStation, store: JobStore, jobs: Sequence[Job], name: s
     return {**dict(zip(station.lists, shown, strict=False)), station.seen: digest}
 
 
-def of_file(station: PublishStation, artifact: Artifact, tier: str | None) -> Updates:
+def of_file(station: PublishStation, workspace: Workspace, artifact: Artifact, tier: str | None) -> Updates:
     """How the file of `tier` is run."""
     return {
-        station.snippets: snippets_html(artifact, tier),
-        station.ollama: ollama_html(artifact, tier, shutil.which(PROGRAM)),
+        station.snippets: workspace.discreet(snippets_html(artifact, tier)),
+        station.ollama: workspace.discreet(ollama_html(artifact, tier, shutil.which(PROGRAM))),
         station.handed: "",
     }
 
@@ -129,14 +130,14 @@ def _of_artifact(
         station.manifest: manifest_html(artifact, measured),
         **filled(station.card, workspace, artifact, part, repository),
         station.tier: gr.Dropdown(tiers, value=tier, visible=len(tiers) > 1),
-        **of_file(station, artifact, tier),
+        **of_file(station, workspace, artifact, tier),
         station.write: gr.Button(visible=bool(tiers)),
         station.create: gr.Button(visible=bool(tiers) and shutil.which(PROGRAM) is not None),
         station.repository: repository,
         station.public: public,
         station.said: gr.HTML(visible=False),
         station.planned: "",
-        station.command: command_html(artifact, repository, part, public),
+        station.command: workspace.discreet(command_html(artifact, repository, part, public)),
         **lists(station, studio.store, jobs, name, ""),
     }
 
@@ -195,7 +196,7 @@ def _wire_files(studio: Studio, station: PublishStation) -> None:
 
     def on_tier(name: str, tier: str | None) -> Updates:
         try:
-            return of_file(station, opened(workspace, name), tier)
+            return of_file(station, workspace, opened(workspace, name), tier)
         except EspalierError as error:
             return {station.handed: failure(error)}
 
@@ -207,7 +208,7 @@ def _wire_files(studio: Studio, station: PublishStation) -> None:
         except EspalierError as error:
             return failure(error)
         listed = ", ".join(f"<code>{escape(one)}</code>" for one in files if not one.startswith("."))
-        return f"<p>{listed} lie in <code>{escape(str(folder))}</code>.</p>"
+        return workspace.discreet(f"<p>{listed} lie in <code>{escape(str(folder))}</code>.</p>")
 
     station.tier.input(on_tier, [station.artifact, station.tier], station.running, **_LIVE)
     station.write.click(on_write, station.artifact, station.handed, **_SLOW)
@@ -221,7 +222,7 @@ def _wire_hub(studio: Studio, station: PublishStation) -> None:
         """A card that nobody wrote has lines with the repository's name in them."""
         try:
             artifact = opened(workspace, name or "")
-            told: Updates = {station.command: command_html(artifact, repository, part, public)}
+            told: Updates = {station.command: workspace.discreet(command_html(artifact, repository, part, public))}
             if own_card(artifact, cast("Format | None", part)) is None:
                 told |= filled(station.card, workspace, artifact, part, repository.strip())
         except EspalierError as error:

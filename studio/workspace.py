@@ -74,6 +74,10 @@ class Workspace:
         folders = [file.parent for file in (house / PEOPLE).glob(f"*/{PERSON}")]
         return {"": Workspace(house), **{folder.name: Workspace(folder, house) for folder in folders}}
 
+    def discreet(self, text: str) -> str:
+        """`text` without the folder of this workspace, where whoever reads it has no business on this machine."""
+        return text if self.access.is_full else text.replace(f"{self.root}{os.sep}", "")
+
     @property
     def person(self) -> str:
         """Whose part this is; empty where it is nobody's, or does not say so."""

@@ -31,7 +31,8 @@ def verify(artifact: Artifact, json: Json = False) -> None:
         found = read(artifact, progress)
     if found.problems and not json:
         raise MismatchError(f"{found.manifest}: {' '.join(found.problems)}", "Build it again, or fetch it again.")
-    lines = [f"{found.manifest}: all {found.files} files are what they were, {size(found.bytes)}."]
+    whole = "the file is what it was" if found.files == 1 else f"all {found.files} files are what they were"
+    lines = [f"{found.manifest}: {whole}, {size(found.bytes)}."]
     lines += [f"  {name} is not in the manifest: nothing is known of it." for name in found.strangers]
     fields = {
         "manifest": str(found.manifest),
