@@ -91,7 +91,8 @@ class ColumnsStream(Iterator[tuple[str, Event]]):
         # Columns with the same model take turns where answers that one server computes together differ in the last
         # bits, which is enough to part. Where not all models fit, all take turns, and one that is in memory goes first,
         # so that a question costs one load per model.
-        order = sorted(requests, key=lambda one: (not columns.pool.loaded(models[one]), str(models[one].key)))
+        keys = [models[one].key for one in requests]
+        order = sorted(requests, key=lambda one: (not columns.pool.loaded(models[one]), keys.index(models[one].key)))
         turns: dict[Path | str | None, list[str]] = {}
         for one in order:
             own = one if models[one].interleaves else models[one].key
