@@ -38,7 +38,7 @@ def page(browser: Browser, public_app: App) -> Iterator[Page]:
 def test_what_is_switched_off_says_why(page: Page) -> None:
     assert "An open demo" in page.locator(".whose").inner_text()
     page.get_by_text("Use another analysis").click()
-    assert "open to everybody" in page.locator("#load").inner_text()
+    page.locator("#load :text('open to everybody')").first.wait_for()
     page.get_by_text("Look at a model on the Hub").click()
     assert page.locator("#hub-name textarea, #hub-name input").first.is_disabled()
 

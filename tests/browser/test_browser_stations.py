@@ -49,7 +49,7 @@ def test_nothing_is_empty_at_first_paint(open_page: OpenPage) -> None:
     assert "Classes" in page.inner_text("#analysis-facts")
     assert "MiB" in page.inner_text("#sizes") and "MiB" in page.inner_text("#meaning")
     assert page.input_value("#build-name input, #build-name textarea").endswith(f"-{experts - experts // 4}e")
-    assert page.locator(".station h2").count() == page.locator(".masthead nav a").count() == 7
+    assert page.locator(".station-head h2").count() == page.locator(".masthead nav a").count() == 7
 
 
 def test_the_drop_slider_changes_map_numbers_sizes_and_name(open_page: OpenPage) -> None:
