@@ -20,7 +20,7 @@ from components import transitions
 from components.door import Door
 from components.journey import journey
 from components.library import DEMO_ANALYSIS, Library
-from components.page import Studio
+from components.page import Studio, calm
 from components.pages import TABS, Pages, sweep_visitors, whose_html
 from components.running import Stop, end, health, settle
 from components.sessions import Sessions
@@ -93,6 +93,7 @@ def page_of(studio: Studio) -> gr.Blocks:
         if said := whose_html(studio.library.workspace):
             panel(said, elem_id="whose")
         journey(studio, page)
+    calm(page)
     return page
 
 
