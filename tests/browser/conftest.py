@@ -105,8 +105,7 @@ def open_page(app: App, browser: Browser, visitor: Person) -> Iterator[Callable[
         )
 
     def opened(width: int = 1440, height: int = 900, query: str = "", **media: Any) -> Page:
-        for session in (app.workspace / "sessions").glob("*.json"):
-            session.unlink()
+        _forget(app.workspace / "sessions")
         if pages:  # somebody else, or a second browser
             page = browser.new_page(viewport={"width": width, "height": height}, **media)
         else:
@@ -122,6 +121,14 @@ def open_page(app: App, browser: Browser, visitor: Person) -> Iterator[Callable[
     for page in pages:
         page.close()
     assert complaints == []
+
+
+def _forget(sessions: Path) -> None:
+    """Remove what was said and chosen; an answer whose page was closed in the middle is written down a moment later."""
+    if any(sessions.glob("*.chat.json")):
+        time.sleep(1)
+    for session in sessions.glob("*.json"):
+        session.unlink()
 
 
 def _wait_until_drawn(page: Page, complaints: list[str]) -> None:
