@@ -1,11 +1,16 @@
 // The options of a recipe as a form; props.value is JSON of components/options.py: groups of options with their values.
-// What is changed is sent as {ask: number, fields: {field: value}}; the answer is the form again, with that number.
+// What is changed is sent as one message, {ask: number, fields: {field: value}}, and the answer is the form again, with
+// that number; what is changed while it is on its way waits and goes together.
 // Everything is built here and not by a template, because names of classes and analyses come from files of others.
 const list = element.querySelector('.options');
 let parts = new Map(); // field → {row, note, read, write}
 let structure = '';
-let waiting = {}; // what was sent and is not answered yet
+const LOST_MS = 20000; // an answer that has not come by then will not come
+let waiting = {}; // what was changed and is not sent yet
+let sent = {}; // what was sent and is not answered yet
 let asked = 0;
+let open = 0; // the message that has no answer yet
+let patience = 0;
 
 function make(tag, className, text) {
   const made = document.createElement(tag);
@@ -16,9 +21,23 @@ function make(tag, className, text) {
 
 function send(field, value) {
   waiting[field] = value;
-  asked += 1;
-  props.value = JSON.stringify({ ask: asked, fields: waiting });
-  trigger('input');
+  post();
+}
+
+function post() {
+  if (open || !Object.keys(waiting).length) return;
+  [sent, waiting] = [waiting, {}];
+  open = asked += 1;
+  patience = setTimeout(answered, LOST_MS, open);
+  trigger('input', { ask: open, fields: sent });
+}
+
+function answered(which) {
+  if (which !== open) return;
+  clearTimeout(patience);
+  open = 0;
+  sent = {};
+  post();
 }
 
 // A number that is being typed is not one yet; what is left unfinished goes back to what counts.
@@ -150,7 +169,7 @@ function show() {
   for (const { options } of form.groups) {
     for (const { how, value, idle } of options) {
       const part = parts.get(how.field);
-      if (!(how.field in waiting)) part.write(value);
+      if (!(how.field in waiting || how.field in sent)) part.write(value);
       part.inputs.forEach((input) => { input.disabled = Boolean(idle); });
       part.line.classList.toggle('idle', Boolean(idle));
       part.note.textContent = idle || part.info;
@@ -162,22 +181,18 @@ function show() {
 }
 
 function receive() {
-  const value = props.value || '';
-  if (value.startsWith('{"ask"')) return; // what was just sent from here
-  if (!value) {
+  if (!props.value) {
     form = null;
     structure = '';
     list.replaceChildren();
     return;
   }
-  const sent = JSON.parse(value);
-  if (sent.answered && sent.answered < asked) return; // a later answer is on its way
-  waiting = {};
-  form = sent;
-  const shape = JSON.stringify(sent.groups.map(({ title, options }) => [title, options.map(({ how }) => how)]));
+  form = JSON.parse(props.value);
+  answered(form.answered);
+  const shape = JSON.stringify(form.groups.map(({ title, options }) => [title, options.map(({ how }) => how)]));
   if (shape !== structure) {
     structure = shape;
-    build(sent.groups);
+    build(form.groups);
   }
   show();
 }

@@ -1,4 +1,10 @@
 // The sticky header: steps that scroll and show where one is, and the switch between light and dark.
+
+// What is done before the page shows what its person chose last would be done to another choice, and written over it.
+const page = element.closest('.gradio-container');
+page.inert = true; // until _OPENED in components/journey.py
+setTimeout(() => { page.inert = false; }, 5000); // where no answer comes, the page says so itself
+
 const stored = localStorage.getItem('espalier-theme');
 const asked = new URLSearchParams(location.search).get('__theme');
 if (stored && !asked) document.body.classList.toggle('dark', stored === 'dark');

@@ -53,6 +53,9 @@ _LIVE: dict[str, Any] = {
 _MANY: dict[str, Any] = {**_LIVE, "trigger_mode": "multiple"}
 """Where `always_last` would send the last event with the data of the first."""
 
+_OPENED = "() => { document.querySelector('.gradio-container').inert = false; }"
+"""Lets the page be used, which assets/page.js keeps from that until it shows what its person chose last."""
+
 _WITHOUT_LINK = """() => {
   const address = new URL(location.href);
   if (!address.searchParams.has('recipe')) return;
@@ -422,6 +425,7 @@ def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> gr.eve
 
     lists = [load.reference, load.analysis]
     opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved, choose.counts.room], **_LIVE)
+    opened.then(None, js=_OPENED)
     opened.then(on_page, state, lists, **_LIVE).then(None, js=_WITHOUT_LINK)
     stations.build.finished.change(on_page, state, lists, **_LIVE)
     return opened

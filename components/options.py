@@ -157,13 +157,13 @@ def wire_options(part: OptionsPart, wiring: Wiring) -> None:
     """Wire the form."""
     library, state, calls = wiring.library, wiring.state, wiring.calls
 
-    def on_change(now: StudioState, text: str, *others: Any) -> Updates:
+    def on_change(now: StudioState, name: str, chosen: Any, more: Any, event: gr.EventData) -> Updates:
         number = 0
         sent: dict[str, Any] = {}
         try:
-            number, sent = sent_of(text)
+            number, sent = sent_of(event._data)
             opened = library.open(tuned(library, now, sent))
-            return {**wiring.render(opened, *others), part.form: form_json(library, opened, number)}
+            return {**wiring.render(opened, name, chosen, more), part.form: form_json(library, opened, number)}
         except EspalierError as error:
             return {part.form: form_json(library, library.open(now), number, (next(reversed(sent), ""), error))}
 
@@ -171,7 +171,6 @@ def wire_options(part: OptionsPart, wiring: Wiring) -> None:
         now = replace(now, tuning=tuning)
         return {state: now, part.form: form_json(library, library.open(now)) if tuning else gr.skip()}
 
-    last: dict[str, Any] = {**calls, "trigger_mode": "always_last"}
-    part.form.input(on_change, [state, part.form, *wiring.asked], wiring.outputs, **last)
+    part.form.input(on_change, [state, *wiring.asked], wiring.outputs, **calls)
     part.accordion.expand(lambda now: on_fold(now, True), state, [state, part.form], **calls)
     part.accordion.collapse(lambda now: on_fold(now, False), state, [state, part.form], **calls)

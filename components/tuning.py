@@ -19,21 +19,17 @@ from studio.recipes.layer_floors import parse_layer_floors
 from studio.recipes.presets import PRESETS, scaled
 from studio.recipes.recipe import Recipe
 
-LONGEST_MESSAGE = 1 << 20
+LONGEST_TEXT = 1 << 20
 """Letters; a file of floors of a model with hundreds of layers has some thousands."""
 _REMEDY = "Reload the page."
 
 
-def sent_of(text: str) -> tuple[int, dict[str, Any]]:
+def sent_of(data: object) -> tuple[int, dict[str, Any]]:
     """(number of the message, field → value) of what the browser sent; `InputError` where it cannot be read."""
-    try:
-        sent: Any = json.loads(text) if len(text) <= LONGEST_MESSAGE else None
-        number, fields = sent["ask"], sent["fields"]
-        unknown = [field for field in fields if field not in OPTIONS]
-        if type(number) is int and isinstance(fields, dict) and not unknown:
-            return number, fields
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
+    sent = data if isinstance(data, Mapping) else {}
+    number, fields = sent.get("ask"), sent.get("fields")
+    if type(number) is int and isinstance(fields, dict) and all(field in OPTIONS for field in fields):
+        return number, fields
     raise InputError("What the page sent about the recipe cannot be read.", _REMEDY)
 
 
@@ -84,7 +80,9 @@ _TYPES: Mapping[Kind, tuple[type, ...]] = {
 def _read(option: Option, value: Any, recipe: Recipe, shape: MoeShape, known: Sequence[str]) -> Any:
     """A value from the browser as a recipe has it; what is in it is for `Recipe` to check."""
     inside = value.values() if isinstance(value, dict) else value if option.kind == "pair" and value else ()
-    if type(value) not in _TYPES[option.kind] or any(type(number) not in (int, float) for number in inside):
+    too_long = isinstance(value, str) and len(value) > LONGEST_TEXT
+    wrong = type(value) not in _TYPES[option.kind] or any(type(number) not in (int, float) for number in inside)
+    if too_long or wrong:
         raise InputError(f"“{option.label}” cannot be {json.dumps(value)[:40]}.", _REMEDY)
     match option.field:
         case "classes":

@@ -133,7 +133,7 @@ def _forget(sessions: Path) -> None:
 
 def _wait_until_drawn(page: Page, complaints: list[str]) -> None:
     try:
-        page.wait_for_selector(".plot[data-drawn]")
+        page.wait_for_selector(".gradio-container:not([inert]) .plot[data-drawn]")
     except TimeoutError:
         found = "[...document.querySelectorAll('.plot')].map(plot => plot.outerHTML.slice(0, 300))"
         pytest.fail(

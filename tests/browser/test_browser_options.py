@@ -205,6 +205,27 @@ def test_floors_go_by_another_analysis_through_link_and_reload(open_page: OpenPa
     assert saved(page, 0) == dropped
 
 
+def test_what_is_changed_while_an_answer_is_on_its_way_counts_too(open_page: OpenPage) -> None:
+    page = open_page()
+    unfold(page)
+    page.evaluate(
+        """() => {
+          const set = (field, value, event) => {
+            const input = document.querySelector(`[data-field=${field}] :is(select, input)`);
+            input.value = value;
+            input.dispatchEvent(new Event(event, { bubbles: true }));
+          };
+          set('floor', '2', 'input');
+          set('floor', '21', 'input');
+          set('aggregate', 'sum', 'change');
+          set('floor', '2', 'input');
+          setTimeout(() => set('breadth_bonus', '0.25', 'input'), 20);
+        }"""
+    )
+    wait_for_recipe(page, floor=2, aggregate="sum", breadth_bonus=0.25)
+    assert control(page, "floor").input_value() == "2"
+
+
 def test_the_options_fit_a_phone(open_page: OpenPage) -> None:
     page = open_page(390, 844)
     unfold(page)

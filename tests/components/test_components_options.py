@@ -195,19 +195,24 @@ def test_whatever_comes_back_makes_a_map_or_an_error_for_people(
     library: Library, opened: Opened, fields: dict[str, Any]
 ) -> None:
     try:
-        _, sent = sent_of(json.dumps({"ask": 1, "fields": fields}))
+        _, sent = sent_of({"ask": 1, "fields": fields})
         assert library.open(tuned(library, opened.state, sent)).drop is not None
     except EspalierError as error:
         assert str(error)
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{}", '{"ask": 1}', '{"ask": "1", "fields": {}}', '{"ask": 1, "fields": {"drop": 3}}', "[" * 9999],
+    "data",
+    [None, "", [], {}, {"ask": 1}, {"ask": "1", "fields": {}}, {"ask": 1, "fields": {"drop": 3}}],
 )
-def test_a_message_that_is_none_is_refused(text: str) -> None:
+def test_a_message_that_is_none_is_refused(data: object) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        sent_of(text)
+        sent_of(data)
+
+
+def test_a_text_of_megabytes_is_refused(library: Library, opened: Opened) -> None:
+    with pytest.raises(InputError, match="Floors"):
+        tuned(library, opened.state, {"layer_floors": "0: 1, " * 200_000})
 
 
 def with_floor(library: Library, state: StudioState) -> StudioState:

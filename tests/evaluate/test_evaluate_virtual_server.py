@@ -160,28 +160,34 @@ def test_stop_ends_an_answer_and_the_next_one_comes(server: VirtualServer) -> No
 
 def test_two_answers_take_turns_and_say_what_each_would_alone(server: VirtualServer, drop: DropMap) -> None:
     long = Sampler(temperature=2, max_tokens=400, seed=3)
-    streams = [server.stream(asked(QUESTIONS[1]), long, drop=map_) for map_ in (drop, None)]
-    alone = [collected(server.stream(asked(QUESTIONS[1]), long, drop=map_)) for map_ in (drop, None)]
-    together: list[Any] = [None, None]
-    order: list[int] = []
+    maps = (drop, None)
+    alone = [collected(server.stream(asked(QUESTIONS[1]), long, drop=map_)) for map_ in maps]
 
-    def hear(place: int) -> None:
-        deltas = []
-        for delta in streams[place]:
-            order.append(place)
-            deltas.append(delta)
-        together[place] = deltas
+    def both() -> int:
+        """Ask for both at once; how many tokens of either came while the other was being answered."""
+        order: list[int] = []
+        together: list[Any] = [None, None]
 
-    threads = [threading.Thread(target=hear, args=(place,)) for place in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=120)
-    for deltas, (text, _, last) in zip(together, alone, strict=True):
-        assert "".join(delta.text for delta in deltas) == text
-        assert np.array_equal(deltas[-1].routing.fired, last.routing.fired)
-    first, last = ([order.index(place) for place in (0, 1)], [len(order) - order[::-1].index(one) for one in (0, 1)])
-    assert max(first) < min(last), "neither waited for the end of the other"
+        def hear(place: int) -> None:
+            deltas = []
+            for delta in server.stream(asked(QUESTIONS[1]), long, drop=maps[place]):
+                order.append(place)
+                deltas.append(delta)
+            together[place] = deltas
+
+        threads = [threading.Thread(target=hear, args=(place,)) for place in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=120)
+        for deltas, (text, _, last) in zip(together, alone, strict=True):
+            assert "".join(delta.text for delta in deltas) == text
+            assert np.array_equal(deltas[-1].routing.fired, last.routing.fired)
+        ends = [len(order) - order[::-1].index(place) for place in (0, 1)]
+        return min(ends) - max(order.index(place) for place in (0, 1))
+
+    # On a busy machine one may be through before the other is asked for.
+    assert any(both() >= 5 for _ in range(5)), "each waited for the end of the other"
 
 
 def test_who_has_to_wait_hears_how_many_are_before(server: VirtualServer) -> None:

@@ -279,15 +279,22 @@ def test_a_quantized_reference_is_quantized_again_only_when_asked(quick: Workspa
     assert made.tensor("blk.0.attn_q.weight").type.name == "Q4_0"
 
 
+def started_quantizing(store: Any, workspace: Workspace, parameters: dict[str, Any]) -> Any:
+    """A job that has just begun to quantize: its journal lies there long before a page looks at its message."""
+    job, deadline = runner.start(store, "build", parameters), time.monotonic() + 60
+    while not any(path.stat().st_size for path in workspace.artifacts.rglob("journal.jsonl")):
+        assert time.monotonic() < deadline, store.log_tail(job.id)
+        time.sleep(0.002)
+    return store.get(job.id)
+
+
 def test_a_build_killed_while_it_quantizes_goes_on_where_it_was(
     store: Any, prepared: Workspace, until: Callable[..., Any], partials: Callable[[], list[Path]]
 ) -> None:
     tiers = ["IQ4_XS", "Q2_K", "Q3_K_S", "Q4_K_M", "Q5_K_M", "Q6_K", "Q4_0", "IQ3_S"]
     parameters = {"reference": "tiny", "map": MAP, "name": "mine", "outputs": ["gguf"], "tiers": tiers}
     whole = run(prepared, **{**parameters, "name": "whole"})
-    job = until(
-        store, runner.start(store, "build", parameters).id, lambda job: job.message.startswith("Quantizing: blk.1"), 60
-    )
+    job = started_quantizing(store, prepared, parameters)
     os.kill(job.pid, 9)
     until(store, job.id, lambda job: job.is_finished)
     (journal,) = prepared.artifacts.rglob("journal.jsonl")
@@ -309,9 +316,7 @@ def test_a_cancelled_build_leaves_nothing_to_go_on_with(
     store: Any, prepared: Workspace, until: Callable[..., Any], partials: Callable[[], list[Path]]
 ) -> None:
     parameters = {"reference": "tiny", "map": MAP, "name": "mine", "outputs": ["gguf"], "tiers": ["IQ4_XS", "Q2_K"]}
-    job = until(
-        store, runner.start(store, "build", parameters).id, lambda job: job.message.startswith("Quantizing"), 60
-    )
+    job = started_quantizing(store, prepared, parameters)
     runner.cancel(store, job.id)
     assert not partials() and not list(prepared.artifacts.iterdir())
 
