@@ -13,7 +13,7 @@ from studio.publish.manifest import Manifest
 from studio.publish.measures import Comparison
 from studio.publish.ollama import hub_command, ollama_model
 from studio.publish.pictures import Point, classes_picture, kept_picture, sizes_picture
-from studio.publish.sampling import GUARDS
+from studio.publish.sampling import GUARDS, SAMPLING_KEYS, sampling_of
 from studio.publish.snippets import server_command, transformers_code
 from studio.recipes.presets import PRESETS, preset_named
 from studio.recipes.recipe import Recipe
@@ -59,9 +59,9 @@ def _weights(told: Manifest, formats: Sequence[str]) -> str:
     if "safetensors" in formats:
         says.append("The weights that are left in the safetensors are the reference's own, bit for bit.")
     if "gguf" in formats and told.tiers:
-        says.append("Those in the GGUF files were rounded to the types in the table below.")
+        says.append("The weights in the GGUF files have the types in the table below, rounded where these hold less.")
     elif "gguf" in formats:
-        says.append("Those in the GGUF file are the reference's own, bit for bit.")
+        says.append("The weights that are left in the GGUF file are the reference's own, bit for bit.")
     if "gguf" in formats and told.build is not None and told.build.zero_nonfinite:
         says.append("NaN and infinity, where there were any, became zeros in the GGUF files.")
     return " ".join(says)
@@ -89,8 +89,8 @@ def files_section(artifact: Artifact) -> str:
     if used is not None:
         rows += [
             "",
-            f"Rounding went by the importance matrix {plain(used.name)} (sha256 {used.sha256[:16]}…) in the types that "
-            "take one: Q8_0, F16, BF16 and F32 do not.",
+            f"The importance matrix {plain(used.name)} (sha256 {used.sha256[:16]}…) guided the rounding of tensors "
+            "that it knows, in types that take one: Q8_0 and 16 bits do not.",
         ]
     return "\n".join(rows)
 
@@ -146,8 +146,8 @@ def usage_section(artifact: Artifact, formats: Sequence[str], repository: str | 
         lines += ["", "llama.cpp:", "", fenced(server_command(model, family, template, file.header.values), "sh")]
         if len(file.names) == 1:
             lines += ["", *_ollama_lines(file, repository)]
-        if note := _sampling_note(family, len(file.names) == 1):
-            lines += ["", note]
+        if sampling := sampling_of(family, template, file.header.values):
+            lines += ["", _sampling_note(family, sampling, file)]
     if "safetensors" in formats:
         code = transformers_code(repository or "safetensors", family, template)
         lines += ["", "transformers:", "", fenced(code, "python")]
@@ -160,18 +160,20 @@ def _ollama_lines(file: GgufFile, repository: str | None) -> list[str]:
     return ["Ollama:", "", fenced(command, "sh"), "", plain(remark)]
 
 
-def _sampling_note(family: str | None, has_ollama: bool) -> str:
-    """Where the lines differ, and why."""
+def _sampling_note(family: str | None, sampling: Mapping[str, object], file: GgufFile) -> str:
+    """Where the values come from, and where the lines differ."""
+    own = any(key.startswith(SAMPLING_KEYS) for key in file.header.values)
+    who = "the model's own files" if own else f"the makers of {plain(family)} models"
+    says = [
+        f"How it samples ({', '.join(sampling).replace('_', '-')}) is what {who} recommend, the same for both programs."
+    ]
     guard = GUARDS.get(family or "")
-    if guard is None:
-        return ""
-    both = (
-        "Both sample alike, but for what keeps the model from repeating itself: llama.cpp has DRY for that, and "
-        f"Ollama, which has not, a repeat penalty of {guard.repeat_penalty} in `params`. "
-        if has_ollama
-        else "DRY keeps the model from repeating itself. "
-    )
-    return f"{both}That is Espalier's choice, and no recommendation of the model's makers."
+    if guard is not None:
+        says.append(
+            f"What keeps it from repeating itself is Espalier's choice: DRY of {guard.dry_multiplier} in llama.cpp, "
+            f"and in Ollama, which has none, a repeat penalty of {guard.repeat_penalty}."
+        )
+    return " ".join(says)
 
 
 def _recommended(files: Sequence[GgufFile]) -> GgufFile:
@@ -226,7 +228,7 @@ def recipe_in_words(recipe: Mapping[str, object] | None, experts: int) -> str:
         says.append(f"Experts were chosen by the recipe {name} ({preset.title.lower()}).")
         published = preset.recipe
         if not published.class_weights and published.floor_clamp is None:  # else it tells of the published weights
-            says.append(preset.keeps)
+            says.append(preset.keeps.replace("Keeps", "It is meant to keep", 1))
     else:
         per_class = "" if chosen.normalise == "none" else f", normalised per class by {plain(chosen.normalise)}"
         says.append(

@@ -12,6 +12,7 @@ Number = int | float
 
 _THOUGHTS = ("enable_thinking", "<think>", "<|channel", "reasoning_content", "reasoning_effort")
 
+SAMPLING_KEYS = "general.sampling."
 _KEYS = {
     "general.sampling.temp": "temperature",
     "general.sampling.top_k": "top_k",
@@ -51,7 +52,7 @@ def sampling_of(family: str | None, chat_template: str, told: Mapping[str, Any] 
     """
     known = next((one for one in FAMILIES if one.name == family), None)
     chosen = known and ((known.sampling_thinking if thinks(chat_template) else None) or known.sampling)
-    found: dict[str, Number] = {name: value for name, value in chosen._asdict().items() if value} if chosen else {}
+    found: dict[str, Number] = chosen._asdict() if chosen else {}
     for key, name in _KEYS.items():
         value = (told or {}).get(key)
         if isinstance(value, int | float):
