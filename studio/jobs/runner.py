@@ -24,6 +24,7 @@ from studio.jobs.processes import spawn
 from studio.jobs.store import OWNER_VARIABLE, QUEUED, SLOTS_VARIABLE, Job, JobStore
 from studio.jobs.tasks import check
 from studio.limits import JOBS
+from studio.locks import locked
 from studio.staging import remove, used_bytes
 
 WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
@@ -108,11 +109,12 @@ def _check_again(store: JobStore, old: Job) -> None:
 def cancel(store: JobStore, job_id: str) -> Job:
     """Stop a job and remove what it had half written; a finished job stays as it is.
 
-    Its process is asked first (SIGINT), and killed with all its children after `CANCEL_PATIENCE_S`.
+    Its process is asked first (SIGINT), and killed with all its children after `CANCEL_PATIENCE_S`. One in another
+    container sees by itself that it is not wanted any more, and clears up after itself.
     """
     job = store.finish(job_id, "cancelled", when=QUEUED)
     if job.status == "running":
-        if job.process is not None:
+        if job.process is not None and (job.process.is_here or not store.is_alive(job)):
             job.process.end(CANCEL_PATIENCE_S)
             job.process.sweep(store.workspace.whole or store.workspace.root, resumables=True)
         job = store.finish(job_id, "cancelled")
@@ -157,7 +159,7 @@ def refresh(store: JobStore) -> list[Job]:
     the page calls it every second.
     """
     jobs = store.everyones()
-    dead = [job for job in jobs if job.status == "running" and not (job.process and job.process.is_alive())]
+    dead = [job for job in jobs if job.status == "running" and not _lives(store, job)]
     if not dead and not _startable(jobs, store.slots):
         return [job for job in jobs if job.part == store.workspace.part]
     try:
@@ -180,6 +182,11 @@ def start_waiting(store: JobStore) -> None:
                 _launch(own, job)
 
 
+def _lives(store: JobStore, job: Job) -> bool:
+    own = store.of_job(job)
+    return own is not None and own.is_alive(job)
+
+
 def _own(store: JobStore, job: Job) -> JobStore | None:
     """The store of the part that `job` works in; where that part is gone, the job is forgotten."""
     own = store.of_job(job)
@@ -195,15 +202,18 @@ def _startable(jobs: Sequence[Job], slots: int) -> list[Job]:
 
 
 def _launch(store: JobStore, job: Job) -> None:
-    """Give `job` a process. Others see the record when the transaction ends, and the worker waits for that."""
+    """Give `job` a process. Others see the record when the transaction ends, and the worker waits for that.
+
+    The process gets the job's lock before anybody can look for it. Where the one before still holds it, on its way
+    out, the job waits for the next time.
+    """
     command = [*WORKER, str(store.workspace.root), job.id]
+    environment = {**_QUIET, SLOTS_VARIABLE: str(store.slots), OWNER_VARIABLE: store.owner}
     try:
-        process = spawn(
-            command,
-            job.id,
-            store.log_path(job.id),
-            environment={**_QUIET, SLOTS_VARIABLE: str(store.slots), OWNER_VARIABLE: store.owner},
-        )
+        with locked(store.lock_path(job.id)) as lock:
+            process = spawn(command, job.id, store.log_path(job.id), environment, lock)
+    except BlockingIOError:
+        return
     except OSError as error:
         store.finish(job.id, "failed", when=QUEUED, error=f"The job's process could not be started: {error}.")
         return
@@ -213,6 +223,7 @@ def _launch(store: JobStore, job: Job) -> None:
         started=time.time(),
         pid=process.pid,
         process_birth=process.birth,
+        place=process.place,
         owner=store.owner,
         message="",
     )

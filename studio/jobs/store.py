@@ -26,6 +26,7 @@ from studio.jobs.disk import TextDisk
 from studio.jobs.made import Made
 from studio.jobs.processes import WorkerProcess
 from studio.limits import SLOTS
+from studio.locks import HERE, is_held
 from studio.workspace import Workspace
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -67,6 +68,8 @@ class Job(BaseModel):
     pid: int | None = Field(default=None, gt=1)
     process_birth: float | None = None
     """When the process `pid` started, in seconds after boot: tells it from a later process with the same number."""
+    place: str = ""
+    """Where `pid` means that process, see `studio.locks.HERE`; empty in records of versions that knew one place."""
     result: dict[str, JsonValue] | None = None
     error: str = ""
     log_tail: str = ""
@@ -84,7 +87,7 @@ class Job(BaseModel):
         """The process that runs or ran it."""
         if self.pid is None or self.process_birth is None:
             return None
-        return WorkerProcess(self.pid, self.process_birth, mark=self.id)
+        return WorkerProcess(self.pid, self.process_birth, mark=self.id, place=self.place or HERE)
 
     @property
     def fraction(self) -> float:
@@ -233,14 +236,24 @@ class JobStore:
     def requeue(self, job: Job) -> Job:
         """Put a running job back among those that wait, unless it runs in another process by now."""
         with self.transaction():
-            if self.get(job.id).pid != job.pid:
+            if self.get(job.id).process != job.process:
                 return self.get(job.id)
-            back = {"status": "queued", "pid": None, "process_birth": None, "eta_s": None, "message": PAUSED}
+            nobody = {"pid": None, "process_birth": None, "place": ""}
+            back = {"status": "queued", **nobody, "eta_s": None, "message": PAUSED}
             return self.update(job.id, when=RUNNING, **back)
 
     def log_path(self, job_id: str) -> Path:
         """Where everything that the job's process says is kept."""
         return self._folder(job_id) / "log.txt"
+
+    def lock_path(self, job_id: str) -> Path:
+        """The file whose lock the job's process holds as long as it lives."""
+        return self._folder(job_id) / "lock"
+
+    def is_alive(self, job: Job) -> bool:
+        """Whether the process of a running job lives, wherever it does; jobs without a lock are known by number."""
+        held = is_held(self.lock_path(job.id))
+        return held if held is not None else job.process is not None and job.process.is_alive()
 
     def made(self, job_id: str) -> Made:
         """The results that the job has given a name."""
