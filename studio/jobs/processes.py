@@ -120,19 +120,26 @@ class WorkerProcess:
 
 
 def spawn(
-    command: Sequence[str], mark: str, log: Path, environment: Mapping[str, str], lock: int | None = None
+    command: Sequence[str],
+    mark: str,
+    log: Path,
+    environment: Mapping[str, str],
+    *,
+    lock: int | None = None,
+    secret: str = "",
 ) -> WorkerProcess:
     """Start `command`, which has `mark` among its arguments, in a session of its own, with its output going to `log`.
 
     The new session keeps it alive when the app or its terminal goes, and makes it the leader of a process group. The
-    descriptor `lock` is handed to it, and `$ESPALIER_JOB_LOCK` tells it which one that is.
+    descriptor `lock` is handed to it, and `$ESPALIER_JOB_LOCK` tells it which one that is. The line `secret` comes on
+    its standard input, where no other process can read it.
     """
     assert mark in command
     told = {} if lock is None else {LOCK_VARIABLE: str(lock)}
     with log.open("ab") as output:
         process = subprocess.Popen(
             list(command),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if secret else subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=PROJECT,
@@ -140,6 +147,9 @@ def spawn(
             pass_fds=() if lock is None else (lock,),
             start_new_session=True,
         )
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), process.stdin:
+            process.stdin.write(f"{secret}\n".encode())
     birth = birth_of(process.pid)  # it cannot vanish before somebody waits for it
     # Somebody has to wait for a child, or it stays in the process table when it ends.
     threading.Thread(target=process.wait, daemon=True, name=f"reap {process.pid}").start()

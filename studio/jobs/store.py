@@ -38,6 +38,11 @@ SLOTS_VARIABLE = SLOTS.variable
 OWNER_VARIABLE = "ESPALIER_JOB_OWNER"
 """How the process of a job hears for which app it starts the next one."""
 PAUSED = "Paused while Espalier was not running; it goes on where it was."
+LOGIN_LOST = (
+    "It works with the login of whoever started it, which is kept nowhere, and Espalier "
+    "was stopped. Log in, and start it again: what was done is not done again."
+)
+"""The error of a job whose token nobody has any more."""
 LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16 * 1024
 _AFTER_S = 1e-5  # more than a float of so many seconds leaves out
@@ -81,6 +86,8 @@ class Job(BaseModel):
     """Whose part of the workspace it works in; empty: nobody's (`Workspace.parts`)."""
     limit_s: float | None = None
     """Seconds after which it is ended."""
+    login: bool = False
+    """Whether it works with a token of whoever started it, see `studio.jobs.tokens`; the token is in no record."""
 
     @property
     def process(self) -> WorkerProcess | None:
@@ -154,7 +161,15 @@ class JobStore:
         with self._explained(), self._cache.transact(retry=True):
             yield
 
-    def add(self, kind: str, title: str, parameters: dict[str, JsonValue], retry_of: str | None = None) -> Job:
+    def add(
+        self,
+        kind: str,
+        title: str,
+        parameters: dict[str, JsonValue],
+        retry_of: str | None = None,
+        *,
+        login: bool = False,
+    ) -> Job:
         """A new queued job, with a folder for its log; it comes after all others, whatever the clock says."""
         job_id = secrets.token_hex(4)
         self._folder(job_id).mkdir()
@@ -169,6 +184,7 @@ class JobStore:
                 retry_of=retry_of,
                 part=self.workspace.part,
                 limit_s=self.workspace.access.job_s,
+                login=login,
             )
             self._write(job)
         return job
@@ -234,10 +250,15 @@ class JobStore:
         return self.update(job_id, when=when, **{**changes, **end})
 
     def requeue(self, job: Job) -> Job:
-        """Put a running job back among those that wait, unless it runs in another process by now."""
+        """Put a running job back among those that wait, unless it runs in another process by now.
+
+        One that worked with somebody's login cannot go on by itself, and has failed.
+        """
         with self.transaction():
             if self.get(job.id).process != job.process:
                 return self.get(job.id)
+            if job.login:
+                return self.finish(job.id, "failed", error=LOGIN_LOST)
             nobody = {"pid": None, "process_birth": None, "place": ""}
             back = {"status": "queued", **nobody, "eta_s": None, "message": PAUSED}
             return self.update(job.id, when=RUNNING, **back)
@@ -250,9 +271,13 @@ class JobStore:
         """The file whose lock the job's process holds as long as it lives."""
         return self._folder(job_id) / "lock"
 
+    def is_locked(self, job: Job) -> bool | None:
+        """Whether a living process holds the lock of `job`; None where that cannot be known."""
+        return is_held(self.lock_path(job.id))
+
     def is_alive(self, job: Job) -> bool:
         """Whether the process of a running job lives, wherever it does; jobs without a lock are known by number."""
-        held = is_held(self.lock_path(job.id))
+        held = self.is_locked(job)
         return held if held is not None else job.process is not None and job.process.is_alive()
 
     def made(self, job_id: str) -> Made:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from studio import discretion
 from studio.discretion import be_discreet, discreet
 from studio.errors import Cancelled, EspalierError, FormatError, InputError, Paused, ProcessError, ResourceError
 from studio.jobs.interrupt import JOB, Interrupt
@@ -22,6 +23,7 @@ from studio.jobs.store import Job, JobStore, Status
 from studio.jobs.task import parse
 from studio.jobs.tasks import TASKS
 from studio.locks import keep
+from studio.publish.hub import acting_with
 from studio.staging import witnessed
 from studio.workspace import Workspace
 
@@ -44,13 +46,16 @@ def main(arguments: Sequence[str]) -> int:
     if job.status != "running" or job.pid != os.getpid():
         logger.warning("job %s belongs to another process", job_id)
         return 1
+    token = sys.stdin.readline().strip() if job.login else ""
+    discretion.also(lambda: [token])
     interrupt = Interrupt(JOB)
     interrupt.install()
     try:
         made = store.made(job.id)
         watched = _wanted(store, job)
         with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue, watched, witnessed(made.add):
-            status, outcome = attempt(job, store.workspace, recorder)
+            with acting_with(token or None):
+                status, outcome = attempt(job, store.workspace, recorder)
             interrupt.close()
         if status == "cancelled" and overdue.is_set():
             error = f"It took longer than the {job.limit_s:.0f} s that a job may take here."
