@@ -36,14 +36,20 @@ def require_room(workspace: Workspace, needed: int) -> None:
         require_disk(workspace.root, needed)
     except ResourceError as error:
         raise ResourceError(error.what, f"{error.remedy} {remedy}") from None
-    quota = QUOTA.value
-    whole = workspace.whole or workspace.root
-    if quota is not None and (used := used_bytes(whole)) + needed > quota:
+    quota, left = QUOTA.value, quota_left(workspace)
+    if quota is not None and left is not None and needed > left:
         raise ResourceError(
-            f"The workspace {whole} may take {size_text(quota)}; it has {size_text(used)}, and this adds about "
+            f"The workspace {workspace.whole or workspace.root} may take {size_text(quota)}; it has "
+            f"{size_text(quota - left)}, and this adds about "
             f"{size_text(needed)}.",
             f"{remedy} {QUOTA.variable} says how much it may take.",
         )
+
+
+def quota_left(workspace: Workspace) -> int | None:
+    """Bytes that the workspace may take beside what it has; None where it has no quota."""
+    quota = QUOTA.value
+    return None if quota is None else quota - used_bytes(workspace.whole or workspace.root)
 
 
 def conversion_bytes(workspace: Workspace, reference: Reference) -> int:

@@ -9,13 +9,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from studio import discretion
 from studio.discretion import be_discreet, discreet
 from studio.errors import Cancelled, EspalierError, FormatError, InputError, Paused, ProcessError, ResourceError
 from studio.jobs.interrupt import JOB, Interrupt
-from studio.jobs.needs import require_room
+from studio.jobs.needs import quota_left, require_room
 from studio.jobs.processes import LOCK_VARIABLE, kill_descendants
 from studio.jobs.recorder import Recorder
 from studio.jobs.runner import start_waiting
@@ -24,7 +25,7 @@ from studio.jobs.task import parse
 from studio.jobs.tasks import TASKS
 from studio.locks import keep
 from studio.publish.hub import acting_with
-from studio.staging import witnessed
+from studio.staging import allowed, witnessed
 from studio.workspace import Workspace
 
 OVERDUE_S = 5.0
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         made = store.made(job.id)
         watched = _wanted(store, job)
         with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue, watched, witnessed(made.add):
-            with acting_with(token or None):
+            with acting_with(token or None), allowed(partial(quota_left, store.workspace)):
                 status, outcome = attempt(job, store.workspace, recorder)
             interrupt.close()
         if status == "cancelled" and overdue.is_set():
