@@ -152,7 +152,7 @@ def test_outcomes_name_the_file_and_the_first_difference(tmp_path: Path) -> None
     same = replayed({"equal": True, "same": 3, "differences": [], "remarks": ["The recipe gives the map again."]})
     assert "byte for byte" in same and "gives the map again" in same
     other = replayed({"equal": False, "same": 2, "differences": ["a.gguf differs from byte 96 on"], "remarks": []})
-    assert "2 files are the same, and 1 differ" in other and "differs from byte 96" in other
+    assert "2 files are the same, and 1 is not:" in other and "differs from byte 96" in other
 
 
 def test_each_part_lists_the_jobs_of_its_artifact_and_an_upload_goes_on(artifact: Path) -> None:  # noqa: F811
