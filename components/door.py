@@ -35,6 +35,17 @@ FREE = ("/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt", "/health",
 """What anybody may ask for: it says nothing about anybody. Browsers fetch the manifest of a page without its cookie."""
 _API = "/gradio_api/"
 _HUB_LOGIN = ("/login/huggingface", "/login/callback")
+_LOGIN_OVER = {
+    "what": "You are not logged in any more.",
+    "remedy": "The login has ended, or the studio was started again. What you chose last is kept until you are back.",
+    "button": "Log in again",
+}
+_VISIT_OVER = {
+    "what": "This visit has ended.",
+    "remedy": "The studio was started again, or nobody has used this page for long. Nothing of the visit is kept.",
+    "button": "Begin anew",
+}
+"""What assets/connection.js says on an open page whose requests are those of nobody."""
 _NO_COOKIE = "This page knows you by a cookie, and your browser sends none. Allow it, and open the page again."
 
 
@@ -97,7 +108,9 @@ class Door:
     async def _outside(self, request: Request, path: str) -> Response:
         """What somebody gets who has not come in."""
         if path != "/" or request.method not in ("GET", "HEAD"):
-            return JSONResponse({"detail": "Not authenticated"}, 401)
+            return JSONResponse(
+                {"detail": "Not authenticated", **(_VISIT_OVER if self.entry.public else _LOGIN_OVER)}, 401
+            )
         if not self.entry.public:
             return HTMLResponse(_login_page(self.entry, hub_name(request) if self.entry.hub_users else None))
         if "visit" in request.query_params:

@@ -180,6 +180,7 @@ def sealed(blocks: gr.Blocks, studio: Studio) -> gr.Blocks:
         block.async_move_resource_to_block_cache = move  # type: ignore[assignment, method-assign]  # gradio has no hook
         if isinstance(block, gr.File) and not studio.library.workspace.access.uploads:
             block.interactive, block.label = False, f"{block.label} · {OFF}"
+            block.elem_classes = [*(block.elem_classes or []), "switched-off"]
         if block.elem_id in HUB_CONTROLS and not studio.library.workspace.access.hub:
             block.interactive = False
             if isinstance(block, gr.Textbox):

@@ -16,7 +16,15 @@ from components.library import Library
 from components.markup import copyable, failure
 from components.page import Studio
 from components.publish_card import filled, wire_card
-from components.publish_hub import hub_token, last_repository, missing_html, own_token, parameters, plan, plan_html
+from components.publish_hub import (
+    has_token,
+    last_repository,
+    missing_html,
+    own_token,
+    parameters,
+    plan,
+    plan_html,
+)
 from components.publish_jobs import CHECKS, OLLAMA, UPLOADS, jobs_html, jobs_of
 from components.publish_manifest import (
     artifact_names,
@@ -286,10 +294,15 @@ def _wire_jobs(studio: Studio, station: PublishStation, timer: gr.Timer) -> None
     def on_send(
         request: gr.Request, name: str | None, part: str | None, _tier: str, repository: str, public: bool
     ) -> Updates:
-        def asked() -> dict[str, Any]:
+        try:
             told = parameters(name, repository, part, public)
+        except EspalierError as error:
+            return {station.said: gr.HTML(failure(error), visible=True)}
+        if not has_token(request):  # which stands above the button already: it is not said twice
+            return {station.missing: missing_html(request, "error"), station.said: gr.HTML(visible=False)}
+
+        def asked() -> dict[str, Any]:
             library.workspace.access.require_hub()
-            hub_token(request)
             plan(library.workspace, opened(library.workspace, name or ""), told)
             require_hub()
             keep_measures(open_artifact(library.workspace.inside(f"artifacts/{name}")))

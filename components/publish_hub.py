@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from html import escape
 
 import gradio as gr
@@ -56,13 +57,21 @@ def own_token(request: gr.Request | None) -> str | None:
     return str(login.get("access_token") or "") or None
 
 
-def missing_html(request: gr.Request | None = None) -> str:
-    """Whether there is a token; whether the Hub answers is only asked when something is to be sent."""
+def has_token(request: gr.Request | None = None) -> bool:
+    """Whether whoever sent `request` can publish."""
+    with suppress(EspalierError):
+        return bool(hub_token(request))
+    return False
+
+
+def missing_html(request: gr.Request | None = None, kind: str = "warning") -> str:
+    """Whether there is a token; whether the Hub answers is only asked when something is to be sent. `kind` is how
+    strongly it is said that there is none."""
     try:
         own = own_token(request)
         hub_token(request)
     except EspalierError as error:
-        return notice(error.what, error.remedy, "warning")
+        return notice(error.what, error.remedy, kind)
     if own:
         return "<p class='quiet'>It goes with your own login at the Hub, which is never shown or written down.</p>"
     return f"<p class='quiet'>The token is the one in {TOKEN_VARIABLES[0]}; it is never shown or written down.</p>"

@@ -91,11 +91,9 @@ def replay(
         "same": found.same,
         "differences": list(found.differences),
         "remarks": list(found.remarks),
+        "compared": found.compared,
     }
-    says = f"All {found.same} files are the same, byte for byte."
-    if not found.equal:
-        says = "\n".join([f"{found.same} files are the same, and these are not:", *found.differences])
-    result(json, fields, "\n".join([says, *found.remarks]))
+    result(json, fields, "\n".join([found.says, *found.differences, *found.remarks]))
     if not found.equal:
         raise typer.Exit(2)
 
