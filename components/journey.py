@@ -23,7 +23,7 @@ from components.markup import failure
 from components.masthead import masthead
 from components.measure import wire_measure
 from components.options import form_json, wire_options
-from components.page import Studio
+from components.page import Studio, opening
 from components.publish import wire_publish
 from components.publish_parts import publish_station
 from components.quality import wire_quality
@@ -141,16 +141,17 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
     wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
     _keep_talk_fresh(opened_page, talk, stations)
-    renewed = [opened_page.then, stations.load.reference.change, stations.build.finished.change]
-    wire_quality(studio, stations.state, quality, stations.build.timer, renewed)
-    wire_publish(studio, publish, stations.build.timer, renewed)
+    renewed = [stations.load.reference.change, stations.build.finished.change]
+    wire_quality(studio, stations.state, quality, stations.build.timer, opened=opened_page.then, renewed=renewed)
+    wire_publish(studio, publish, stations.build.timer, [opened_page.then, *renewed])
     wire_cleanup(studio, cleanup_part())
 
 
 def _keep_talk_fresh(opened_page: gr.events.Dependency, talk: ChatStation, stations: Stations) -> None:
     """The chat knows its models once the page has opened for its user, after a job, and for another reference."""
     settings: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    for event in (opened_page.then, stations.load.reference.change, stations.build.finished.change):
+    opened_page.then(*opening(talk.refresh, talk.inputs), talk.changing, **settings)
+    for event in (stations.load.reference.change, stations.build.finished.change):
         event(talk.refresh, talk.inputs, talk.changing, **settings)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
@@ -32,3 +34,18 @@ def calm(page: gr.Blocks) -> None:
     for event in page.fns.values():
         if event.show_progress == "hidden":
             event.show_progress_on = []
+
+
+def opening(handler: Callable[..., Any], inputs: Collection[Any]) -> tuple[Callable[..., Any], list[gr.State]]:
+    """`handler` for the moment when a page opens, and its inputs: the states, as all else is as it was laid out.
+
+    What was an input of any event that ran is looked up as well, and looking up is what a click waits for (see `calm`).
+    """
+    states = [one for one in inputs if isinstance(one, gr.State)]
+
+    def opened(*values: Any) -> Any:
+        found = dict(zip(states, values, strict=True))
+        given = {one: found.get(one, one.value) for one in inputs}
+        return handler(given) if isinstance(inputs, set) else handler(*given.values())
+
+    return opened, states

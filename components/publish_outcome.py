@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from components.markup import copyable, notice
+from studio.jobs.replay import same_in_words
 from studio.units import size_text
 
 Result = Mapping[str, Any]
@@ -34,14 +35,9 @@ def verified(result: Result) -> str:
 def replayed(result: Result) -> str:
     """Whether the second build has the same bytes, and where not."""
     differences, remarks = list(result.get("differences", ())), list(result.get("remarks", ()))
-    same = int(result.get("same", 0))
-    if differences:
-        others = f"{len(differences)} {'differs' if len(differences) == 1 else 'differ'}"
-        told = notice(f"{same} {'file is' if same == 1 else 'files are'} the same, and {others}.", "", "error")
-        told += _list(differences)
-    else:
-        whole = "the file is" if same == 1 else f"all {same} files are"
-        told = notice(f"Built again, {whole} the same, byte for byte.")
+    same, compared = int(result.get("same", 0)), bool(result.get("compared", True))
+    says = f"Built again. {same_in_words(same, len(differences), compared=compared)}"
+    told = notice(says, "", "error") + _list(differences) if differences else notice(says)
     return told + (f"<p class='quiet'>{' '.join(map(escape, map(str, remarks)))}</p>" if remarks else "")
 
 

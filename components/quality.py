@@ -14,7 +14,7 @@ from components.jobs import WATCH_S, job_html
 from components.kept_values import KeptValues
 from components.library import Library
 from components.markup import failure
-from components.page import Studio
+from components.page import Studio, opening
 from components.quality_asked import (
     Asked,
     adopt_ground,
@@ -153,10 +153,16 @@ def shown(library: Library, station: QualityStation, now: StudioState, against: 
 
 
 def wire_quality(
-    studio: Studio, state: gr.State, station: QualityStation, timer: gr.Timer, renewed: Sequence[Any]
+    studio: Studio,
+    state: gr.State,
+    station: QualityStation,
+    timer: gr.Timer,
+    *,
+    opened: Callable[..., Any],
+    renewed: Sequence[Any],
 ) -> None:
-    """What its controls do. `timer` is that of the jobs; after each of the events `renewed` there may be other models
-    or results."""
+    """What its controls do. `timer` is that of the jobs; `opened` comes when the page opens, and after each of the
+    events `renewed` there may be other models or results."""
     library, store = studio.library, studio.store
     kept = KeptValues(library.workspace.sessions, "measure")
 
@@ -207,8 +213,10 @@ def wire_quality(
         return shown(library, station, now, against, order)
 
     results = [state, station.against, station.sorting]
+    given = [*results, station.known, *station.asked]
+    opened(*opening(on_renewed, given), station.changing, **_LIVE)
     for event in renewed:
-        event(on_renewed, [*results, station.known, *station.asked], station.changing, **_LIVE)
+        event(on_renewed, given, station.changing, **_LIVE)
     station.against.input(on_against, results, station.results, **_LIVE)
     station.table.click(on_sort, [state, station.against], [station.sorting, *station.results], **_LIVE)
     _wire_choices(library, state, station, kept)
