@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import filecmp
-import shutil
 from pathlib import Path
 
-from studio.checkpoints.digests import digest_file
+from studio.jobs.adopt import adopted_file
 from studio.limits import require_upload
-from studio.staging import staged
 
 
 def adopted(folder: Path, file: Path) -> Path:
@@ -17,10 +14,4 @@ def adopted(folder: Path, file: Path) -> Path:
     Raises `InputError` for one that is too large.
     """
     require_upload(file)
-    kept = folder / file.name
-    if kept.exists() and not filecmp.cmp(kept, file, shallow=False):
-        kept = kept.with_stem(f"{kept.stem}-{digest_file(file)[:8]}")
-    if not kept.exists():
-        with staged(kept, needed_bytes=file.stat().st_size) as partial:
-            shutil.copyfile(file, partial)
-    return kept
+    return adopted_file(folder, file)

@@ -7,11 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from studio.cli.terminal import Json, Overwrite, model_path, progress_bar, result, size
-from studio.errors import MismatchError
+from studio.cli.terminal import Json, Overwrite, artifact_path, model_path, progress_bar, result, size
+from studio.errors import InputError, MismatchError
 from studio.workspace import Workspace
 
-Artifact = Annotated[Path, typer.Argument(help="Folder of an artifact, or its manifest.", metavar="ARTIFACT")]
+Artifact = Annotated[
+    Path,
+    typer.Argument(
+        help="The name of a build, or the folder of an artifact, or its manifest.",
+        metavar="ARTIFACT",
+        callback=artifact_path,
+    ),
+]
 
 
 Chosen = Annotated[
@@ -47,7 +54,14 @@ def verify(artifact: Artifact, json: Json = False) -> None:
 
 
 def replay(
-    manifest: Annotated[Path, typer.Argument(help="A manifest, or the folder that has it.", metavar="MANIFEST")],
+    manifest: Annotated[
+        Path,
+        typer.Argument(
+            help="A manifest, or the folder that has it, or the name of a build.",
+            metavar="MANIFEST",
+            callback=artifact_path,
+        ),
+    ],
     *,
     reference: Annotated[
         Path | None, typer.Option(help="The reference; by default as it is called in the workspace, or demo.")
@@ -122,6 +136,11 @@ def ollama(
     opened = open_artifact(artifact)
     folder = out or opened.folder / "ollama"
     written = write_files(opened, folder)
+    if not written:
+        raise InputError(
+            f"{opened.folder} has no GGUF file for Ollama, which loads no models that are split into parts.",
+            "Build one with `build --tier`, and without --split-max-size.",
+        )
     tiers = {f"{file.path.stem}.Modelfile": file.tier or "latest" for file in opened.ggufs}
     typed = {name: commands(opened.name, tiers[name], folder / name) for name in written}
     if create:
@@ -134,8 +153,7 @@ def ollama(
     ]
     lines = [line for name in written for line in (f"{folder / name}:", *(f"  {one}" for one in typed[name]))]
     remarks = dict.fromkeys(model.remark for model in written.values())
-    nothing = "There is no GGUF file for Ollama; it loads no models that are split into parts."
-    result(json, {"folder": str(folder), "files": files}, "\n".join([*lines, *remarks]) or nothing)
+    result(json, {"folder": str(folder), "files": files}, "\n".join([*lines, *remarks]))
 
 
 def card(
