@@ -315,7 +315,7 @@ def _require_floors(state: StudioState) -> None:
     if state.recipe.floor_layers_from == "file":
         raise InputError(
             "The recipe takes its floors per layer from a file of their own.",
-            "Write them into the recipe as layer_floors, without floor_layers_from.",
+            "Choose both files at once, the recipe and that one, under “Use a published map, or a recipe of yours”.",
         )
 
 

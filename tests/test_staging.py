@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from studio.errors import InputError, OutputExistsError, ResourceError
-from studio.staging import FOLDER_MARK, partial_path, require_disk, staged
+from studio.staging import ELSEWHERE_S, FOLDER_MARK, is_leftover, partial_path, require_disk, staged
 
 
 def test_a_result_appears_only_when_complete(tmp_path: Path) -> None:
@@ -155,3 +155,17 @@ def test_a_file_that_the_disk_does_not_take_is_said_so(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, old)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_container_writes_is_left_alone_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / ".x.partial-0abcde.0-0123abcd.999999999"
+    theirs.mkdir()
+    (theirs / "shard").write_text("half")
+    with staged(tmp_path / "x") as partial:
+        partial.write_text("whole")
+    assert theirs.exists() and not is_leftover(theirs)
+    later = time.time() + ELSEWHERE_S + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    with staged(tmp_path / "x", overwrite=True) as partial:
+        partial.write_text("whole")
+    assert not theirs.exists()

@@ -105,11 +105,9 @@ def replay(
         "same": found.same,
         "differences": list(found.differences),
         "remarks": list(found.remarks),
+        "compared": found.compared,
     }
-    says = f"All {found.same} files are the same, byte for byte."
-    if not found.equal:
-        says = "\n".join([f"{found.same} files are the same, and these are not:", *found.differences])
-    result(json, fields, "\n".join([says, *found.remarks]))
+    result(json, fields, "\n".join([found.says, *found.differences, *found.remarks]))
     if not found.equal:
         raise typer.Exit(2)
 
@@ -208,7 +206,7 @@ def publish(
     """
     from studio.jobs.publish import Publish, plan_artifact, send
     from studio.publish.artifact import keep_measures, open_artifact, with_measures
-    from studio.publish.hub import token_of_environment
+    from studio.publish.hub import hub_token
 
     workspace = Workspace.open()
     wanted = Publish(artifact=str(artifact), repository=repo, format=chosen, public=public)
@@ -223,7 +221,7 @@ def publish(
         fields = {"repository": repo, "private": plan.private, "files": files, "bytes": plan.bytes}
         result(json, fields, "\n".join([*lines, says]))
         return
-    token_of_environment()
+    hub_token()
     with progress_bar() as progress:
         sent = send(opened, plan, workspace, progress)
     result(json, sent, f"{sent['url']}: {len(plan.files)} files, {size(plan.bytes)}.")

@@ -11,17 +11,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from studio import discretion
 from studio.discretion import be_discreet, discreet
-from studio.errors import Cancelled, EspalierError, Paused, ProcessError
+from studio.errors import Cancelled, EspalierError, FormatError, InputError, Paused, ProcessError, ResourceError
 from studio.jobs.interrupt import JOB, Interrupt
 from studio.jobs.needs import require_room
+from studio.jobs.processes import LOCK_VARIABLE
 from studio.jobs.recorder import Recorder
 from studio.jobs.runner import start_waiting
 from studio.jobs.store import Job, JobStore, Status
 from studio.jobs.task import parse
 from studio.jobs.tasks import TASKS
+from studio.locks import keep
+from studio.publish.hub import acting_with
 from studio.staging import witnessed
 from studio.workspace import Workspace
+
+LOOK_S = 0.5
+"""How often a job looks whether it is still wanted."""
 
 logger = logging.getLogger("studio.jobs")
 
@@ -31,18 +38,24 @@ def main(arguments: Sequence[str]) -> int:
     be_discreet()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     root, job_id = arguments
+    if (descriptor := os.environ.pop(LOCK_VARIABLE, "")).isdigit():
+        keep(int(descriptor))
     store = JobStore(Workspace.open(root))
     with store.transaction():  # waits until whoever started this process has written that down
         job = store.get(job_id)
     if job.status != "running" or job.pid != os.getpid():
         logger.warning("job %s belongs to another process", job_id)
         return 1
+    token = sys.stdin.readline().strip() if job.login else ""
+    discretion.also(lambda: [token])
     interrupt = Interrupt(JOB)
     interrupt.install()
     try:
         made = store.made(job.id)
-        with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue, witnessed(made.add):
-            status, outcome = attempt(job, store.workspace, recorder)
+        watched = _wanted(store, job)
+        with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue, watched, witnessed(made.add):
+            with acting_with(token or None):
+                status, outcome = attempt(job, store.workspace, recorder)
             interrupt.close()
         if status == "cancelled" and overdue.is_set():
             error = f"It took longer than the {job.limit_s:.0f} s that a job may take here."
@@ -75,6 +88,40 @@ def _limited(job: Job) -> Iterator[threading.Event]:
         yield overdue
     finally:
         alarm.cancel()
+
+
+@contextmanager
+def _wanted(store: JobStore, job: Job) -> Iterator[None]:
+    """Interrupts this process once its job is not its own any more: somebody in another container, where no signal
+    comes from, has cancelled it."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            try:
+                if not _is_own(store, job):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
+            except (ResourceError, FormatError) as error:  # the next look may tell
+                logger.warning("%s", error)
+
+    watch = threading.Thread(target=look, daemon=True, name="still wanted")
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
+def _is_own(store: JobStore, job: Job) -> bool:
+    try:
+        now = store.get(job.id)
+    except FormatError:
+        raise
+    except InputError:  # it is forgotten
+        return False
+    return now.status == "running" and now.process == job.process
 
 
 def attempt(job: Job, workspace: Workspace, progress: Recorder) -> tuple[Status, dict[str, Any]]:
