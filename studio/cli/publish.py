@@ -86,7 +86,7 @@ def replay(
     The first difference of each file is named. The exit code is 2 when there is one.
     """
     from studio.errors import OutputExistsError
-    from studio.jobs.replay import found_sources
+    from studio.jobs.replay import STORIES, found_sources
     from studio.jobs.replay import replay as build_again
     from studio.publish.manifest import Manifest
     from studio.publish.verify import manifest_path
@@ -99,7 +99,8 @@ def replay(
     model = None if reference is None else model_path(reference)
     sources = found_sources(Manifest.read(path), workspace, model, **known)
     with progress_bar() as progress:
-        found = build_again(path, sources, workspace.cache, out=out, afresh=afresh, progress=progress)
+        stories = workspace.root / STORIES
+        found = build_again(path, sources, workspace.cache, out=out, stories=stories, afresh=afresh, progress=progress)
     fields = {
         "equal": found.equal,
         "same": found.same,
