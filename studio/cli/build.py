@@ -125,7 +125,7 @@ def build(
         text = dumps(drop_map.to_metadata())
     parameters["map"] = _relative(workspace, adopt.adopted_text(workspace.maps, text))
     if imatrix is not None:
-        parameters["imatrix"] = _relative(workspace, adopt.adopted_file(workspace.imatrix, imatrix))
+        parameters["imatrix"] = _relative(workspace, adopt.adopted_file(workspace, imatrix, workspace.imatrix))
     if split_max_size is not None:
         parameters["split_bytes"] = bytes_of(split_max_size)
     with progress_bar() as progress:

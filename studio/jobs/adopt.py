@@ -16,6 +16,7 @@ from studio.checkpoints.reference import open_reference
 from studio.contributions import file
 from studio.contributions.model import Contributions
 from studio.errors import InputError, OutputExistsError
+from studio.jobs.needs import require_room
 from studio.jobs.task import ASSETS, DEMO, reference_path
 from studio.staging import staged
 from studio.workspace import Workspace
@@ -41,23 +42,31 @@ def adopted_reference(workspace: Workspace, path: Path) -> str:
 
 
 def adopted_analysis(workspace: Workspace, path: Path, contributions: Contributions) -> Path:
-    """Where jobs find `contributions`, which were read from `path`: there, or in a file of their own."""
+    """Where jobs find `contributions`, which were read from `path`: there, or in a file of their own.
+
+    Raises `ResourceError` where there is no room for that.
+    """
     found = path.resolve()
     known = found.is_relative_to(ASSETS) or found.parent == workspace.contributions
     if known and found.suffix == ".safetensors":
         return found
     target = workspace.contributions / f"{path.stem}-{contributions.content_hash[:8]}.safetensors"
     if not target.exists():
+        require_room(workspace, sum(array.nbytes for array in contributions.sums.values()))
         file.save(contributions, target)
     return target
 
 
-def adopted_file(folder: Path, path: Path) -> Path:
-    """A copy of the file `path` in `folder`; another one of its name stays, for a job may read it."""
+def adopted_file(workspace: Workspace, path: Path, folder: Path) -> Path:
+    """A copy of the file `path` in `folder` of the workspace; another one of its name stays, for a job may read it.
+
+    Raises `ResourceError` where there is no room for it.
+    """
     kept = folder / path.name
     if kept.exists() and not filecmp.cmp(kept, path, shallow=False):
         kept = kept.with_stem(f"{kept.stem}-{digest_file(path)[:8]}")
     if not kept.exists():
+        require_room(workspace, path.stat().st_size)
         with staged(kept, needed_bytes=path.stat().st_size) as partial:
             shutil.copyfile(path, partial)
     return kept

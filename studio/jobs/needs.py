@@ -28,9 +28,10 @@ def pruned_bytes(reference: Reference, drop: DropMap) -> int:
 
 
 def require_room(workspace: Workspace, needed: int) -> None:
-    """Raise `ResourceError` unless the disk and the workspace's quota have room for `needed` bytes more."""
-    if not needed:
-        return
+    """Raise `ResourceError` unless the disk and the workspace's quota have room for `needed` bytes more.
+
+    Where the quota is exceeded already, nothing is begun, however little it needs.
+    """
     remedy = "`python -m studio clean`, or “Disk space” at the end of the page, shows what can go."
     try:
         require_disk(workspace.root, needed)
@@ -39,9 +40,10 @@ def require_room(workspace: Workspace, needed: int) -> None:
     quota = QUOTA.value
     whole = workspace.whole or workspace.root
     if quota is not None and (used := used_bytes(whole)) + needed > quota:
+        where = workspace.discreet(f"The workspace {whole}") if workspace.whole is None else "The whole workspace"
+        adds = f", and this adds about {size_text(needed)}" if needed else ""
         raise ResourceError(
-            f"The workspace {whole} may take {size_text(quota)}; it has {size_text(used)}, and this adds about "
-            f"{size_text(needed)}.",
+            f"{where} may take {size_text(quota)}; it has {size_text(used)}{adds}.",
             f"{remedy} {QUOTA.variable} says how much it may take.",
         )
 
