@@ -15,7 +15,7 @@ from html import escape
 from typing import Literal
 
 from gradio.data_classes import _StaticFiles
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from components.hub_login import hub_name
 from components.pages import Page, Pages
 from components.theme import ASSETS
+from components.uploads import require_room_to_send
 from studio.errors import RefusedError, ResourceError
 from studio.logins import OAUTH_VARIABLE, Entry, Passwords
 
@@ -166,6 +167,7 @@ def _guarded(scope: Scope, page: Page, app: ASGIApp) -> ASGIApp:
     path: str = scope["path"]
     if path.startswith(f"{_API}upload"):
         page.workspace.access.require_upload()
+        require_room_to_send(page.workspace, Headers(scope=scope))
     if path.startswith(f"{_API}proxy"):
         raise RefusedError("This page fetches nothing for others.")
     for start in (f"{_API}file=", f"{_API}file/"):

@@ -15,6 +15,7 @@ from components.state import StudioState
 from components.strokes import Action, Stroke
 from studio.errors import InputError
 from studio.families import MoeShape
+from studio.jobs.needs import require_room
 from studio.quantize.imatrix_file import read_imatrix
 from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.criteria import fitting
@@ -89,7 +90,8 @@ def adopt_imatrix(library: Library, state: StudioState, path: Path) -> StudioSta
     fitting_imatrix(path, header, kept_experts(header, opened.drop))
     kept = library.workspace.imatrix / f"{path.stem}-{imatrix.content_hash[:8]}{path.suffix}"
     if not kept.exists():
-        with staged(kept, overwrite=True, needed_bytes=path.stat().st_size) as partial:
+        require_room(library.workspace, path.stat().st_size)
+        with staged(kept, overwrite=True) as partial:
             shutil.copyfile(path, partial)
     return state.weighing(kept.name)
 

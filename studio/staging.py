@@ -44,11 +44,21 @@ def partial_path(final: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Remove a file or a folder, if it is there; somebody else may be removing it too."""
+    while path.is_dir() and not path.is_symlink():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Everything below `folder` (nothing where it is none); what vanishes meanwhile is left out.
+
+    `Path.rglob` gives up where somebody removes a folder that it is about to look into. Links are not followed.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            yield Path(place, name)
 
 
 def sweep_partials(folder: Path, name: str, keep: Path | None = None) -> None:
@@ -87,7 +97,7 @@ def _is_alive(path: Path) -> bool:
 def _changed(path: Path) -> float:
     """When anything in the file or folder `path` was written or renamed last."""
     times = [0.0]
-    for one in (path, *path.rglob("*")):
+    for one in (path, *below(path)):
         with suppress(FileNotFoundError):
             times.append(one.lstat().st_ctime)  # a rename counts, too
     return max(times)
@@ -102,16 +112,29 @@ def sweep_process(root: Path, pid: int, place: str = HERE, *, resumables: bool) 
     """Remove what the dead process `pid` of `place` was staging anywhere below `root`; where it could go on, only if
     told to."""
     names = [process_name(pid, place), *([str(pid)] if place == HERE else [])]
-    partials = [partial for name in names for partial in root.rglob(f".*.partial*-{name}")]
-    if resumables:
-        owners = root.rglob(f".*.{_RESUMABLE}*/{_OWNER}")
-        partials += [owner.parent for owner in owners if owner.read_text() in names]
+    partials, replaced = [], []
+    for path in below(root):
+        if path.name == _OWNER and f".{_RESUMABLE}" in path.parent.name:
+            if resumables and _said_in(path) in names:
+                partials.append(path.parent)
+        elif path.name.startswith(".") and path.name.endswith(tuple(f"-{name}" for name in names)):
+            if any(path.name.endswith(f".{_REPLACED}{name}") for name in names):
+                replaced.append(path)
+            elif ".partial" in path.name:
+                partials.append(path)
     for partial in partials:
-        with suppress(FileNotFoundError):  # another app is sweeping too, or its folder has just gone
-            remove(partial)
-    for old in [old for name in names for old in root.rglob(f".*.{_REPLACED}{name}")]:
-        with suppress(FileNotFoundError):
+        remove(partial)
+    for old in replaced:
+        with suppress(FileNotFoundError):  # another app is sweeping too
             _restore(old)
+
+
+def _said_in(path: Path) -> str:
+    """The text of a small file, empty where it has just gone."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _restore(old: Path) -> None:
@@ -158,8 +181,11 @@ def require_disk(folder: Path, needed: int) -> None:
 
 def used_bytes(path: Path) -> int:
     """What the file or folder `path` takes of the disk, 0 where there is none."""
-    files = [path, *path.rglob("*")] if path.exists() else []
-    return sum(file.lstat().st_blocks * 512 for file in files)
+    used = 0
+    for one in (path, *below(path)):
+        with suppress(FileNotFoundError):
+            used += one.lstat().st_blocks * 512
+    return used
 
 
 @contextmanager

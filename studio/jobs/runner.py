@@ -193,6 +193,12 @@ def pause_own(store: JobStore, patience_s: float = PAUSE_PATIENCE_S) -> list[Job
     return list(paused.values())
 
 
+def pause(store: JobStore, job_id: str, patience_s: float = PAUSE_PATIENCE_S) -> Job:
+    """Stop one job as `pause_own` does, whoever it runs for."""
+    job = store.get(job_id)
+    return _pause(store, patience_s, job) if job.status == "running" else job
+
+
 def _running_for(store: JobStore) -> list[Job]:
     return [job for job in store.everyones() if job.status == "running" and job.owner == store.owner]
 
