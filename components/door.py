@@ -12,16 +12,18 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Literal
+from typing import Literal
 
 from gradio.data_classes import _StaticFiles
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from components.hub_login import hub_name
 from components.pages import Page, Pages
 from components.theme import ASSETS
+from components.uploads import require_room_to_send
 from studio.errors import RefusedError, ResourceError
 from studio.logins import OAUTH_VARIABLE, Entry, Passwords
 
@@ -34,6 +36,17 @@ FREE = ("/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt", "/health",
 """What anybody may ask for: it says nothing about anybody. Browsers fetch the manifest of a page without its cookie."""
 _API = "/gradio_api/"
 _HUB_LOGIN = ("/login/huggingface", "/login/callback")
+_LOGIN_OVER = {
+    "what": "You are not logged in any more.",
+    "remedy": "The login has ended, or the studio was started again. What you chose last is kept until you are back.",
+    "button": "Log in again",
+}
+_VISIT_OVER = {
+    "what": "This visit has ended.",
+    "remedy": "The studio was started again, or nobody has used this page for long. Nothing of the visit is kept.",
+    "button": "Begin anew",
+}
+"""What assets/connection.js says on an open page whose requests are those of nobody."""
 _NO_COOKIE = "This page knows you by a cookie, and your browser sends none. Allow it, and open the page again."
 
 
@@ -89,16 +102,18 @@ class Door:
         person, until = self._inside.get(token, (None, 0.0))
         if person is not None and time.time() < until:
             return person
-        if self.entry.hub_users and (name := _hub_name(request)) and name.lower() in self.entry.hub_users:
+        if self.entry.hub_users and (name := hub_name(request)) and name.lower() in self.entry.hub_users:
             return f"{name.lower()} on the Hub"
         return None
 
     async def _outside(self, request: Request, path: str) -> Response:
         """What somebody gets who has not come in."""
         if path != "/" or request.method not in ("GET", "HEAD"):
-            return JSONResponse({"detail": "Not authenticated"}, 401)
+            return JSONResponse(
+                {"detail": "Not authenticated", **(_VISIT_OVER if self.entry.public else _LOGIN_OVER)}, 401
+            )
         if not self.entry.public:
-            return HTMLResponse(_login_page(self.entry, _hub_name(request) if self.entry.hub_users else None))
+            return HTMLResponse(_login_page(self.entry, hub_name(request) if self.entry.hub_users else None))
         if "visit" in request.query_params:
             return PlainTextResponse(_NO_COOKIE, 403)
         await self.pages.make_room()
@@ -152,6 +167,7 @@ def _guarded(scope: Scope, page: Page, app: ASGIApp) -> ASGIApp:
     path: str = scope["path"]
     if path.startswith(f"{_API}upload"):
         page.workspace.access.require_upload()
+        require_room_to_send(page.workspace, Headers(scope=scope))
     if path.startswith(f"{_API}proxy"):
         raise RefusedError("This page fetches nothing for others.")
     for start in (f"{_API}file=", f"{_API}file/"):
@@ -179,14 +195,6 @@ def _told(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
-
-
-def _hub_name(request: Request) -> str | None:
-    """The name on the Hub of whoever logged in there: gradio keeps it in a signed cookie, until it expires."""
-    told: Any = request.scope.get("session", {}).get("oauth_info")
-    if not isinstance(told, dict) or float(told.get("expires_at") or 0) < time.time():
-        return None
-    return str(told.get("userinfo", {}).get("preferred_username") or "") or None
 
 
 def _login_page(entry: Entry, stranger: str | None) -> str:

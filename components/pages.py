@@ -8,13 +8,13 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
-import psutil
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
@@ -25,6 +25,7 @@ from studio.access import FULL, VISITOR
 from studio.errors import ResourceError
 from studio.jobs import runner
 from studio.jobs.store import JobStore
+from studio.locks import is_held, locked
 from studio.workspace import Workspace
 
 MOST_VISITORS = 24
@@ -35,6 +36,8 @@ TABS = 50
 """Of a person whose state is in memory, those used last: an open one looks for news every few seconds and so stays.
 Gradio keeps 0.6 MiB for each that was ever opened, and by itself forgets none before the ten thousandth."""
 _VISITOR = "visitor"
+LOCK = "lock"
+"""In the part of a visitor: held by the app whose visitor that is."""
 OFF = "off: this page is open to everybody"
 HUB_CONTROLS = ("hub-name", "hub-look")
 _Move = Callable[[str | Path | None], Coroutine[Any, Any, str | None]]
@@ -49,6 +52,8 @@ class Page:
     app: ASGIApp
     workspace: Workspace
     sessions: Sessions
+    holding: ExitStack = field(default_factory=ExitStack)
+    """What tells other apps that somebody uses the files of this page."""
     used_at: float = field(default_factory=time.monotonic)
     closed: asyncio.Event | None = None
 
@@ -97,7 +102,7 @@ class Pages:
 
     def visitor(self) -> str:
         """A name for somebody without one."""
-        return f"{_VISITOR} {os.getpid()} {secrets.token_hex(16)}"
+        return f"{_VISITOR} {secrets.token_hex(16)}"
 
     async def make_room(self) -> None:
         """Close pages that nobody has used for a while; `ResourceError` where all of too many are in use."""
@@ -110,9 +115,13 @@ class Pages:
 
     def _built(self, person: str) -> Page:
         workspace = self.workspace.of(person, VISITOR if self.visitors else FULL)
+        holding = ExitStack()
+        if self.visitors:
+            holding.enter_context(locked(workspace.root / LOCK))
         studio = self.studio(workspace)
         blocks = sealed(self.build(studio), studio)
-        return Page(blocks, mounted(blocks, person, [workspace.artifacts], self.settings), workspace, studio.sessions)
+        app = mounted(blocks, person, [workspace.artifacts], self.settings)
+        return Page(blocks, app, workspace, studio.sessions, holding)
 
     async def _started(self, page: Page) -> None:
         """Have gradio begin with `page`; it runs in the app's own loop."""
@@ -127,6 +136,7 @@ class Pages:
         if page.closed:
             page.closed.set()
         await run_in_threadpool(forgotten, page.workspace)
+        page.holding.close()
 
 
 async def _living(page: Page, started: asyncio.Event) -> None:
@@ -170,6 +180,7 @@ def sealed(blocks: gr.Blocks, studio: Studio) -> gr.Blocks:
         block.async_move_resource_to_block_cache = move  # type: ignore[assignment, method-assign]  # gradio has no hook
         if isinstance(block, gr.File) and not studio.library.workspace.access.uploads:
             block.interactive, block.label = False, f"{block.label} · {OFF}"
+            block.elem_classes = [*(block.elem_classes or []), "switched-off"]
         if block.elem_id in HUB_CONTROLS and not studio.library.workspace.access.hub:
             block.interactive = False
             if isinstance(block, gr.Textbox):
@@ -202,11 +213,10 @@ def whose_html(workspace: Workspace) -> str:
 
 
 def sweep_visitors(workspace: Workspace) -> None:
-    """Remove what visitors of apps left that are gone."""
+    """Remove what visitors of apps left that are gone: each app holds a lock of the parts of its own."""
     for part in workspace.parts().values():
-        name, _, rest = part.person.partition(" ")
-        pid = rest.partition(" ")[0]
-        if name == _VISITOR and pid.isdigit() and not psutil.pid_exists(int(pid)):
+        name = part.person.partition(" ")[0]
+        if name == _VISITOR and not is_held(part.root / LOCK):
             forgotten(part)
 
 

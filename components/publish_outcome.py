@@ -20,7 +20,8 @@ def verified(result: Result) -> str:
     """Which file is not what it was."""
     problems, strangers = list(result.get("problems", ())), list(result.get("strangers", ()))
     if problems:
-        count = f"{len(problems)} of {result['files']} files {'is' if len(problems) == 1 else 'are'} not what they were"
+        verb = "is not what it was" if len(problems) == 1 else "are not what they were"
+        count = f"{len(problems)} of {result['files']} files {verb}"
         told = notice(f"{count}.", "Build it again, or bring back a copy.", "error") + _list(problems)
     else:
         whole = "The file is what it was" if result["files"] == 1 else f"All {result['files']} files are what they were"
@@ -64,6 +65,11 @@ OUTCOMES: Mapping[str, Callable[[Result], str]] = {
     "ollama": created,
 }
 """Kind of job → its outcome as HTML."""
+
+
+def differs(kind: str, result: Result) -> bool:
+    """Whether a job that is done has found that something is not what it should be."""
+    return bool({"verify": result.get("problems"), "replay": result.get("differences")}.get(kind))
 
 
 def _list(lines: Iterable[object]) -> str:

@@ -7,11 +7,18 @@ from typing import Annotated, Literal
 
 import typer
 
-from studio.cli.terminal import Json, Overwrite, model_path, note, progress_bar, result, size
-from studio.errors import MismatchError
+from studio.cli.terminal import Json, Overwrite, artifact_path, model_path, note, progress_bar, result, size
+from studio.errors import InputError, MismatchError
 from studio.workspace import Workspace
 
-Artifact = Annotated[Path, typer.Argument(help="Folder of an artifact, or its manifest.", metavar="ARTIFACT")]
+Artifact = Annotated[
+    Path,
+    typer.Argument(
+        help="The name of a build, or the folder of an artifact, or its manifest.",
+        metavar="ARTIFACT",
+        callback=artifact_path,
+    ),
+]
 
 
 Chosen = Annotated[
@@ -56,7 +63,14 @@ def verify(artifact: Artifact, json: Json = False) -> None:
 
 
 def replay(
-    manifest: Annotated[Path, typer.Argument(help="A manifest, or the folder that has it.", metavar="MANIFEST")],
+    manifest: Annotated[
+        Path,
+        typer.Argument(
+            help="A manifest, or the folder that has it, or the name of a build.",
+            metavar="MANIFEST",
+            callback=artifact_path,
+        ),
+    ],
     *,
     reference: Annotated[
         Path | None, typer.Option(help="The reference; by default as it is called in the workspace, or demo.")
@@ -81,7 +95,7 @@ def replay(
     The first difference of each file is named. The exit code is 2 when there is one.
     """
     from studio.errors import OutputExistsError
-    from studio.jobs.replay import found_sources
+    from studio.jobs.replay import STORIES, found_sources
     from studio.jobs.replay import replay as build_again
     from studio.publish.manifest import Manifest
     from studio.publish.verify import manifest_path
@@ -94,7 +108,8 @@ def replay(
     model = None if reference is None else model_path(reference)
     sources = found_sources(Manifest.read(path), workspace, model, **known)
     with progress_bar() as progress:
-        found = build_again(path, sources, workspace.cache, out=out, afresh=afresh, progress=progress)
+        stories = workspace.root / STORIES
+        found = build_again(path, sources, workspace.cache, out=out, stories=stories, afresh=afresh, progress=progress)
     fields = {
         "equal": found.equal,
         "same": found.same,
@@ -129,6 +144,11 @@ def ollama(
     opened = open_artifact(artifact)
     folder = out or opened.folder / "ollama"
     written = write_files(opened, folder)
+    if not written:
+        raise InputError(
+            f"{opened.folder} has no GGUF file for Ollama, which loads no models that are split into parts.",
+            "Build one with `build --tier`, and without --split-max-size.",
+        )
     tiers = {f"{file.path.stem}.Modelfile": file.tier or "latest" for file in opened.ggufs}
     typed = {name: commands(opened.name, tiers[name], folder / name) for name in written}
     if create:
@@ -141,8 +161,7 @@ def ollama(
     ]
     lines = [line for name in written for line in (f"{folder / name}:", *(f"  {one}" for one in typed[name]))]
     remarks = dict.fromkeys(model.remark for model in written.values())
-    nothing = "There is no GGUF file for Ollama; it loads no models that are split into parts."
-    result(json, {"folder": str(folder), "files": files}, "\n".join([*lines, *remarks]) or nothing)
+    result(json, {"folder": str(folder), "files": files}, "\n".join([*lines, *remarks]))
 
 
 def card(
@@ -202,7 +221,7 @@ def publish(
     """
     from studio.jobs.publish import Publish, plan_artifact, send
     from studio.publish.artifact import keep_measures, open_artifact, with_measures
-    from studio.publish.hub import token_of_environment
+    from studio.publish.hub import hub_token
 
     workspace = Workspace.open()
     wanted = Publish(artifact=str(artifact), repository=repo, format=chosen, public=public, base_model=base)
@@ -219,7 +238,7 @@ def publish(
         fields |= {"remarks": list(plan.remarks)}
         result(json, fields, "\n".join([*lines, says]))
         return
-    token_of_environment()
+    hub_token()
     for remark in plan.remarks:
         note(remark)
     with progress_bar() as progress:

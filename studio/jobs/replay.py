@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,11 @@ from studio.quantize.imatrix_file import read_imatrix
 from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.recipe import Recipe
-from studio.staging import publish, resumable
+from studio.staging import below, publish, resumable
 from studio.workspace import Workspace
+
+STORIES = "manifests"
+"""The room of a workspace for what stays of builds that were removed: a folder for each."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,14 @@ def replay(
     cache: Path,
     *,
     out: Path | None = None,
+    stories: Path | None = None,
     afresh: bool = False,
     progress: Progress = silent,
 ) -> Replayed:
     """Make the files of `manifest` again, from nothing but `sources`, and compare them with those beside it.
 
-    The work is done in the folder `cache` and vanishes, unless `out` is to keep it; where only the manifest is there
+    The work is done in the folder `cache` and vanishes, unless `out` is to keep it, with the measures and the card that
+    lie beside the manifest of a build that was removed (a folder in `stories`); where only the manifest is there
     and not its files, hashes are compared, and no place can be named. A reference that `cache` has as GGUF is converted
     again only `afresh`.
 
@@ -129,8 +134,19 @@ def replay(
         remarks += _other_versions(told.versions, again.versions)
         replayed = _compared(told, path.parent, records, made, remarks)
         if out:
+            if path.parent.parent == stories:
+                copy_others(path.parent, made, {record.name for record in told.files} | {path.name, FILE_NAME})
             publish(made, out)
     return replayed
+
+
+def copy_others(folder: Path, target: Path, left_out: Collection[str]) -> None:
+    """Copy all files of `folder` to the folder `target`, but for those that are `left_out`: names from `folder`."""
+    for path in below(folder):
+        name = path.relative_to(folder)
+        if path.is_file() and not path.is_symlink() and name.as_posix() not in left_out:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
 
 
 class Replay(Task):
@@ -166,7 +182,8 @@ class Replay(Task):
         path = input_path(workspace, self.manifest)
         out = workspace.artifacts / self.name if self.name else None
         sources = self._sources(workspace)
-        found = replay(path, sources, workspace.cache, out=out, afresh=self.afresh, progress=progress)
+        stories = workspace.root / STORIES
+        found = replay(path, sources, workspace.cache, out=out, stories=stories, afresh=self.afresh, progress=progress)
         return {
             "equal": found.equal,
             "same": found.same,
