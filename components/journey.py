@@ -53,7 +53,11 @@ _LIVE: dict[str, Any] = {
 _MANY: dict[str, Any] = {**_LIVE, "trigger_mode": "multiple"}
 """Where `always_last` would send the last event with the data of the first."""
 
-_OPENED = "() => { document.querySelector('.gradio-container').inert = false; }"
+_OPENED = """() => {{
+  const page = document.querySelector('.gradio-container');
+  page.opened = (page.opened || 0) + 1;
+  page.inert = page.opened < {events};
+}}"""
 """Lets the page be used, which assets/page.js keeps from that until it shows what its person chose last."""
 
 _WITHOUT_LINK = """() => {
@@ -140,19 +144,28 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     wire_measure(studio, stations.state, stations.load.measure, stations.build.timer)
     opened_anew = [stations.load.analysis_facts, stations.load.reference_facts]
     wire_insights(studio, stations.state, stations.see.insights, opened_anew, stations.build.finished)
-    _keep_talk_fresh(opened_page, talk, stations)
+    opened_talk = _keep_talk_fresh(opened_page, talk, stations)
     renewed = [stations.load.reference.change, stations.build.finished.change]
-    wire_quality(studio, stations.state, quality, stations.build.timer, opened=opened_page.then, renewed=renewed)
-    wire_publish(studio, publish, stations.build.timer, [opened_page.then, *renewed])
+    opened_quality = wire_quality(
+        studio, stations.state, quality, stations.build.timer, opened=opened_page.then, renewed=renewed
+    )
+    opened_publish = wire_publish(studio, publish, stations.build.timer, opened=opened_page.then, renewed=renewed)
     wire_cleanup(studio, cleanup_part())
+    events = [opened_page, opened_talk, opened_quality, opened_publish]
+    for event in events:
+        event.then(None, js=_OPENED.format(events=len(events)))
 
 
-def _keep_talk_fresh(opened_page: gr.events.Dependency, talk: ChatStation, stations: Stations) -> None:
-    """The chat knows its models once the page has opened for its user, after a job, and for another reference."""
+def _keep_talk_fresh(opened_page: gr.events.Dependency, talk: ChatStation, stations: Stations) -> gr.events.Dependency:
+    """The chat knows its models once the page has opened for its user, after a job, and for another reference.
+
+    Returns the first of these events.
+    """
     settings: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    opened_page.then(*opening(talk.refresh, talk.inputs), talk.changing, **settings)
     for event in (stations.load.reference.change, stations.build.finished.change):
         event(talk.refresh, talk.inputs, talk.changing, **settings)
+    first: gr.events.Dependency = opened_page.then(*opening(talk.refresh, talk.inputs), talk.changing, **settings)
+    return first
 
 
 def map_text(opened: Opened) -> str:
@@ -426,7 +439,6 @@ def _wire_opening(studio: Studio, stations: Stations, page: gr.Blocks) -> gr.eve
 
     lists = [load.reference, load.analysis]
     opened = page.load(on_open, state, [*stations.everything, choose.shelf.saved, choose.counts.room], **_LIVE)
-    opened.then(None, js=_OPENED)
     opened.then(on_page, state, lists, **_LIVE).then(None, js=_WITHOUT_LINK)
     stations.build.finished.change(on_page, state, lists, **_LIVE)
     return opened

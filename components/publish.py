@@ -169,9 +169,11 @@ def _measured_since(
     return told
 
 
-def wire_publish(studio: Studio, station: PublishStation, timer: gr.Timer, renewed: Sequence[Any]) -> None:
-    """What its controls do. `timer` is that of the jobs; after each of the events `renewed` there may be other
-    artifacts or measures."""
+def wire_publish(
+    studio: Studio, station: PublishStation, timer: gr.Timer, *, opened: Callable[..., Any], renewed: Sequence[Any]
+) -> gr.events.Dependency:
+    """What its controls do. `timer` is that of the jobs; `opened` comes when the page opens, and after each of the
+    events `renewed` there may be other artifacts or measures. Returns the event that shows what there is then."""
     wire_card(studio.library.workspace, station.card)
 
     def on_renewed(request: gr.Request, name: str | None, *values: Any) -> Updates:
@@ -189,6 +191,7 @@ def wire_publish(studio: Studio, station: PublishStation, timer: gr.Timer, renew
     def on_format(name: str, *values: Any) -> Updates:
         return shown(studio, station, name, *values)
 
+    shown_first: gr.events.Dependency = opened(on_renewed, station.chosen, station.changing, **_LIVE)
     for event in renewed:
         event(on_renewed, station.chosen, station.changing, **_LIVE)
     station.artifact.input(on_artifact, station.artifact, station.changing, **_SLOW)
@@ -196,6 +199,7 @@ def wire_publish(studio: Studio, station: PublishStation, timer: gr.Timer, renew
     _wire_files(studio, station)
     _wire_hub(studio, station)
     _wire_jobs(studio, station, timer)
+    return shown_first
 
 
 def _wire_files(studio: Studio, station: PublishStation) -> None:

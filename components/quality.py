@@ -160,9 +160,9 @@ def wire_quality(
     *,
     opened: Callable[..., Any],
     renewed: Sequence[Any],
-) -> None:
+) -> gr.events.Dependency:
     """What its controls do. `timer` is that of the jobs; `opened` comes when the page opens, and after each of the
-    events `renewed` there may be other models or results."""
+    events `renewed` there may be other models or results. Returns the event that shows what there is then."""
     library, store = studio.library, studio.store
     kept = KeptValues(library.workspace.sessions, "measure")
 
@@ -214,13 +214,14 @@ def wire_quality(
 
     results = [state, station.against, station.sorting]
     given = [*results, station.known, *station.asked]
-    opened(*opening(on_renewed, given), station.changing, **_LIVE)
+    shown_first: gr.events.Dependency = opened(*opening(on_renewed, given), station.changing, **_LIVE)
     for event in renewed:
         event(on_renewed, given, station.changing, **_LIVE)
     station.against.input(on_against, results, station.results, **_LIVE)
     station.table.click(on_sort, [state, station.against], [station.sorting, *station.results], **_LIVE)
     _wire_choices(library, state, station, kept)
     _wire_jobs(library, store, state, station, timer)
+    return shown_first
 
 
 def _wire_choices(library: Library, state: gr.State, station: QualityStation, kept: KeptValues) -> None:
