@@ -15,14 +15,15 @@ from html import escape
 from typing import Any, Literal
 
 from gradio.data_classes import _StaticFiles
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from components.pages import Page, Pages
+from components.requests import API, bounded, close_to_other_sites, is_used, longest_call, require_own_site
 from components.theme import ASSETS
-from studio.errors import RefusedError, ResourceError
+from studio.errors import RefusedError, ResourceError, TooLongError
 from studio.logins import OAUTH_VARIABLE, Entry, Passwords
 
 COOKIE_DAYS = 30
@@ -32,7 +33,6 @@ LONGEST_LOGIN = 4096
 """Bytes of a name and a password."""
 FREE = ("/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt", "/health", "/gradio_api/startup-events")
 """What anybody may ask for: it says nothing about anybody. Browsers fetch the manifest of a page without its cookie."""
-_API = "/gradio_api/"
 _HUB_LOGIN = ("/login/huggingface", "/login/callback")
 _NO_COOKIE = "This page knows you by a cookie, and your browser sends none. Allow it, and open the page again."
 
@@ -51,19 +51,26 @@ class Door:
 
     def __post_init__(self) -> None:
         self._passwords = Passwords(self.entry.people)
+        close_to_other_sites()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         answer: ASGIApp
+        headers = Headers(scope=scope)
         try:
+            require_own_site(headers, local=self.entry.is_open)
             answer = await self._answer(scope, receive)
+            if not (isinstance(answer, Response) or scope["method"] in ("GET", "HEAD") or _is_upload(scope["path"])):
+                receive = await bounded(headers, receive, longest_call())
         except RefusedError as error:
             answer = PlainTextResponse(str(error), 403)
+        except TooLongError as error:
+            answer = PlainTextResponse(str(error), 413, {"Connection": "close"})
         except ResourceError as error:
             answer = PlainTextResponse(str(error), 503)
-        await answer(scope, receive, _plainly(send) if scope["path"].startswith(f"{_API}file") else send)
+        await answer(scope, receive, _plainly(send) if scope["path"].startswith(f"{API}file") else send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
         """Who answers this request. Raises `RefusedError` where nobody does."""
@@ -150,17 +157,22 @@ class Door:
 def _guarded(scope: Scope, page: Page, app: ASGIApp) -> ASGIApp:
     """`app` where this request to `page` may be answered; else raises `RefusedError`."""
     path: str = scope["path"]
-    if path.startswith(f"{_API}upload"):
+    if not is_used(path):
+        return PlainTextResponse("There is nothing here.", 404)
+    if _is_upload(path):
         page.workspace.access.require_upload()
-    if path.startswith(f"{_API}proxy"):
-        raise RefusedError("This page fetches nothing for others.")
-    for start in (f"{_API}file=", f"{_API}file/"):
+    for start in (f"{API}file=", f"{API}file/"):
         if path.startswith(start):
             wanted = path.removeprefix(start)
             ours = wanted in map(str, _StaticFiles.all_paths) or wanted in page.blocks.upload_file_set
             if not ours:
                 page.workspace.finished(wanted)
     return app
+
+
+def _is_upload(path: str) -> bool:
+    """Whether files come this way; gradio bounds each of them itself, and keeps none of them in memory."""
+    return path.rstrip("/") == f"{API}upload"
 
 
 def _plainly(send: Send) -> Send:
