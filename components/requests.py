@@ -52,7 +52,7 @@ def close_to_other_sites() -> None:
     It would, to every site, with cookies, wherever the studio is not called localhost; and it tells so before the door
     is asked.
     """
-    CustomCORSMiddleware.is_valid_origin = _never  # type: ignore[method-assign]  # gradio has no setting
+    CustomCORSMiddleware.is_valid_origin = _never  # type: ignore[assignment, method-assign]  # gradio has no setting
 
 
 def require_own_site(headers: Mapping[str, str], *, local: bool) -> None:

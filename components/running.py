@@ -29,6 +29,8 @@ STOPPED = 0
 """Exit status after a stop that was asked for and went as it should, by Ctrl-C or by SIGTERM."""
 FLUSH_S = 1.0
 """How long the last view of each person may take to reach the disk."""
+LEAVE_S = 2.0
+"""How long the files of visitors may take to go; the next start removes the rest."""
 
 
 def health(store: JobStore) -> Route:
@@ -81,6 +83,7 @@ def end(store: JobStore, pages: Pages, page: gr.Blocks) -> NoReturn:
     child.kill_all()
     _within(FLUSH_S, pages.flush)
     paused = runner.pause_own(store)
+    _within(LEAVE_S, pages.leave)
     if waiting := sum(not job.is_finished for job in paused):
         sys.stderr.write(f"espalier: {waiting} paused; it goes on when Espalier is started again.\n")
     sys.stderr.flush()

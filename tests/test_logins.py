@@ -28,7 +28,16 @@ def test_a_page_that_others_can_reach_needs_a_login_or_is_public(monkeypatch: py
         entry_of("0.0.0.0", public=True)
 
 
-@pytest.mark.parametrize(("told", "words"), [("me:one\nsecret", "line 2"), ("me:", "line 1"), ("a:b\na:c", "already")])
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("me:one\nsecret", "line 2"),
+        ("me:", "line 1"),
+        ("a:b\na:c", "already"),
+        ("me :secret", "line 1, has a blank beside its colon"),
+        ("you:one\nme: secret", "line 2, has a blank beside its colon"),
+    ],
+)
 def test_a_wrong_line_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch, told: str, words: str) -> None:
     monkeypatch.setenv("ESPALIER_AUTH", told)
     with pytest.raises(InputError, match=words) as caught:
@@ -92,3 +101,30 @@ def test_what_is_counted_stays_small() -> None:
     for number in range(REMEMBERED + 10):
         assert not passwords.right(f"name {number}", "", f"{number}")
     assert len(passwords._wrong) <= REMEMBERED
+
+
+def test_one_name_is_not_locked_out_by_wrong_passwords_for_others() -> None:
+    passwords = Passwords({"me": "right"}, now=lambda: 0.0)
+    for number in range(FREE_TRIES):
+        assert not passwords.right(f"random {number}", "wrong", "the proxy")
+    assert passwords.wait_s("me", "the proxy") == 0 and passwords.right("me", "right", "the proxy")
+
+
+def test_a_browser_that_somebody_has_logged_in_with_waits_for_its_own_mistakes_only() -> None:
+    passwords = Passwords({"me": "right"}, now=lambda: 0.0)
+    for number in range(10 * FREE_TRIES):
+        assert not passwords.right("me", "wrong", f"address {number}")
+    assert passwords.wait_s("me", "a new one") > 0
+    assert passwords.wait_s("me", "a new one", "mine") == 0
+    for _ in range(FREE_TRIES):
+        assert not passwords.right("me", "wrong", "here", "mine")
+    assert passwords.wait_s("me", "here", "mine") > 0
+
+
+def test_made_up_names_do_not_have_the_guesses_for_a_real_one_forgotten() -> None:
+    passwords = Passwords({"me": "right"}, now=lambda: 0.0)
+    for number in range(10 * FREE_TRIES):
+        assert not passwords.right("me", "wrong", f"address {number}")
+    for number in range(REMEMBERED):
+        passwords.right(f"random {number}", "", "here")
+    assert passwords.wait_s("me", "a new one") > 0
