@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from studio.errors import InputError
 from studio.logins import FIRST_WAIT_S, FREE_TRIES, LONGEST_WAIT_S, REMEMBERED, Passwords, entry_of
@@ -128,3 +132,29 @@ def test_made_up_names_do_not_have_the_guesses_for_a_real_one_forgotten() -> Non
     for number in range(REMEMBERED):
         passwords.right(f"random {number}", "", "here")
     assert passwords.wait_s("me", "a new one") > 0
+
+
+def test_on_a_space_its_proxies_are_believed_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    import app
+
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    app.prepare(app.flags([]), entry_of("127.0.0.1"))
+    assert "FORWARDED_ALLOW_IPS" not in os.environ
+    monkeypatch.setenv("SPACE_ID", "owner/studio")
+    app.prepare(app.flags([]), entry_of("127.0.0.1"))
+    believed = os.environ["FORWARDED_ALLOW_IPS"]
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS")
+
+    def seen(proxy: str, said: str) -> str:
+        found: list[str] = []
+
+        async def app(scope: Any, *_: Any) -> None:
+            found.append(scope["client"][0])
+
+        scope = {"type": "http", "client": (proxy, 1), "headers": [(b"x-forwarded-for", said.encode())]}
+        asyncio.run(ProxyHeadersMiddleware(app, believed)(scope, None, None))  # type: ignore[arg-type]
+        return found[0]
+
+    assert seen("10.1.2.3", "198.51.100.7") == "198.51.100.7"
+    assert seen("10.1.2.3", "192.0.2.66, 198.51.100.7, 10.9.9.9") == "198.51.100.7", "the first is made up"
+    assert seen("203.0.113.5", "198.51.100.7") == "203.0.113.5"

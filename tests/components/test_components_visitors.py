@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from components import pages as module
-from components.pages import IDLE_S, MOST_VISITORS, Page, Pages, sweep_visitors, visitor, visitor_token
+from components.pages import IDLE_S, Page, Pages, sweep_visitors, visitor, visitor_token
 from studio.access import VISITOR
 from studio.errors import ResourceError
 from studio.logins import Entry
@@ -78,11 +78,15 @@ def test_no_more_than_so_many_visitors_have_a_page_and_nobody_takes_all_places(
     anyio.run(come)
 
 
-def test_many_who_come_at_once_find_room_where_others_have_left(workspace: Workspace) -> None:
+def test_many_who_come_at_once_find_room_where_others_have_left(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_VISITORS", 5)
+
     async def come() -> None:
         pages = Pages(workspace, studio_of, page_of, visitors=True)
         idle = time.monotonic() - IDLE_S - 1
-        for number in range(MOST_VISITORS):
+        for number in range(5):
             studio = studio_of(workspace.of(f"idle {number}", VISITOR))
             kept = Page(page_of(studio), app_of(pages, WITH_LOGIN), studio.library.workspace, studio.sessions)
             kept.used_at = idle if number < 4 else time.monotonic()
@@ -97,7 +101,7 @@ def test_many_who_come_at_once_find_room_where_others_have_left(workspace: Works
             for name in (*names, *names):
                 group.start_soon(one, name)
         assert len(found) == 4 and len({id(page) for page in found}) == 2
-        assert len(pages._open) <= MOST_VISITORS
+        assert len(pages._open) <= 5
         with pytest.raises(ResourceError, match="people are here"):
             while True:
                 await pages.of(visitor(visitor_token()))
