@@ -40,7 +40,7 @@ NAMED_CALLS = ("file=", "file/", "heartbeat/", "run/", "api/", "call/")
 """The same, with a name after it. Gradio answers more: it takes recordings and edits of its own source, fetches
 addresses, hands out what was streamed, and shows who used the page. None of that is needed here."""
 LONGEST_CALL = 16 << 20
-"""Bytes of a request that is no upload; what a page sends of itself has some hundred kilobytes."""
+"""Bytes of a request that is no upload: a page sends little but what somebody wrote."""
 BYTES_A_CHARACTER = 16
 """Of a prompt as long as it may be: four in UTF-8, and what is sent may hold it more than once."""
 _PORTS = {"http": 80, "https": 443}
