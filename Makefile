@@ -1,5 +1,5 @@
 # make run     the studio on the demo model, in your browser
-# make test    all tests
+# make test    all tests, two files at a time; ARGS="--numprocesses 0 -k people" for some, one after the other
 # make check   style, types, walls between rooms, Dockerfile, secrets in the tree
 # make audit   known vulnerabilities of what is installed; asks a service on the network
 # make fuzz    damaged files of every kind, read by every reader; FUZZ="--seed 2 --inputs 100000" for more
@@ -18,7 +18,7 @@ run: .venv/.installed
 
 test: .venv/.installed-dev
 	@command -v $${ESPALIER_CHROMIUM:-chromium} >/dev/null || $(BIN)/playwright install chromium
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 check: .venv/.installed-dev scan
 	$(BIN)/ruff format --check .

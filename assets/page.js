@@ -5,6 +5,13 @@ const page = element.closest('.gradio-container');
 page.inert = true; // until _OPENED in components/journey.py
 setTimeout(() => { page.inert = false; }, 5000); // where no answer comes, the page says so itself
 
+// What the door asks a new visitor by (components/door.py) would turn them away when they reload after their visit.
+const address = new URL(location.href);
+if (address.searchParams.has('visit')) {
+  address.searchParams.delete('visit');
+  history.replaceState(history.state, '', address);
+}
+
 const stored = localStorage.getItem('espalier-theme');
 const asked = new URLSearchParams(location.search).get('__theme');
 if (stored && !asked) document.body.classList.toggle('dark', stored === 'dark');

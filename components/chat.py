@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import gradio as gr
@@ -44,12 +45,12 @@ from components.chat_votes import tally_html
 from components.markup import failure
 from studio.errors import Cancelled, EspalierError, InputError
 from studio.evaluate.votes import tallies, vote_of
-from studio.limits import CHATS
 from studio.serve.blind import begun_blind, opened, sealed, seated, seen
 from studio.serve.columns import Columns, ColumnsStream, Event, Status
 from studio.serve.conversation import Blind, Conversation, Origin
 from studio.serve.saved import conversation_json, conversation_markdown
 from studio.serve.served import Request, Served
+from studio.serve.turns import ANSWERS, Turn
 
 UPDATE_S = 1 / 15
 """Between two updates of the page: smooth to the eye, and cheap enough to leave the processor to the models."""
@@ -57,6 +58,8 @@ SLOWER_FROM = 2000
 """Characters of an answer from which updates grow rarer: the browser parses all of it again each time."""
 HEARTBEAT = 15
 """Updates without news after which the browser is asked whether it still listens."""
+WAIT_S = 0.3
+"""Between two looks whether it is a question's turn."""
 KEEP_S = 3.0
 """Between two savings of answers that are coming, so that a reload in the middle finds most of them."""
 
@@ -86,7 +89,7 @@ def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
     streaming: dict[str, Any] = {
         "show_progress": "hidden",
         "api_visibility": "private",
-        "concurrency_limit": CHATS.value,  # further questions wait in gradio's queue
+        "concurrency_limit": None,  # all pages of this process take turns together, see `ANSWERS`
         "concurrency_id": "chat",
     }
 
@@ -267,14 +270,17 @@ def _answered(
     emptied = {station.prompt: ""} if prompt else {}
     yield {**begun(station, question.conversation, question.columns), **emptied}
     try:
-        yield from _converse(sources, station, question, restart)
+        with ANSWERS.one() as turn:
+            yield from _converse(sources, station, question, turn, restart=restart)
     except EspalierError as error:
         given_back = {station.prompt: prompt} if prompt else {}
         yield {**refused(station, question.before, error), **given_back}
 
 
-def _converse(sources: ChatSources, station: ChatStation, question: _Question, restart: bool) -> Iterator[Updates]:
-    """The answers to a question as they come. Raises `EspalierError` when it cannot be asked."""
+def _converse(
+    sources: ChatSources, station: ChatStation, question: _Question, turn: Turn, *, restart: bool
+) -> Iterator[Updates]:
+    """The answers to a question as they come, from its `turn` on. Raises `EspalierError` when it cannot be asked."""
     asked = sources.bounded(asked_with(station.settings, question.values))
     loading = loading_of(station.loading, question.values)
     states = _states(station, question.values)
@@ -286,7 +292,8 @@ def _converse(sources: ChatSources, station: ChatStation, question: _Question, r
     models = sources.models(*states)
     conversation = question.conversation
     served: dict[str, Served] = {}
-    for step in _prepared(sources, models, conversation, question.columns, served):
+    in_line = _in_line(turn, conversation, question.columns)
+    for step in chain(in_line, _prepared(sources, models, conversation, question.columns, served)):
         conversation = step
         if waiting.stopped and running.instead is not None:
             yield ended(station, running.instead)
@@ -348,6 +355,16 @@ def _requests(
         origin = Origin(models[column.model].name, model.name, size, system, asked.thinking, asked.sampler, digest)
         conversation = conversation.told(column.id, origin)
     return conversation, requests
+
+
+def _in_line(turn: Turn, conversation: Conversation, columns: Sequence[str]) -> Iterator[Conversation]:
+    """The conversation now and then, until it is its turn."""
+    while before := turn.before(WAIT_S):
+        others = "the next" if before == 1 else f"number {before} in line"
+        said = f"{ANSWERS.full}, as many as may be; yours is {others}."
+        for id in columns:
+            conversation = conversation.heard(id, Status(said))
+        yield conversation
 
 
 def _prepared(

@@ -105,7 +105,8 @@ def wire_cleanup(studio: Studio, part: CleanupPart) -> None:
 
     def shown(asked: str = "", said: str = "") -> str:
         try:
-            return cleanup_html(inventory(studio.store), used_bytes(workspace.root), QUOTA.value, asked, said)
+            quota = QUOTA.value if workspace.whole is None else None  # it is the one of all people together
+            return cleanup_html(inventory(studio.store), used_bytes(workspace.root), quota, asked, said)
         except (EspalierError, OSError) as error:
             return failure(error if isinstance(error, EspalierError) else EspalierError(str(error)))
 

@@ -13,7 +13,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Literal
+from typing import Literal
 
 from gradio.data_classes import _StaticFiles
 from starlette.datastructures import Headers, MutableHeaders
@@ -21,9 +21,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from components.pages import Page, Pages, visitor, visitor_token
+from components.hub_login import hub_name
+from components.pages import Page, Pages, visitor
 from components.requests import API, bounded, close_to_other_sites, is_used, longest_call, require_own_site
 from components.theme import ASSETS
+from components.uploads import require_room_to_send
 from studio.errors import RefusedError, ResourceError, TooLongError
 from studio.logins import OAUTH_VARIABLE, Entry, Passwords
 
@@ -35,6 +37,17 @@ LONGEST_LOGIN = 4096
 FREE = ("/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt", "/health", "/gradio_api/startup-events")
 """What anybody may ask for: it says nothing about anybody. Browsers fetch the manifest of a page without its cookie."""
 _HUB_LOGIN = ("/login/huggingface", "/login/callback")
+_LOGIN_OVER = {
+    "what": "You are not logged in any more.",
+    "remedy": "The login has ended, or the studio was started again. What you chose last is kept until you are back.",
+    "button": "Log in again",
+}
+_VISIT_OVER = {
+    "what": "This visit has ended.",
+    "remedy": "The studio was started again, or nobody has used this page for long. Nothing of the visit is kept.",
+    "button": "Begin anew",
+}
+"""What assets/connection.js says on an open page whose requests are those of nobody."""
 _NO_COOKIE = "This page knows you by a cookie, and your browser sends none. Allow it, and open the page again."
 
 
@@ -101,16 +114,18 @@ class Door:
             return person
         if self.entry.public and (known := self._told(token)):
             return visitor(known)
-        if self.entry.hub_users and (name := _hub_name(request)) and name.lower() in self.entry.hub_users:
+        if self.entry.hub_users and (name := hub_name(request)) and name.lower() in self.entry.hub_users:
             return f"{name.lower()} on the Hub"
         return None
 
     async def _outside(self, request: Request, path: str) -> Response:
         """What somebody gets who has not come in."""
         if path != "/" or request.method not in ("GET", "HEAD"):
-            return JSONResponse({"detail": "Not authenticated"}, 401)
+            return JSONResponse(
+                {"detail": "Not authenticated", **(_VISIT_OVER if self.entry.public else _LOGIN_OVER)}, 401
+            )
         if not self.entry.public:
-            return HTMLResponse(_login_page(self.entry, _hub_name(request) if self.entry.hub_users else None))
+            return HTMLResponse(_login_page(self.entry, hub_name(request) if self.entry.hub_users else None))
         if "visit" in request.query_params:
             return PlainTextResponse(_NO_COOKIE, 403)
         self.pages.leaving(_address(request))
@@ -118,7 +133,7 @@ class Door:
         again = request.url.include_query_params(visit="1").query
         response = HTMLResponse(f"<meta http-equiv='refresh' content='0;url=./?{escape(again)}'>Espalier opens …")
         # All that is known of a visitor stands in the cookie: it costs nothing to give away many.
-        self._give(request, response, self.mark, self._signed(visitor_token()))
+        self._give(request, response, self.mark, self._signed(secrets.token_hex(16)))
         return response
 
     async def _login(self, request: Request) -> Response:
@@ -187,6 +202,7 @@ def _guarded(scope: Scope, page: Page, app: ASGIApp) -> ASGIApp:
         return PlainTextResponse("There is nothing here.", 404)
     if _is_upload(path):
         page.workspace.access.require_upload()
+        require_room_to_send(page.workspace, Headers(scope=scope))
     for start in (f"{API}file=", f"{API}file/"):
         if path.startswith(start):
             wanted = path.removeprefix(start)
@@ -222,14 +238,6 @@ def _replayed(body: bytes) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return receive
-
-
-def _hub_name(request: Request) -> str | None:
-    """The name on the Hub of whoever logged in there: gradio keeps it in a signed cookie, until it expires."""
-    told: Any = request.scope.get("session", {}).get("oauth_info")
-    if not isinstance(told, dict) or float(told.get("expires_at") or 0) < time.time():
-        return None
-    return str(told.get("userinfo", {}).get("preferred_username") or "") or None
 
 
 def _login_page(entry: Entry, stranger: str | None) -> str:

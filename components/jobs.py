@@ -7,7 +7,7 @@ from html import escape
 from urllib.parse import quote
 
 from components.markup import duration_text, notice, table
-from components.publish_outcome import OUTCOMES
+from components.publish_outcome import OUTCOMES, differs
 from studio.jobs.store import Job
 from studio.units import size_text
 from studio.workspace import Workspace
@@ -31,9 +31,10 @@ def job_html(job: Job | None, workspace: Workspace, log_tail: str = "") -> str:
     """The state of one job, with what it made or why it failed."""
     if job is None:
         return NOTHING_YET
+    looks, word = ("failed", "not the same") if differs(job.kind, job.result or {}) else (job.status, WORDS[job.status])
     head = (
         f"<p class='job-line' aria-live='polite'><strong>{escape(job.title)}</strong>"
-        f"<span class='badge {job.status}'>{WORDS[job.status]}</span></p>"
+        f"<span class='badge {looks}'>{word}</span></p>"
     )
     body = {
         "queued": _queued,

@@ -324,10 +324,10 @@ def _wire_choose(studio: Studio, stations: Stations, aimed: Sequence[Callable[..
         return {choose.drop: now.recipe.drop}
 
     @_told(choose.problem)
-    def on_choice_file(now: StudioState, path: str | None) -> Updates:
-        if path is None:
+    def on_choice_file(now: StudioState, paths: list[str] | None) -> Updates:
+        if not paths:
             return {choose.problem: gr.skip()}
-        chosen = transitions.read_choice(library, now, Path(path))
+        chosen = transitions.read_choice(library, now, *map(Path, paths))
         return _everything(studio, stations, library.open(chosen))
 
     choosing: dict[str, Any] = {

@@ -16,12 +16,12 @@ from components.state import StudioState, most_dropped
 from studio.checkpoints.gguf_header import GgufHeader
 from studio.checkpoints.gguf_outline import outline
 from studio.checkpoints.reference import Reference, open_reference
-from studio.contributions import file
 from studio.contributions.answers import Answers, answers_of
 from studio.contributions.merge import merge
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
 from studio.families import MoeShape
+from studio.jobs.adopt import adopted_analysis, adopted_reference
 from studio.jobs.task import ASSETS, DEMO, reference_path
 from studio.quantize.dynamic import ranking_of_contributions, ranking_of_imatrix
 from studio.quantize.imatrix import Coverage
@@ -171,18 +171,7 @@ class Library:
         Only for paths from the command line; a page must not choose what is read. Raises `InputError` when another
         model has that name.
         """
-        path = path.expanduser().resolve()
-        open_reference(path)
-        if path == reference_path(self.workspace, DEMO).resolve():
-            return DEMO
-        link = self.workspace.references / (f"{path.name}-model" if path.name == DEMO else path.name)
-        if link.is_symlink() and link.resolve() != path and not link.exists():
-            link.unlink()
-        if not link.exists():
-            link.symlink_to(path)
-        if link.resolve() != path:
-            raise InputError(f"{link} is another model than {path}.", "Rename one of them.")
-        return link.name
+        return adopted_reference(self.workspace, path)
 
     def analysis_paths(self) -> list[Path]:
         """The analyses that can be opened: the demo's, and those in the workspace."""
@@ -235,10 +224,7 @@ class Library:
         """Where jobs find this analysis: in the workspace, or among the assets."""
         if path.resolve() in (DEMO_ANALYSIS.resolve(), *(kept.resolve() for kept in self.analysis_paths())):
             return path.resolve()
-        target = self.workspace.contributions / f"{path.stem}-{contributions.content_hash[:8]}.safetensors"
-        if not target.exists():
-            file.save(contributions, target)
-        return target
+        return adopted_analysis(self.workspace, path, contributions)
 
     def find_analysis(self, key: str, reference: Reference | None, likely: str = "") -> str:
         """Open the analysis whose content hash is `key`, wherever it lies: `key`. `likely` is the path to try first.
@@ -329,7 +315,7 @@ def _require_floors(state: StudioState) -> None:
     if state.recipe.floor_layers_from == "file":
         raise InputError(
             "The recipe takes its floors per layer from a file of their own.",
-            "Write them into the recipe as layer_floors, without floor_layers_from.",
+            "Choose both files at once, the recipe and that one, under “Use a published map, or a recipe of yours”.",
         )
 
 

@@ -44,4 +44,5 @@ def masthead() -> gr.HTML:
         '<button type="button" class="theme-toggle" aria-label="Dark colours" aria-pressed="false">'
         f"{_SUN_AND_MOON}</button></header>"
     )
-    return gr.HTML(html_template=markup, js_on_load=script("page.js"), elem_id="masthead", apply_default_css=False)
+    scripts = script("page.js") + script("connection.js")
+    return gr.HTML(html_template=markup, js_on_load=scripts, elem_id="masthead", apply_default_css=False)

@@ -14,6 +14,7 @@ from components.page import Studio
 from components.prompts import MOST_PER_CLASS, AskedPrompts, PromptsPart, own_fields
 from components.state import StudioState
 from components.theme import panel
+from studio.access import Access
 from studio.contributions.preflight import Estimate, Mode, Preflight, duration
 from studio.contributions.prompt_preview import PromptPreview, SeenPrompt
 from studio.contributions.sources import BUILTIN_CLASSES
@@ -38,6 +39,9 @@ _DTYPES = [("As they are stored", "auto"), ("Experts in four bits (NF4), for a s
 _WHY_SHORT = (
     f"Its own answers have at most {CONTINUATION_TOKENS} tokens: the first tokens are those that the question decides. "
     "Later ones drift into generic text, and the longest answers would outweigh all others."
+)
+_NOT_HERE = (
+    "This page is open to everybody, so it makes no analysis: it shows what a model would see, and what it would take."
 )
 _LONGEST_SHOWN = 1500
 
@@ -163,8 +167,9 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:half]}\n[…]\n{text[-half:]}"
 
 
-def measure_part(suggested: str) -> MeasurePart:
-    """Lay it out."""
+def measure_part(suggested: str, access: Access) -> MeasurePart:
+    """Lay it out. Where no analysis may be made, it is said before somebody chooses what to make it of."""
+    allowed = access.kinds is None or "analyze" in access.kinds
     with gr.Accordion("Measure this model on prompts", open=False, elem_id="measure"), gr.Row(elem_classes="halves"):
         with gr.Column(min_width=300):
             classes = gr.CheckboxGroup(
@@ -185,7 +190,9 @@ def measure_part(suggested: str) -> MeasurePart:
             problem = panel(visible=False)
             with gr.Row():
                 show = gr.Button("Show what it will see", elem_id="measure-show")
-                start = gr.Button("Measure", variant="primary", elem_id="measure-start")
+                start = gr.Button("Measure", variant="primary", elem_id="measure-start", interactive=allowed)
+            if not allowed:
+                panel(f"<p class='quiet'>{_NOT_HERE}</p>")
         with gr.Column(min_width=300):
             job = panel(visible=False, elem_id="measure-job")
             seen = panel(

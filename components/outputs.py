@@ -167,21 +167,18 @@ def command_text(library: Library, opened: Opened, name: str, chosen: Sequence[s
         if opened.second_path and state.recipe.needs_second_analysis:
             said += f" --floor-contributions {shlex.quote(opened.second_path)}"
         lines.append(f"python -m studio map {shlex.quote(opened.analysis_path)} {said} --out map.json")
-    for output, suffix in ((SAFETENSORS, ""), (AS_IS, ".gguf")):
-        if output in chosen:
-            target = shlex.quote(f"{name}{suffix}")
-            lines.append(f"python -m studio prune {shlex.quote(reference)} --map map.json --out {target}")
-    if tiers := _chosen_tiers(chosen):
-        source = reference
-        if opened.reference.kind == SAFETENSORS:
-            source = "reference.gguf"
-            lines.append(f"python -m studio convert {shlex.quote(reference)} --out {source}")
-        asked = " ".join(f"--tier {tier}" for tier in tiers)
-        if opened.state.imatrix:
-            asked += f" --imatrix {shlex.quote(str(library.workspace.imatrix / opened.state.imatrix))}"
-        if opened.analysis_path and any(TIERS[tier].layers for tier in tiers):
-            asked += f" --contributions {shlex.quote(opened.analysis_path)}"
-        lines.append(
-            f"python -m studio quantize {shlex.quote(source)} {asked} --map map.json --out {shlex.quote(name)}-gguf"
-        )
+    made = ["--safetensors"] if SAFETENSORS in chosen else []
+    tiers = _chosen_tiers(chosen)
+    made += [f"--tier {tier}" for tier in tiers]
+    if opened.state.imatrix and tiers:
+        made.append(f"--imatrix {shlex.quote(str(library.workspace.imatrix / opened.state.imatrix))}")
+    by_layer = any(TIERS[tier].layers for tier in tiers)
+    if opened.analysis_path and (state.imported is None or by_layer):
+        made.append(f"--contributions {shlex.quote(opened.analysis_path)}")
+        if opened.second_path and state.imported is None and state.recipe.needs_second_analysis:
+            made.append(f"--floor-contributions {shlex.quote(opened.second_path)}")
+    called = shlex.quote(name.strip())
+    lines.append(
+        f"python -m studio build {shlex.quote(reference)} --map map.json {' '.join([*made, f'--name {called}'])}"
+    )
     return "\n".join(lines)

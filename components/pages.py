@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import re
 import secrets
@@ -11,6 +10,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -27,6 +27,7 @@ from studio.access import FULL, VISITOR
 from studio.errors import ResourceError
 from studio.jobs import runner
 from studio.jobs.store import JobStore
+from studio.locks import is_held, locked
 from studio.workspace import Workspace
 
 MOST_VISITORS = 24
@@ -38,6 +39,8 @@ TABS = 50
 Gradio keeps 0.6 MiB for each that was ever opened, and by itself forgets none before the ten thousandth."""
 _VISITOR = re.compile(r"visitor (\d+ )?[0-9a-f]{32}")
 """Whom a part belonged to that nobody comes back to."""
+LOCK = "lock"
+"""In the part of a visitor: held by the app whose visitor that is."""
 OFF = "off: this page is open to everybody"
 HUB_CONTROLS = ("hub-name", "hub-look")
 _Move = Callable[[str | Path | None], Coroutine[Any, Any, str | None]]
@@ -52,11 +55,11 @@ class Page:
     app: ASGIApp
     workspace: Workspace
     sessions: Sessions
+    holding: ExitStack = field(default_factory=ExitStack)
+    """What tells other apps that somebody uses the files of this page."""
     used_at: float = field(default_factory=time.monotonic)
     address: str = ""
     """Where the first request for it came from."""
-    held: int | None = None
-    """Of a visitor's part, which is gone when nobody holds it."""
     closed: asyncio.Event | None = None
 
 
@@ -108,9 +111,13 @@ class Pages:
         for page in self._open.values():
             page.sessions.flush()
 
+    def visitor(self) -> str:
+        """A name for somebody without one."""
+        return visitor(secrets.token_hex(16))
+
     def leave(self) -> None:
         """Remove what visitors have: they do not come back to an app that has ended."""
-        for page in self._open.values():
+        for page in list(self._open.values()):
             if page.workspace.access is VISITOR:
                 forgotten(page.workspace)
 
@@ -136,11 +143,13 @@ class Pages:
 
     def _built(self, person: str, address: str) -> Page:
         workspace = self.workspace.of(person, VISITOR if self.visitors else FULL)
-        held = _hold(workspace.root) if self.visitors else None
-        studio = self.studio(workspace)
-        blocks = sealed(self.build(studio), studio)
-        app = mounted(blocks, person, [workspace.artifacts], self.settings)
-        return Page(blocks, app, workspace, studio.sessions, address=address, held=held)
+        with ExitStack() as holding:
+            if self.visitors:
+                holding.enter_context(locked(workspace.root / LOCK))
+            studio = self.studio(workspace)
+            blocks = sealed(self.build(studio), studio)
+            app = mounted(blocks, person, [workspace.artifacts], self.settings)
+            return Page(blocks, app, workspace, studio.sessions, holding.pop_all(), address=address)
 
     async def _started(self, page: Page) -> None:
         """Have gradio begin with `page`; it runs in the app's own loop."""
@@ -155,8 +164,7 @@ class Pages:
         if page.closed:
             page.closed.set()
         await run_in_threadpool(forgotten, page.workspace)
-        if page.held is not None:
-            os.close(page.held)
+        page.holding.close()
 
 
 async def _living(page: Page, started: asyncio.Event) -> None:
@@ -200,6 +208,7 @@ def sealed(blocks: gr.Blocks, studio: Studio) -> gr.Blocks:
         block.async_move_resource_to_block_cache = move  # type: ignore[assignment, method-assign]  # gradio has no hook
         if isinstance(block, gr.File) and not studio.library.workspace.access.uploads:
             block.interactive, block.label = False, f"{block.label} · {OFF}"
+            block.elem_classes = [*(block.elem_classes or []), "switched-off"]
         if block.elem_id in HUB_CONTROLS and not studio.library.workspace.access.hub:
             block.interactive = False
             if isinstance(block, gr.Textbox):
@@ -236,28 +245,11 @@ def visitor(token: str) -> str:
     return f"visitor {token}"
 
 
-def visitor_token() -> str:
-    """What tells a visitor from all others."""
-    return secrets.token_hex(16)
-
-
 def sweep_visitors(workspace: Workspace) -> None:
-    """Remove what visitors of apps left that are gone. In a container every app has the same process number."""
+    """Remove what visitors of apps left that are gone: each app holds a lock of the parts of its own."""
     for part in workspace.parts().values():
-        if _VISITOR.fullmatch(part.person) and (held := _hold(part.root)) is not None:
+        if _VISITOR.fullmatch(part.person) and not is_held(part.root / LOCK):
             forgotten(part)
-            os.close(held)
-
-
-def _hold(folder: Path) -> int | None:
-    """Keep `folder` from others until what is returned is closed, or this process ends; None where somebody has it."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(held)
-        return None
-    return held
 
 
 def forgotten(part: Workspace) -> None:

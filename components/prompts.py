@@ -52,7 +52,7 @@ class AskedPrompts:
         """As jobs take them, built-in classes, files, which are copied into the workspace, and a data set; none where
         nothing was chosen."""
         sources = [f"{BUILTIN}:{','.join(self.classes)}"] if self.classes else []
-        sources += [f"prompts/{adopted(workspace.prompts, Path(file)).name}" for file in self.files or ()]
+        sources += [f"prompts/{adopted(workspace, Path(file), workspace.prompts).name}" for file in self.files or ()]
         dataset = self.dataset.strip().removeprefix(HUB)
         if dataset:
             workspace.access.require_hub()

@@ -16,7 +16,15 @@ from components.library import Library
 from components.markup import copyable, failure
 from components.page import Studio
 from components.publish_card import filled, wire_card
-from components.publish_hub import hub_token, last_repository, missing_html, parameters, plan, plan_html
+from components.publish_hub import (
+    has_token,
+    last_repository,
+    missing_html,
+    own_token,
+    parameters,
+    plan,
+    plan_html,
+)
 from components.publish_jobs import CHECKS, OLLAMA, UPLOADS, jobs_html, jobs_of
 from components.publish_manifest import (
     artifact_names,
@@ -253,9 +261,12 @@ def _wire_jobs(studio: Studio, station: PublishStation, timer: gr.Timer) -> None
     """Starting, watching, cancelling, going on."""
     library, store = studio.library, studio.store
 
-    def started(name: str | None, problem: gr.HTML, kind: str, asked: Callable[[], dict[str, Any]]) -> Updates:
+    def started(
+        name: str | None, problem: gr.HTML, kind: str, asked: Callable[[], dict[str, Any]], request: Any = None
+    ) -> Updates:
         try:
-            runner.start(store, kind, asked())
+            told = asked()
+            runner.start(store, kind, told, token=own_token(request))
         except EspalierError as error:
             return {problem: gr.HTML(failure(error), visible=True)}
         watched = {timer: gr.Timer(WATCH_S), problem: gr.HTML(visible=False)}
@@ -283,19 +294,28 @@ def _wire_jobs(studio: Studio, station: PublishStation, timer: gr.Timer) -> None
     def on_send(
         request: gr.Request, name: str | None, part: str | None, _tier: str, repository: str, public: bool
     ) -> Updates:
-        def asked() -> dict[str, Any]:
+        try:
             told = parameters(name, repository, part, public)
+        except EspalierError as error:
+            return {station.said: gr.HTML(failure(error), visible=True)}
+        if not has_token(request):  # which stands above the button already: it is not said twice
+            return {station.missing: missing_html(request, "error"), station.said: gr.HTML(visible=False)}
+
+        def asked() -> dict[str, Any]:
             library.workspace.access.require_hub()
-            hub_token(request)
             plan(library.workspace, opened(library.workspace, name or ""), told)
             require_hub()
             keep_measures(open_artifact(library.workspace.inside(f"artifacts/{name}")))
             return told
 
-        return {**started(name, station.said, "publish", asked), station.missing: missing_html(request)}
+        return {**started(name, station.said, "publish", asked, request), station.missing: missing_html(request)}
 
-    def on_job(name: str | None, event: gr.EventData) -> Updates:
-        acts = {"cancel": runner.cancel, "retry": runner.retry}
+    def on_job(request: gr.Request, name: str | None, event: gr.EventData) -> Updates:
+        def retry(store: JobStore, job_id: str) -> Job:
+            kind = store.get(job_id).kind
+            return runner.retry(store, job_id, token=own_token(request) if kind in UPLOADS else None)
+
+        acts = {"cancel": runner.cancel, "retry": retry}
         told: Updates = {timer: gr.Timer(WATCH_S), station.problem: gr.HTML(visible=False)}
         try:
             if event.action not in acts:

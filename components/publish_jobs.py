@@ -11,8 +11,8 @@ from studio.jobs.store import Job, JobStore
 CHECKS = ("verify", "replay")
 OLLAMA = ("ollama",)
 UPLOADS = ("publish",)
-_SHOWN = 3
-"""The latest of those that are over; all that are not are shown."""
+_SHOWN = {"publish": 3}
+"""Kind → how many of those that are over are shown, one where nothing is said: an older check is of older files."""
 
 
 def jobs_of(jobs: Sequence[Job], artifact: str, kinds: Sequence[str]) -> list[Job]:
@@ -28,9 +28,12 @@ def _artifact(job: Job) -> str:
 
 
 def jobs_html(jobs: Sequence[Job], store: JobStore) -> str:
-    """`jobs`, newest first: all that are under way and the latest that are over, each with its button."""
-    over = [job.id for job in jobs if job.is_finished][:_SHOWN]
-    return "".join(_job(job, store) for job in jobs if not job.is_finished or job.id in over)
+    """`jobs`, newest first: all that are under way and the latest of each kind that are over, each with its button."""
+    over = {
+        kind: [job.id for job in jobs if job.is_finished and job.kind == kind] for kind in {one.kind for one in jobs}
+    }
+    shown = {id for kind, ids in over.items() for id in ids[: _SHOWN.get(kind, 1)]}
+    return "".join(_job(job, store) for job in jobs if not job.is_finished or job.id in shown)
 
 
 def _job(job: Job, store: JobStore) -> str:

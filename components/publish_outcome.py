@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from components.markup import copyable, notice
+from studio.jobs.replay import same_in_words
 from studio.units import size_text
 
 Result = Mapping[str, Any]
@@ -19,7 +20,8 @@ def verified(result: Result) -> str:
     """Which file is not what it was."""
     problems, strangers = list(result.get("problems", ())), list(result.get("strangers", ()))
     if problems:
-        count = f"{len(problems)} of {result['files']} files {'is' if len(problems) == 1 else 'are'} not what they were"
+        verb = "is not what it was" if len(problems) == 1 else "are not what they were"
+        count = f"{len(problems)} of {result['files']} files {verb}"
         told = notice(f"{count}.", "Build it again, or bring back a copy.", "error") + _list(problems)
     else:
         whole = "The file is what it was" if result["files"] == 1 else f"All {result['files']} files are what they were"
@@ -33,14 +35,9 @@ def verified(result: Result) -> str:
 def replayed(result: Result) -> str:
     """Whether the second build has the same bytes, and where not."""
     differences, remarks = list(result.get("differences", ())), list(result.get("remarks", ()))
-    same = int(result.get("same", 0))
-    if differences:
-        others = f"{len(differences)} {'differs' if len(differences) == 1 else 'differ'}"
-        told = notice(f"{same} {'file is' if same == 1 else 'files are'} the same, and {others}.", "", "error")
-        told += _list(differences)
-    else:
-        whole = "the file is" if same == 1 else f"all {same} files are"
-        told = notice(f"Built again, {whole} the same, byte for byte.")
+    same, compared = int(result.get("same", 0)), bool(result.get("compared", True))
+    says = f"Built again. {same_in_words(same, len(differences), compared=compared)}"
+    told = notice(says, "", "error") + _list(differences) if differences else notice(says)
     return told + (f"<p class='quiet'>{' '.join(map(escape, map(str, remarks)))}</p>" if remarks else "")
 
 
@@ -68,6 +65,11 @@ OUTCOMES: Mapping[str, Callable[[Result], str]] = {
     "ollama": created,
 }
 """Kind of job → its outcome as HTML."""
+
+
+def differs(kind: str, result: Result) -> bool:
+    """Whether a job that is done has found that something is not what it should be."""
+    return bool({"verify": result.get("problems"), "replay": result.get("differences")}.get(kind))
 
 
 def _list(lines: Iterable[object]) -> str:

@@ -130,14 +130,14 @@ def adopt_task(workspace: Workspace, file: Path) -> str:
         read_task(file)
     except FormatError as error:  # a person knows the file by its name, and not where the browser's upload went
         raise FormatError(file.name, error.place, error.problem, error.remedy) from None
-    return adopted(workspace.tasks, file).relative_to(workspace.root).as_posix()
+    return adopted(workspace, file, workspace.tasks).relative_to(workspace.root).as_posix()
 
 
 def adopt_ground(workspace: Workspace, file: Path) -> str:
     """Keep an uploaded text or file of prompts: how jobs name it. Raises `InputError` for any other file."""
     if file.suffix.lower() not in _PROMPTS:
         raise InputError(f"{file.name} is no text and no file of prompts.", f"Give one of {', '.join(_PROMPTS)}.")
-    return adopted(workspace.prompts, file).relative_to(workspace.root).as_posix()
+    return adopted(workspace, file, workspace.prompts).relative_to(workspace.root).as_posix()
 
 
 def task_of(workspace: Workspace, key: str | None) -> Task:

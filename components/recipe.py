@@ -160,10 +160,15 @@ def choose_station(opened: Opened, meaning: str, names: list[str]) -> ChooseStat
                 with gr.Accordion("Use a published map, or a recipe of yours", open=False):
                     panel(
                         "<p class='quiet'>A drop map, an expert_drop_metadata.json, or a recipe: the file is looked at "
-                        "and says itself which it is.</p>"
+                        "and says itself which it is. Where a recipe takes its floors per layer from a file, choose "
+                        "both at once.</p>"
                     )
                     upload = gr.File(
-                        label="Map or recipe (JSON)", file_types=[".json"], height=110, elem_id="choice-upload"
+                        label="Map or recipe (JSON)",
+                        file_types=[".json"],
+                        file_count="multiple",
+                        height=110,
+                        elem_id="choice-upload",
                     )
         options, steps, counts, compare = options_part(), steps_part(), counts_part(), compare_part()
         trial, search = trial_part(), search_part()

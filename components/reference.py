@@ -152,5 +152,5 @@ def load_station(library: Library, opened: Opened) -> LoadStation:
                         height=110,
                         elem_id="analysis-upload",
                     )
-        measure = measure_part(f"{opened.name}-own")
+        measure = measure_part(f"{opened.name}-own", library.workspace.access)
     return LoadStation(chosen, reference_facts, analysis_choice, analysis_facts, add, upload, problem, measure)

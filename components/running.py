@@ -27,6 +27,8 @@ from studio.workspace import Workspace
 HEALTH = "/health"
 STOPPED = 0
 """Exit status after a stop that was asked for and went as it should, by Ctrl-C or by SIGTERM."""
+BROKEN = 2
+"""After one that left jobs as they were, as their records cannot be read; a sentence says why."""
 FLUSH_S = 1.0
 """How long the last view of each person may take to reach the disk."""
 LEAVE_S = 2.0
@@ -82,13 +84,18 @@ def end(store: JobStore, pages: Pages, page: gr.Blocks) -> NoReturn:
     page.server.should_exit = True
     child.kill_all()
     _within(FLUSH_S, pages.flush)
-    paused = runner.pause_own(store)
+    status = STOPPED
+    try:
+        paused = runner.pause_own(store)
+        if waiting := sum(not job.is_finished for job in paused):
+            sys.stderr.write(f"espalier: {waiting} paused; it goes on when Espalier is started again.\n")
+    except (EspalierError, OSError, sqlite3.Error) as error:
+        sys.stderr.write(f"espalier: its jobs could not be paused: {error}\n")
+        status = BROKEN
     _within(LEAVE_S, pages.leave)
-    if waiting := sum(not job.is_finished for job in paused):
-        sys.stderr.write(f"espalier: {waiting} paused; it goes on when Espalier is started again.\n")
     sys.stderr.flush()
     sys.stdout.flush()
-    os._exit(STOPPED)
+    os._exit(status)
 
 
 def _within(seconds: float, work: Callable[[], object]) -> None:

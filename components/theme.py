@@ -90,6 +90,7 @@ _WIDGETS = {
     "button_primary_background_fill": "var(--leaf-fill)",
     "button_primary_background_fill_hover": "var(--leaf-deep)",
     "button_primary_border_color": "transparent",
+    "button_primary_border_color_hover": "transparent",
     "button_primary_text_color": "var(--on-leaf)",
     "button_primary_text_color_hover": "var(--on-leaf)",
     "button_secondary_background_fill": "transparent",

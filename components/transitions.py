@@ -8,34 +8,47 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from components.library import Library
 from components.state import StudioState
 from components.strokes import Action, Stroke
 from studio.errors import InputError
 from studio.families import MoeShape
+from studio.jobs.needs import require_room
 from studio.quantize.imatrix_file import read_imatrix
 from studio.quantize.writer import fitting_imatrix, kept_experts
 from studio.recipes.criteria import fitting
 from studio.recipes.dropmap import DropMap
+from studio.recipes.floors import with_layer_floors
 from studio.recipes.overrule import overrule
 from studio.recipes.permalink import Permalink
 from studio.recipes.presets import PRESETS, preset, scaled
 from studio.recipes.recipe import Recipe
 from studio.recipes.weights import by_name, within
+from studio.shelf import Shelf
 from studio.staging import staged
 
 MAX_CHOICE_BYTES = 16 << 20
 """Published maps have some kilobytes."""
 
 
+FLOORS_KEY = "floor_per_layer"
+"""What a published file of floors has, and neither a recipe nor a map."""
+
+
 def is_recipe(text: bytes) -> bool:
     """Whether JSON is a recipe rather than a map; what is neither is left to the reader of maps, which says why."""
+    return any(isinstance(_object(text).get(count), int) for count in ("drop", "keep"))
+
+
+def _object(text: bytes) -> dict[str, Any]:
+    """The object that JSON holds; an empty one where it holds none."""
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        return False
-    return isinstance(content, dict) and any(isinstance(content.get(count), int) for count in ("drop", "keep"))
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def with_reference(library: Library, state: StudioState, name: str) -> StudioState:
@@ -77,7 +90,8 @@ def adopt_imatrix(library: Library, state: StudioState, path: Path) -> StudioSta
     fitting_imatrix(path, header, kept_experts(header, opened.drop))
     kept = library.workspace.imatrix / f"{path.stem}-{imatrix.content_hash[:8]}{path.suffix}"
     if not kept.exists():
-        with staged(kept, overwrite=True, needed_bytes=path.stat().st_size) as partial:
+        require_room(library.workspace, path.stat().st_size)
+        with staged(kept, overwrite=True) as partial:
             shutil.copyfile(path, partial)
     return state.weighing(kept.name)
 
@@ -145,6 +159,34 @@ def cooking(library: Library, state: StudioState, recipe: Recipe) -> StudioState
     return cooking_with(library, state.second, state, recipe)
 
 
+def shelved(library: Library, state: StudioState, shelf: Shelf, name: str) -> tuple[StudioState, str]:
+    """`state` with the recipe that is kept under `name`, and with the second analysis that it was kept with; and what
+    has to be known where that is another one now.
+
+    Raises as `Shelf.read` and `by_name` do, and `InputError` where its floors have nothing to go by.
+    """
+    recipe, kept = shelf.read(name), shelf.second(name)
+    if not recipe.needs_second_analysis:
+        return cooking(library, state, recipe), ""
+    if kept is not None:
+        with suppress(InputError):
+            second = library.find_analysis(kept, library.reference_of(state))
+            return cooking_with(library, second, state, recipe), ""
+    why = (
+        f"was kept with the second analysis {kept[:12]}, which is not in this workspace any more"
+        if kept
+        else "was kept before it was noted which second analysis its floors go by"
+    )
+    if state.second is None:
+        raise InputError(
+            f"The recipe {name!r} {why}.",
+            "Add it in the first station and open the recipe again, or first choose another one under “Fine-tune the "
+            "recipe”.",
+        )
+    open_now = library.analysis_path(state.second).stem
+    return cooking(library, state, recipe), f"The recipe {name!r} {why}. Its floors go by {open_now} now."
+
+
 def cooking_with(library: Library, second: str | None, state: StudioState, recipe: Recipe) -> StudioState:
     """The same with another second analysis, the opened one whose content hash is `second`, or with none."""
     return state.cooking_with(second, _in_plain_terms(library, state, recipe), _shape(library, state).experts)
@@ -165,18 +207,37 @@ def choosing(library: Library, state: StudioState, name: str, drop: int, weights
     return state.having(replace(chosen, recipe=scaled(chosen.recipe, _shape(library, state).experts)))
 
 
-def read_choice(library: Library, state: StudioState, path: Path) -> StudioState:
-    """`state` with the map or recipe in the file at `path`; it is looked at to tell which.
+def read_choice(library: Library, state: StudioState, *paths: Path) -> StudioState:
+    """`state` with the map or recipe in the file at a path, or with a recipe and its floors per layer in two of them;
+    they are looked at to tell which is which.
 
-    Raises what `Recipe.from_json` and `DropMap.from_json` do.
+    Raises what `Recipe.from_json`, `DropMap.from_json` and `with_layer_floors` do, and `InputError` for other files.
     """
+    texts = {path.name: _choice_text(path) for path in paths}
+    recipes = [name for name, text in texts.items() if is_recipe(text)]
+    floors = [name for name, text in texts.items() if FLOORS_KEY in _object(text)]
+    others = [name for name in texts if name not in (*recipes, *floors)]
+    if (len(recipes), len(floors), len(others)) == (0, 0, 1):
+        model = library.reference(state.reference) if state.reference else library.analysis(state.analysis or "")
+        return state.showing(DropMap.from_json(texts[others[0]], shape=model.shape, name=others[0]))
+    if others or len(recipes) != 1 or len(floors) > 1:
+        together = "are no recipe with its floors" if len(texts) > 1 else "has floors per layer, and no recipe"
+        raise InputError(
+            f"{' and '.join(texts)} {together}.",
+            "Choose a recipe or a map; where the recipe takes its floors from a file, choose that one with it.",
+        )
+    recipe = Recipe.from_json(texts[recipes[0]], recipes[0])
+    if floors:
+        if recipe.floor_layers_from != "file":
+            raise InputError(f"The recipe {recipes[0]} takes no floors from a file.", "Choose the recipe alone.")
+        recipe = with_layer_floors(recipe, texts[floors[0]], floors[0])
+    return cooking(library, state, recipe)
+
+
+def _choice_text(path: Path) -> bytes:
     if path.stat().st_size > MAX_CHOICE_BYTES:
         raise InputError(f"{path.name} has {path.stat().st_size:,} bytes, too many for a map or a recipe.")
-    text = path.read_bytes()
-    if is_recipe(text):
-        return cooking(library, state, Recipe.from_json(text, path.name))
-    model = library.reference(state.reference) if state.reference else library.analysis(state.analysis or "")
-    return state.showing(DropMap.from_json(text, shape=model.shape, name=path.name))
+    return path.read_bytes()
 
 
 def grid(library: Library, state: StudioState) -> MoeShape:

@@ -11,8 +11,7 @@ import gradio as gr
 from components import heatmap, transitions
 from components.follow import follow, open_accordion
 from components.heatmap import SeeStation
-from components.library import Opened
-from components.markup import failure
+from components.markup import failure, notice
 from components.recipe import ShelfPart
 from components.state import StudioState
 from components.steps import StepsPart, steps_html
@@ -87,7 +86,7 @@ def wire_shelf(part: ShelfPart, wiring: Wiring) -> None:
         try:
             if now.imported is not None:
                 raise InputError("An imported map is shown, and no recipe makes it.", "Save the drop map as a file.")
-            return {**listed(shelf.save(name, now.recipe)), part.name: ""}
+            return {**listed(shelf.save(name, now.recipe, now.second)), part.name: ""}
         except EspalierError as error:
             return told(error)
 
@@ -95,8 +94,9 @@ def wire_shelf(part: ShelfPart, wiring: Wiring) -> None:
         try:
             if not name:
                 return {part.problem: gr.HTML(visible=False)}
-            opened: Opened = library.open(transitions.cooking(library, now, shelf.read(name)))
-            return {**wiring.render(opened, *others), part.problem: gr.HTML(visible=False)}
+            state, remark = transitions.shelved(library, now, shelf, name)
+            rendered = wiring.render(library.open(state), *others)
+            return {**rendered, part.problem: gr.HTML(remark and notice(remark, kind="warning"), visible=bool(remark))}
         except EspalierError as error:
             return told(error)
 

@@ -1,10 +1,10 @@
-"""Nothing that a process writes to its log tells a secret that its environment holds, whoever wrote it."""
+"""Nothing that a process writes to its log tells a secret that it was given, whoever wrote it."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TextIO
 
 SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OAUTH_CLIENT_SECRET")
@@ -15,16 +15,25 @@ SHORTEST = 4
 """Letters; whoever has a shorter password would have words taken out of every sentence."""
 
 
+_OTHERS: list[Callable[[], Iterable[str]]] = []
+
+
+def also(others: Callable[[], Iterable[str]]) -> None:
+    """Have what `others` gives, whenever it is asked, be secrets, too."""
+    _OTHERS.append(others)
+
+
 def discreet(text: str) -> str:
-    """`text` without the secrets of the environment."""
+    """`text` without the secrets of this process."""
     for secret in secrets():
         text = text.replace(secret, HIDDEN)
     return text
 
 
 def secrets() -> Iterator[str]:
-    """The tokens and passwords that the environment holds, the longest first."""
+    """The tokens and passwords of the environment, and what `also` has named; the longest first."""
     found = [os.environ.get(name, "").strip() for name in SECRETS]
+    found += [secret for others in _OTHERS for secret in others()]
     found += [line.strip().partition(":")[2] for line in os.environ.get(LOGINS, "").splitlines()]
     yield from sorted((secret for secret in found if len(secret) >= SHORTEST), key=len, reverse=True)
 

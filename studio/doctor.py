@@ -163,6 +163,16 @@ def _card() -> tuple[State, str, str]:
     return "poor", f"{told}; this llama.cpp was built without CUDA and leaves it alone", remedy
 
 
+def _jobs(root: Path | None) -> tuple[State, str, str]:
+    from studio.jobs.store import JobStore
+
+    store = JobStore(Workspace.open(root))
+    jobs = store.everyones()
+    store.close()
+    unfinished = sum(not job.is_finished for job in jobs)
+    return "good", f"{len(jobs)} on record, {unfinished} of them not finished", ""
+
+
 def _memory() -> tuple[State, str, str]:
     from studio.machine import free_ram, usable_cores
 
@@ -218,7 +228,7 @@ def _fit(path: Path) -> tuple[State, str, str]:
 
 
 def room(root: Path | None) -> Iterator[Finding]:
-    """The workspace at `root`: whether it can be written to, and how much room its disk has."""
+    """The workspace at `root`: whether it can be written to, its jobs be read, and how much room its disk has."""
     name = "workspace"
     try:
         opened = Workspace.open(root).root
@@ -233,6 +243,7 @@ def room(root: Path | None) -> Iterator[Finding]:
         yield Finding(name, "broken", f"{where} cannot be written to: {error.strerror}", remedy)
         return
     yield Finding(name, "good", f"{opened}, writable")
+    yield _looked("jobs", partial(_jobs, root))
     told = f"{size_text(free)} free"
     if free < LITTLE_DISK:
         remedy = f"Free some of {opened}, or name a folder on a larger disk in ESPALIER_HOME."

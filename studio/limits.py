@@ -56,7 +56,7 @@ UPLOAD = Limit("ESPALIER_MAX_UPLOAD", 1 << 30, "bytes", "of a file that a browse
 """Published analyses reach 240 MB, importance matrices of large models some hundred."""
 PROMPT = Limit("ESPALIER_MAX_PROMPT", 1_000_000, "characters", "of a conversation, before it is cut into tokens")
 """About the context of 262,144 tokens that large models have, at four characters each."""
-CHATS = Limit("ESPALIER_MAX_CHATS", 16, "chats", "that are answered at once; others wait")
+CHATS = Limit("ESPALIER_MAX_CHATS", 16, "chats", "that are answered at once, on all pages; as many wait")
 JOBS = Limit("ESPALIER_MAX_JOBS", 50, "jobs", "that wait or run")
 SLOTS = Limit("ESPALIER_JOB_SLOTS", 1, "jobs", "that run at once; a build uses every core anyway")
 QUOTA = Limit("ESPALIER_QUOTA", None, "bytes", "of the whole workspace")

@@ -1,19 +1,20 @@
 """Results that appear under their name only when complete.
 
-A file or folder is written beside its final name as `.NAME.partial-TOKEN-PID`, flushed to disk, then renamed. Whatever
-a killed process left behind is removed when the same name is staged again. A folder that is replaced is
-`.NAME.replaced-PID` for the moment between two renames; if the process dies in that moment, it gets its name back. Long
-work that can go on where it was killed is done in a folder `.NAME.partial-resume-KEY`.
+A file or folder is written beside its final name as `.NAME.partial-TOKEN-PROCESS`, flushed to disk, then renamed.
+Whatever a killed process left behind is removed when the same name is staged again. A folder that is replaced is
+`.NAME.replaced-PROCESS` for the moment between two renames; if the process dies in that moment, it gets its name back.
+Long work that can go on where it was killed is done in a folder `.NAME.partial-resume-KEY`. PROCESS is `PLACE.PID`, as
+a number alone means another process in every container; older versions wrote the number alone.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import glob
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -21,6 +22,7 @@ from itertools import count
 from pathlib import Path
 
 from studio.errors import EspalierError, InputError, OutputExistsError, Paused, ResourceError
+from studio.locks import HERE, lives, lock, process_name
 from studio.units import size_text
 
 FOLDER_MARK = "espalier-manifest.json"
@@ -30,20 +32,33 @@ _RUN, _CALLS = secrets.token_hex(3), count()  # a container that starts again ha
 _REPLACED = "replaced-"
 _RESUMABLE = "partial-resume-"
 _OWNER = ".pid"  # no result is called so
+ELSEWHERE_S = 86_400.0
+"""How long something unfinished by a process in another container is left alone after it was written to last."""
+_LEFT: ContextVar[Callable[[], int | None]] = ContextVar("left", default=lambda: None)
 _WITNESS: ContextVar[Callable[[Path, Path], None]] = ContextVar("witness", default=lambda partial, final: None)
 
 
 def partial_path(final: Path) -> Path:
     """Where to write before the result is complete: another path each time, on the same file system as `final`."""
-    return final.with_name(f".{final.name}.partial-{_RUN}.{next(_CALLS)}-{os.getpid()}")
+    return final.with_name(f".{final.name}.partial-{_RUN}.{next(_CALLS)}-{process_name()}")
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    """Remove a file or a folder, if it is there; somebody else may be removing it too."""
+    while path.is_dir() and not path.is_symlink():
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Everything below `folder` (nothing where it is none); what vanishes meanwhile is left out.
+
+    `Path.rglob` gives up where somebody removes a folder that it is about to look into. Links are not followed.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            yield Path(place, name)
 
 
 def sweep_partials(folder: Path, name: str, keep: Path | None = None) -> None:
@@ -56,22 +71,36 @@ def sweep_partials(folder: Path, name: str, keep: Path | None = None) -> None:
 def _in_use(partial: Path) -> bool:
     """Whether a living process, other than this one, writes at `partial`."""
     if f".{_RESUMABLE}" not in partial.name:
-        return _is_alive(partial.name.rpartition("-")[2]) or f".partial-{_RUN}." in partial.name
+        return f".partial-{_RUN}." in partial.name or _is_alive(partial)
     try:
         descriptor = os.open(partial, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
-        return not _lock(descriptor)
+        return not lock(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _is_alive(pid: str) -> bool:
-    """Whether there is a process `pid` other than this one."""
-    import psutil  # `doctor` works without it, to say that it is missing
+def _is_alive(path: Path) -> bool:
+    """Whether the process in the name of `path` is another one than this, and lives.
 
-    return pid.isdigit() and int(pid) != os.getpid() and psutil.pid_exists(int(pid))
+    One in another container may live as long as something that it wrote is young: nobody here can ask for it.
+    """
+    name = path.name.rpartition("-")[2]
+    if name in (process_name(), str(os.getpid())):
+        return False
+    alive = lives(name)
+    return time.time() - _changed(path) < ELSEWHERE_S if alive is None else alive
+
+
+def _changed(path: Path) -> float:
+    """When anything in the file or folder `path` was written or renamed last."""
+    times = [0.0]
+    for one in (path, *below(path)):
+        with suppress(FileNotFoundError):
+            times.append(one.lstat().st_ctime)  # a rename counts, too
+    return max(times)
 
 
 def is_leftover(partial: Path) -> bool:
@@ -79,18 +108,33 @@ def is_leftover(partial: Path) -> bool:
     return not _in_use(partial)
 
 
-def sweep_process(root: Path, pid: int, *, resumables: bool) -> None:
-    """Remove what the dead process `pid` was staging anywhere below `root`; where it could go on, only if told to."""
-    partials = list(root.rglob(f".*.partial*-{pid}"))
-    if resumables:
-        owners = root.rglob(f".*.{_RESUMABLE}*/{_OWNER}")
-        partials += [owner.parent for owner in owners if owner.read_text() == str(pid)]
+def sweep_process(root: Path, pid: int, place: str = HERE, *, resumables: bool) -> None:
+    """Remove what the dead process `pid` of `place` was staging anywhere below `root`; where it could go on, only if
+    told to."""
+    names = [process_name(pid, place), *([str(pid)] if place == HERE else [])]
+    partials, replaced = [], []
+    for path in below(root):
+        if path.name == _OWNER and f".{_RESUMABLE}" in path.parent.name:
+            if resumables and _said_in(path) in names:
+                partials.append(path.parent)
+        elif path.name.startswith(".") and path.name.endswith(tuple(f"-{name}" for name in names)):
+            if any(path.name.endswith(f".{_REPLACED}{name}") for name in names):
+                replaced.append(path)
+            elif ".partial" in path.name:
+                partials.append(path)
     for partial in partials:
-        with suppress(FileNotFoundError):  # another app is sweeping too, or its folder has just gone
-            remove(partial)
-    for old in list(root.rglob(f".*.{_REPLACED}{pid}")):
-        with suppress(FileNotFoundError):
+        remove(partial)
+    for old in replaced:
+        with suppress(FileNotFoundError):  # another app is sweeping too
             _restore(old)
+
+
+def _said_in(path: Path) -> str:
+    """The text of a small file, empty where it has just gone."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
 
 
 def _restore(old: Path) -> None:
@@ -102,12 +146,32 @@ def _restore(old: Path) -> None:
         old.rename(final)
 
 
+@contextmanager
+def allowed(left: Callable[[], int | None]) -> Iterator[None]:
+    """Have what this thread writes in the block be bounded by `left` as well: bytes, None for no bound."""
+    before = _LEFT.set(left)
+    try:
+        yield
+    finally:
+        _LEFT.reset(before)
+
+
+def left_bytes() -> int | None:
+    """What may be written beside what is there, whatever the disk has; None where nothing bounds it."""
+    return _LEFT.get()()
+
+
 def require_disk(folder: Path, needed: int) -> None:
-    """Raise `ResourceError` unless `folder`'s file system has `needed` free bytes."""
+    """Raise `ResourceError` unless `folder`'s file system has `needed` free bytes, and so many may be written."""
     existing = folder
     while not existing.exists():
         existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free, left = shutil.disk_usage(existing).free, left_bytes() if needed > 0 else None
+    if left is not None and left < needed:
+        raise ResourceError(
+            f"{folder} may take {size_text(max(0, left))} more, and this needs {size_text(needed)}.",
+            "`python -m studio clean` shows what can go.",
+        )
     if free < needed:
         raise ResourceError(
             f"{folder} has {size_text(free)} free, and this needs {size_text(needed)}.",
@@ -117,8 +181,11 @@ def require_disk(folder: Path, needed: int) -> None:
 
 def used_bytes(path: Path) -> int:
     """What the file or folder `path` takes of the disk, 0 where there is none."""
-    files = [path, *path.rglob("*")] if path.exists() else []
-    return sum(file.lstat().st_blocks * 512 for file in files)
+    used = 0
+    for one in (path, *below(path)):
+        with suppress(FileNotFoundError):
+            used += one.lstat().st_blocks * 512
+    return used
 
 
 @contextmanager
@@ -131,7 +198,7 @@ def staged(final: Path, *, overwrite: bool = False, needed_bytes: int = 0, resum
     Espalier did not make, `ResourceError` when the disk has fewer than `needed_bytes` free or fills up in the middle.
     """
     for old in final.parent.glob(f".{glob.escape(final.name)}.{_REPLACED}*"):
-        if not _is_alive(old.name.rpartition("-")[2]):
+        if not _is_alive(old):
             _restore(old)
     if final.exists() and not overwrite:
         raise OutputExistsError(final)
@@ -197,11 +264,11 @@ def resumable(folder: Path, name: str, key: str, *, outlives: tuple[type[BaseExc
     place.mkdir(exist_ok=True)
     descriptor = os.open(place, os.O_RDONLY)
     try:
-        if not _lock(descriptor):
+        if not lock(descriptor):
             raise ResourceError(f"Another process is writing {folder / name}.", "Wait until it has ended.")
         kept = False
         try:
-            (place / _OWNER).write_text(str(os.getpid()))
+            (place / _OWNER).write_text(process_name())
             yield place
         except Paused:
             kept = True
@@ -245,15 +312,6 @@ def _vanishing(final: Path) -> Iterator[Path]:
         remove(partial)
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock what is open as `descriptor` until it is closed; False where somebody else has."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _require_ours(folder: Path) -> None:
     if any(folder.iterdir()) and not (folder / FOLDER_MARK).is_file():
         raise InputError(
@@ -263,7 +321,7 @@ def _require_ours(folder: Path) -> None:
 
 def _replace_folder(partial: Path, final: Path) -> None:
     """Rename cannot replace a folder that has something in it: move the old one aside first."""
-    old = final.with_name(f".{final.name}.{_REPLACED}{os.getpid()}")
+    old = final.with_name(f".{final.name}.{_REPLACED}{process_name()}")
     final.rename(old)
     try:
         partial.rename(final)

@@ -65,6 +65,11 @@ def test_room_is_what_the_quota_leaves(own_workspace: Path, monkeypatch: pytest.
     require_room(workspace, 0)
     with pytest.raises(ResourceError, match="studio clean"):
         require_room(workspace, 600 << 10)
+    (workspace.cache / "more").write_bytes(b"x" * (600 << 10))
+    with pytest.raises(ResourceError, match=r"may take 1 MiB; it has 1\.\d+ MiB\. "):
+        require_room(workspace, 0)
+    with pytest.raises(ResourceError, match="whole workspace may take"):
+        require_room(workspace.of("ada"), 0)
 
 
 def test_there_is_a_most_of_jobs(own_workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,3 +100,7 @@ def test_every_job_foretells_what_it_adds_and_is_refused_where_the_quota_is_spen
     }.items():
         with pytest.raises(ResourceError, match="may take"):
             check(kind, parameters, workspace)
+    check("similarity", {"reference": "demo"}, workspace)
+    (workspace.cache / "large").write_bytes(b"x" * (2 << 20))
+    with pytest.raises(ResourceError, match="may take"):
+        check("similarity", {"reference": "demo"}, workspace)

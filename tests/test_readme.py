@@ -25,7 +25,7 @@ def test_the_verbs_of_the_readme_run_one_after_the_other(tmp_path: Path) -> None
     commands = BLOCKS[0].strip().splitlines()
     assert len(commands) >= 8
     for command in commands:
-        words = shlex.split(command)
+        words = shlex.split(command.replace("~/.espalier", environment["ESPALIER_HOME"]))
         assert words[0] == "python"
         done = subprocess.run(
             [sys.executable, *words[1:]],

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from studio.errors import FormatError, InputError
+from studio.errors import EspalierError, FormatError, InputError
 from studio.recipes.recipe import Recipe
 from studio.shelf import LONGEST_NAME, Shelf
 
@@ -81,3 +81,49 @@ def test_a_damaged_file_is_named(shelf: Shelf) -> None:
     (shelf.folder / "old.recipe.json").write_text("{")
     with pytest.raises(FormatError, match="The recipe 'old'"):
         shelf.read("old")
+
+
+FLOORED = Recipe(drop=3, floor=2)
+SECOND, OTHER = "ab" * 32, "cd" * 32
+
+
+def test_the_second_analysis_is_kept_beside_a_recipe_whose_floors_go_by_it(shelf: Shelf) -> None:
+    shelf.save("mine", FLOORED, SECOND)
+    assert (shelf.read("mine"), shelf.second("mine"), shelf.names()) == (FLOORED, SECOND, ["mine"])
+    assert Recipe.from_json((shelf.folder / "mine.recipe.json").read_bytes()) == FLOORED, "a file as any other"
+    shelf.save("mine", FLOORED)
+    assert shelf.second("mine") == SECOND, "whoever does not know it does not forget it"
+    with pytest.raises(InputError, match="another recipe 'mine'"):
+        shelf.save("mine", FLOORED, OTHER)
+    shelf.delete("mine")
+    assert list(shelf.folder.glob("mine*")) == []
+    shelf.save("plain", RECIPE, SECOND)
+    assert shelf.second("plain") is None, "nothing of it goes by another analysis"
+
+
+def test_a_recipe_of_before_learns_its_second_analysis_when_it_is_saved_again(shelf: Shelf) -> None:
+    (shelf.folder / "old.recipe.json").write_text(FLOORED.to_json())
+    assert shelf.second("old") is None
+    shelf.save("old", FLOORED, SECOND)
+    assert shelf.second("old") == SECOND
+    (shelf.folder / "old.recipe.json").unlink()
+    shelf.save("old", FLOORED)
+    assert shelf.second("old") is None, "that was another recipe's"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[", "old.floors.json"),
+        ('{"version": 1, "floor_contributions": "x"}', "floor_contributions"),
+        ('{"version": 1}', "floor_contributions"),
+        ('{"version": 0, "floor_contributions": "' + SECOND + '"}', "version"),
+        ('{"version": 1, "floor_contributions": "' + SECOND + '", "more": 1}', "no field 'more'"),
+        ('{"version": 2, "else": 1}', "Update Espalier"),
+    ],
+)
+def test_what_lies_beside_is_checked_by_name(shelf: Shelf, text: str, said: str) -> None:
+    (shelf.folder / "old.recipe.json").write_text(FLOORED.to_json())
+    (shelf.folder / "old.floors.json").write_text(text)
+    with pytest.raises(EspalierError, match=said):
+        shelf.second("old")

@@ -9,12 +9,23 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from studio.errors import InputError, OutputExistsError, ResourceError
-from studio.staging import FOLDER_MARK, partial_path, require_disk, staged
+from studio.staging import (
+    ELSEWHERE_S,
+    FOLDER_MARK,
+    is_leftover,
+    partial_path,
+    remove,
+    require_disk,
+    staged,
+    sweep_process,
+    used_bytes,
+)
 
 
 def test_a_result_appears_only_when_complete(tmp_path: Path) -> None:
@@ -155,3 +166,51 @@ def test_a_file_that_the_disk_does_not_take_is_said_so(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, old)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_another_container_writes_is_left_alone_for_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = tmp_path / ".x.partial-0abcde.0-0123abcd.999999999"
+    theirs.mkdir()
+    (theirs / "shard").write_text("half")
+    with staged(tmp_path / "x") as partial:
+        partial.write_text("whole")
+    assert theirs.exists() and not is_leftover(theirs)
+    later = time.time() + ELSEWHERE_S + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    with staged(tmp_path / "x", overwrite=True) as partial:
+        partial.write_text("whole")
+    assert not theirs.exists()
+
+
+def test_counting_and_sweeping_go_on_while_somebody_else_removes_folders(tmp_path: Path) -> None:
+    (tmp_path / "steady").write_bytes(bytes(8192))
+    script = textwrap.dedent(f"""
+        import shutil
+        from itertools import count
+        from pathlib import Path
+        for number in count():
+            folder = Path({str(tmp_path)!r}, "busy", f".x{{number % 50}}.partial-1", "deep")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "file").write_text("x")
+            shutil.rmtree(folder.parent)
+    """)
+    with subprocess.Popen([sys.executable, "-c", script]) as other:
+        try:
+            until = time.monotonic() + 30
+            while not (tmp_path / "busy").exists() and time.monotonic() < until:
+                time.sleep(0.02)
+            for _ in range(600):
+                assert used_bytes(tmp_path) >= 8192
+                sweep_process(tmp_path, 99_999_999, resumables=True)
+        finally:
+            other.kill()
+    assert used_bytes(tmp_path / "nothing") == 0
+
+
+def test_a_folder_that_two_remove_at_once_is_gone(tmp_path: Path) -> None:
+    for _ in range(20):
+        for number in range(40):
+            (tmp_path / "x" / str(number)).mkdir(parents=True)
+        with ThreadPoolExecutor(3) as together:
+            list(together.map(remove, [tmp_path / "x"] * 3))
+        assert not (tmp_path / "x").exists()

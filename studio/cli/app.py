@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from studio.cli import (
+    build,
     chat,
     clean,
     contributions,
@@ -52,6 +53,7 @@ VERBS: dict[str, Verb] = {
         search.search,
         "search demo --contributions demo.safetensors --drop 8 --drop 16 --budget 120 --out found",
     ),
+    "build": (build.build, "build demo --map map.json --safetensors --tier Q4_K_M --tier Q8_0 --name demo-16e"),
     "prune": (models.prune, "prune my-model --map map.json --out my-model-98e"),
     "convert": (models.convert, "convert my-model --out my-model.gguf"),
     "plan": (models.plan, "plan my-model.gguf --tier Q4_K_M --json"),
@@ -59,11 +61,11 @@ VERBS: dict[str, Verb] = {
     "diverge": (diverge.diverge, "diverge small-Q4_K_M.gguf --against my-model.gguf --text book.txt --context 512"),
     "fits": (fits.fits, "fits small-Q4_K_M.gguf --gpu-gib 12 --context 8192 --with my-model.gguf"),
     "chat": (chat.chat, 'chat small.gguf --against my-model.gguf --prompt "What is 2 + 2?"'),
-    "verify": (publish.verify, "verify ~/.espalier/artifacts/my-model-98e"),
-    "replay": (publish.replay, "replay ~/.espalier/artifacts/my-model-98e/espalier-manifest.json"),
-    "card": (publish.card, "card ~/.espalier/artifacts/my-model-98e --repo OWNER/my-model-98e"),
-    "ollama": (publish.ollama, "ollama ~/.espalier/artifacts/my-model-98e"),
-    "publish": (publish.publish, "publish ~/.espalier/artifacts/my-model-98e --repo OWNER/my-model-98e --dry-run"),
+    "verify": (publish.verify, "verify my-model-98e"),
+    "replay": (publish.replay, "replay my-model-98e"),
+    "card": (publish.card, "card my-model-98e --repo OWNER/my-model-98e"),
+    "ollama": (publish.ollama, "ollama my-model-98e"),
+    "publish": (publish.publish, "publish my-model-98e --repo OWNER/my-model-98e --dry-run"),
     "evaluate": (evaluate.evaluate, "evaluate small.gguf --task mmlu-pro.jsonl --against my-model.gguf"),
     "harness": (evaluate.harness, "harness small.gguf --task gsm8k --against my-model.gguf --limit 200"),
     "doctor": (doctor.doctor, "doctor --json"),

@@ -31,7 +31,8 @@ def clean(
     """Say what takes room in the workspace, and remove what nobody would miss.
 
     Without names that is what comes back by itself: caches, leftovers of processes that died, logs of jobs that have
-    ended. Builds, analyses and uploads go only by name. What a job needs stays.
+    ended. Builds, analyses and uploads go only by name; of a build its manifest, measures and card stay. What a job
+    needs stays.
     """
     from studio.jobs.cleanup import clean as remove
     from studio.jobs.cleanup import inventory

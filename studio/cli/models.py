@@ -56,7 +56,7 @@ def prune(
     if (out.suffix == ".gguf") != (opened.kind == "gguf"):
         wanted = "the name of a .gguf file" if opened.kind == "gguf" else "the name of a folder"
         raise InputError(f"{reference} is {opened.kind}, and --out {out} is not {wanted}.", "Pruning keeps the format.")
-    drop = _drop_map(map_, opened.shape)
+    drop = drop_map_at(map_, opened.shape)
     write = prune_gguf if opened.kind == "gguf" else prune_safetensors
     with progress_bar() as progress:
         write(opened.path, drop, out, overwrite=overwrite, progress=progress)
@@ -172,7 +172,7 @@ def quantize(
     options = Options(
         imatrix=imatrix,
         ranking=_ranking(contributions),
-        split_bytes=None if split_max_size is None else _bytes_of(split_max_size),
+        split_bytes=None if split_max_size is None else bytes_of(split_max_size),
         requantize=allow_requantize,
         zero_nonfinite=zero_nonfinite,
         threads=threads,
@@ -180,7 +180,7 @@ def quantize(
     )
     with progress_bar() as progress:
         source = as_gguf(file, progress)
-        drop = None if map_ is None else _drop_map(map_, shape_of_gguf(read_header(source).values))
+        drop = None if map_ is None else drop_map_at(map_, shape_of_gguf(read_header(source).values))
         named = name or (model_path(file).resolve().name if source != file else None)
         if allow_requantize:
             _warn_of_loss(source, tiers)
@@ -191,7 +191,8 @@ def quantize(
     result(json, {"files": files}, "\n".join(f"{path}: {size(count)}" for path, count in written.items()))
 
 
-def _drop_map(path: Path, shape: MoeShape) -> DropMap:
+def drop_map_at(path: Path, shape: MoeShape) -> DropMap:
+    """The drop map at `path`, which fits `shape`, with the story that `map` wrote beside it."""
     from studio.recipes.dropmap import DropMap
 
     drop = DropMap.from_json(read_bytes(path, "drop map"), shape=shape, name=str(path))
@@ -271,7 +272,7 @@ def _ranking(contributions: Path | None) -> tuple[int, ...] | None:
     return ranking_of_contributions(import_analysis(contributions))
 
 
-def _bytes_of(text: str) -> int:
+def bytes_of(text: str) -> int:
     """5G, 500M: as llama.cpp reads `--split-max-size`, in powers of 1000."""
     match = re.fullmatch(r"([1-9]\d*)([MG])", text.upper())
     if match is None:

@@ -129,8 +129,11 @@ def list_(*, json: Json = False) -> None:
 
 def show(name: Name, *, json: Json = False) -> None:
     """Print a named recipe, as a file would have it."""
-    recipe = _shelf_with(name).read(name)
+    kept = _shelf_with(name)
+    recipe = kept.read(name)
     fields = {"name": name, "recipe_hash": recipe.content_hash, "recipe": loads(recipe.to_json())}
+    if recipe.needs_second_analysis:
+        fields["floor_contributions"] = kept.second(name)
     result(json, fields, recipe.to_json().rstrip())
 
 
@@ -141,7 +144,9 @@ def save(
     json: Json = False,
 ) -> None:
     """Keep a recipe under a name, by which the page and other verbs find it."""
-    kept = shelf().save(name, read_recipe(recipe))
+    read, named = read_recipe(recipe), shelf()
+    second = named.second(recipe.name) if not recipe.exists() and recipe.name in named.names() else None
+    kept = named.save(name, read, second)
     result(json, {"name": kept}, f"The recipe is kept as {kept!r}: use it with --recipe {quote(kept)}.")
 
 

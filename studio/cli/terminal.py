@@ -56,6 +56,14 @@ def model_path(path: Path) -> Path:
     return _DEMO_MODEL if str(path) == DEMO and not path.exists() else path
 
 
+def artifact_path(path: Path) -> Path:
+    """`path`, or the artifact of that name in the workspace where no file or folder has it."""
+    from studio.workspace import Workspace
+
+    named = Workspace.open().artifacts / path
+    return named if len(path.parts) == 1 and not path.exists() and named.is_dir() else path
+
+
 def story_path(map_path: Path) -> Path:
     """Where the recipe that made a map is written down, beside the map."""
     return map_path.with_name(f"{map_path.stem}.story.json")

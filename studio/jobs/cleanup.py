@@ -7,8 +7,9 @@ or runs names is never removed, and nor are caches while one does.
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 from studio.errors import EspalierError, InputError
+from studio.jobs.replay import STORIES, copy_others
 from studio.jobs.store import Job, JobStore
 from studio.jobs.task import DEMO, reference_path
 from studio.publish import manifest
 from studio.publish.manifest import Manifest
-from studio.staging import is_leftover, partial_path, remove, used_bytes
+from studio.staging import is_leftover, partial_path, remove, staged, used_bytes
 from studio.workspace import Workspace
 
 Again = Literal["by itself", "when asked", "never"]
@@ -78,23 +80,32 @@ def clean(store: JobStore, keys: Iterable[str]) -> list[Item]:
                 )
         for key in wanted:
             if known[key].kind == BUILD:
-                _keep_manifest(store.workspace, key)
+                _keep_story(store.workspace, key)
         aside = [_aside(store.workspace.root / key) for key in wanted]
     for path in aside:
         remove(path)
     return [known[key] for key in wanted]
 
 
-def _keep_manifest(workspace: Workspace, key: str) -> None:
-    """Keep the story of a build that goes: with it, `replay` builds the same again."""
-    kept = kept_manifest(workspace, key)
-    kept.parent.mkdir(exist_ok=True)
-    shutil.copyfile(workspace.root / key / manifest.FILE_NAME, kept)
+def _keep_story(workspace: Workspace, key: str) -> None:
+    """Keep of a build that goes what no replay makes again: its manifest, measures, card and Modelfiles."""
+    folder, kept = workspace.root / key, kept_story(workspace, key)
+    remade = {record.name for record in Manifest.read(folder / manifest.FILE_NAME).files}
+    with staged(kept, overwrite=True) as partial:
+        copy_others(folder, partial, remade)
 
 
-def kept_manifest(workspace: Workspace, key: str) -> Path:
-    """Where the manifest of the build `key` stays when the build is removed."""
-    return workspace.root / "manifests" / f"{Path(key).name}.json"
+def kept_story(workspace: Workspace, key: str) -> Path:
+    """Where the story of the build `key` stays when the build is removed.
+
+    A build of that name that went earlier keeps its own story, where it was another one.
+    """
+    name = Path(key).name
+    told = (workspace.root / key / manifest.FILE_NAME).read_bytes()
+    kept = workspace.root / STORIES / name
+    if kept.exists() and (kept / manifest.FILE_NAME).read_bytes() != told:
+        kept = kept.with_name(f"{name}-{hashlib.sha256(told).hexdigest()[:8]}")
+    return kept
 
 
 def _aside(path: Path) -> Path:
@@ -150,12 +161,11 @@ def _leftovers(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:
             unfinished = ".partial-resume-" in path.name
             about = "The same work begins anew, instead of going on." if unfinished else "It is of no use to anybody."
             yield path, "Unfinished work" if unfinished else "Leftover of a process that died", "by itself", about
-    for path in sorted(workspace.cache.glob("logits-*")):
-        if _is_old(path):
-            yield path, "Leftover of a process that died", "by itself", "It is of no use to anybody."
 
 
 def _caches(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:
+    if workspace.whole is not None:
+        return  # all people share the cache, and it is for whoever runs the studio to empty it
     for path in _entries(workspace.cache / "converted"):
         yield (
             path,
@@ -165,6 +175,9 @@ def _caches(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:
         )
     for path in _entries(workspace.cache / "logits"):
         yield path, "Logits of a reference", "by itself", "Computed again at the next measurement."
+    for path in sorted(workspace.cache.glob("logits-*")):
+        if _is_old(path):
+            yield path, "Leftover of a process that died", "by itself", "It is of no use to anybody."
     for path in _entries(workspace.cache / "uploads"):
         if _is_old(path):
             yield path, "Upload", "by itself", "What was of use is kept elsewhere in the workspace."
@@ -178,8 +191,11 @@ def _builds(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:
         try:
             name = Manifest.read(path / manifest.FILE_NAME).reference.name
             base = next(_references_called(workspace, name))
-            kept = _key(workspace, kept_manifest(workspace, path.name))
-            yield path, BUILD, "when asked", f"Built again from {base} by `replay {kept}`, which stays."
+            places = " --out ".join(
+                shlex.quote(str(one)) for one in (kept_story(workspace, _key(workspace, path)), path)
+            )
+            kept = f"Its measures, card and Modelfiles stay, and `{workspace.discreet(f'replay {places}')}`"
+            yield path, BUILD, "when asked", f"{kept} builds it again from {base}, with them."
         except (EspalierError, OSError):
             yield path, "Folder without a manifest", "never", "Nothing says how it was made."
         except StopIteration:
@@ -206,6 +222,8 @@ def _others(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:
     for path in _entries(workspace.references):
         if not path.is_symlink():  # a link takes no room, and what it leads to is not the workspace's
             yield path, "Reference", "never", "It has to be fetched again from where it came from."
+    for path in _entries(workspace.root / STORIES):
+        yield path, "Story of a build that was removed", "never", "Nothing else says how it was made and measured."
     for folder, kind in ((workspace.prompts, "Prompts"), (workspace.tasks, "Task")):
         for path in _entries(folder):
             yield path, kind, "never", "Somebody brought it."

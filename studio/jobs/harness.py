@@ -15,6 +15,7 @@ from studio.evaluate.harness import PACKAGE, measure_with_harness
 from studio.evaluate.results import folder_of
 from studio.evaluate.results_table import in_words
 from studio.evaluate.runner import SLOTS
+from studio.jobs.needs import conversion_bytes
 from studio.jobs.task import Result, Task, input_path, reference_path, relative
 from studio.progress import Progress
 from studio.serve import memory
@@ -54,6 +55,10 @@ class Harness(Task):
             open_reference(path)
         else:
             memory.model_need(path, 1, 1)
+
+    def adds(self, workspace: Workspace) -> int:
+        path = reference_path(workspace, self.model)
+        return conversion_bytes(workspace, open_reference(path)) if path.is_dir() else 0
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:
         path = reference_path(workspace, self.model)

@@ -9,7 +9,7 @@ from studio.jobs.steps import Steps
 from studio.jobs.task import Result, Task
 from studio.progress import Progress
 from studio.publish.artifact import Artifact, keep_measures, open_artifact
-from studio.publish.hub import token_of_environment, upload
+from studio.publish.hub import hub_token, upload
 from studio.publish.measures import comparisons
 from studio.publish.repository import Upload, plan_upload
 from studio.publish.verify import verify
@@ -17,7 +17,8 @@ from studio.workspace import Workspace
 
 
 class Publish(Task):
-    """Send a verified artifact to the Hub. The token comes from the environment, and is in no parameter or record."""
+    """Send a verified artifact to the Hub. The token comes from whoever started it, or from the environment, and
+    is in no parameter or record."""
 
     artifact: str
     """`artifacts/NAME`."""
@@ -26,13 +27,15 @@ class Publish(Task):
     format: Literal["safetensors", "gguf"] | None = None
     """Needed where the artifact has both."""
     public: bool = False
+    base_model: str | None = None
+    """What the Hub calls the reference, OWNER/NAME, where its own name does not tell."""
 
     def title(self) -> str:
         return f"Publish {self.repository}{'' if self.public else ' (private)'}"
 
     def check(self, workspace: Workspace) -> None:
         self.plan(workspace)
-        token_of_environment()
+        hub_token()
 
     def plan(self, workspace: Workspace) -> Upload:
         """Every file and its size; nothing is sent."""
@@ -53,7 +56,8 @@ def plan_artifact(artifact: Artifact, workspace: Workspace, chosen: Publish) -> 
         chosen.repository,
         chosen=chosen.format,
         public=chosen.public,
-        measured=comparisons(artifact, workspace.measures),
+        measured=comparisons(artifact, workspace),
+        base_model=chosen.base_model,
     )
 
 

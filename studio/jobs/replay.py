@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from studio.errors import InputError, MismatchError
 from studio.jobs.making import Inputs, make
 from studio.jobs.task import DEMO, Result, Task, check_new, input_path, reference_path, relative
 from studio.progress import Progress, silent
-from studio.publish.differences import Difference, differing_layers, first_difference
+from studio.publish.differences import differing_layers, first_difference
 from studio.publish.manifest import FILE_NAME, BuildRecord, FileRecord, Manifest
 from studio.publish.repository import REPLACED
 from studio.publish.verify import inside, manifest_path
@@ -27,8 +27,11 @@ from studio.quantize.imatrix_file import read_imatrix
 from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.recipe import Recipe
-from studio.staging import publish, resumable
+from studio.staging import below, publish, resumable
 from studio.workspace import Workspace
+
+STORIES = "manifests"
+"""The room of a workspace for what stays of builds that were removed: a folder for each."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,35 @@ class Replayed:
     """How a second build compares with the first."""
 
     same: int
-    """Files that are equal, byte for byte."""
+    """Files that are equal, byte for byte: with those beside the manifest, and with what it says of them."""
     differences: tuple[str, ...]
     """A sentence for each that is not, the first difference in it named."""
     remarks: tuple[str, ...]
     """What else a person has to know: another map, other versions of tools."""
+    compared: bool = True
+    """Whether the first build's files lie beside the manifest; else only its hashes were there to compare with."""
 
     @property
     def equal(self) -> bool:
         return not self.differences
+
+    @property
+    def says(self) -> str:
+        """How many files are the same, in a sentence that says what they were compared with."""
+        return same_in_words(self.same, len(self.differences), compared=self.compared)
+
+
+def same_in_words(same: int, others: int, *, compared: bool) -> str:
+    """How many files are the `same` in both builds, and how many are not."""
+    if others:
+        files = "1 file is" if same == 1 else f"{same} files are"
+        return f"{files} the same, and {others} {'is' if others == 1 else 'are'} not:"
+    files = "The file is" if same == 1 else f"All {same} files are"
+    if compared:
+        return f"{files} the same, byte for byte."
+    return (
+        f"{files} what the manifest says, by their hashes. The first build's files are not beside it, to be compared."
+    )
 
 
 def replay(
@@ -64,12 +87,14 @@ def replay(
     cache: Path,
     *,
     out: Path | None = None,
+    stories: Path | None = None,
     afresh: bool = False,
     progress: Progress = silent,
 ) -> Replayed:
     """Make the files of `manifest` again, from nothing but `sources`, and compare them with those beside it.
 
-    The work is done in the folder `cache` and vanishes, unless `out` is to keep it; where only the manifest is there
+    The work is done in the folder `cache` and vanishes, unless `out` is to keep it, with the measures and the card that
+    lie beside the manifest of a build that was removed (a folder in `stories`); where only the manifest is there
     and not its files, hashes are compared, and no place can be named. A reference that `cache` has as GGUF is converted
     again only `afresh`.
 
@@ -109,8 +134,19 @@ def replay(
         remarks += _other_versions(told.versions, again.versions)
         replayed = _compared(told, path.parent, records, made, remarks)
         if out:
+            if path.parent.parent == stories:
+                copy_others(path.parent, made, {record.name for record in told.files} | {path.name, FILE_NAME})
             publish(made, out)
     return replayed
+
+
+def copy_others(folder: Path, target: Path, left_out: Collection[str]) -> None:
+    """Copy all files of `folder` to the folder `target`, but for those that are `left_out`: names from `folder`."""
+    for path in below(folder):
+        name = path.relative_to(folder)
+        if path.is_file() and not path.is_symlink() and name.as_posix() not in left_out:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target / name)
 
 
 class Replay(Task):
@@ -146,12 +182,14 @@ class Replay(Task):
         path = input_path(workspace, self.manifest)
         out = workspace.artifacts / self.name if self.name else None
         sources = self._sources(workspace)
-        found = replay(path, sources, workspace.cache, out=out, afresh=self.afresh, progress=progress)
+        stories = workspace.root / STORIES
+        found = replay(path, sources, workspace.cache, out=out, stories=stories, afresh=self.afresh, progress=progress)
         return {
             "equal": found.equal,
             "same": found.same,
             "differences": list(found.differences),
             "remarks": list(found.remarks),
+            "compared": found.compared,
             **({"folder": relative(workspace, out)} if out else {}),
         }
 
@@ -283,31 +321,45 @@ def _other_versions(before: Mapping[str, str], after: Mapping[str, str]) -> list
 
 
 def _compared(told: Manifest, folder: Path, records: list[FileRecord], made: Path, remarks: list[str]) -> Replayed:
-    """The files that `told` names in `folder` beside those that were `made`."""
+    """The files that `told` names, those of them that lie in `folder`, and those that were `made`.
+
+    Where none lies there, hashes are compared; where some do, one that is missing is a difference.
+    """
     prefix = f"{told.part}/" if told.part else ""
     found = {
         record.name.removeprefix(prefix): record
         for record in records
         if record.name.startswith(prefix) and not (told.part and record.name.removeprefix(prefix) in REPLACED)
     }
+    beside = {record.name: inside(folder, record.name, links=True) for record in told.files}
+    is_here = any(path.is_file() for path in beside.values())
     differences = []
     for record in told.files:
         other = found.pop(record.name, None)
         if other is None:
             differences.append(f"{record.name} was not made again.")
-        elif other.sha256 != record.sha256:
-            differences.append(
-                _difference(record, inside(folder, record.name, links=True), other, made / (prefix + record.name))
-            )
+        elif problem := _difference(record, beside[record.name], other, made / (prefix + record.name), is_here):
+            differences.append(problem)
+    same = len(told.files) - len(differences)
     differences += [f"{name} was made, and the manifest does not name it." for name in found]
-    return Replayed(len(told.files) - len(differences) + len(found), tuple(differences), tuple(remarks))
+    return Replayed(same, tuple(differences), tuple(remarks), is_here)
 
 
-def _difference(record: FileRecord, before: Path, other: FileRecord, after: Path) -> str:
+def _difference(record: FileRecord, before: Path, other: FileRecord, after: Path, is_here: bool) -> str | None:
+    """How the file `after` differs from the one that the manifest tells and from `before`; None where it is both."""
+    as_told = other.sha256 == record.sha256
     if not before.is_file():
+        if as_told:
+            return f"{record.name} was made as the manifest says, and is missing beside it." if is_here else None
         lengths = "" if other.bytes == record.bytes else f" of {other.bytes:,} bytes instead of {record.bytes:,}"
         return f"{record.name} became another file{lengths}; where, only the first one could tell, and it is not here."
-    if read_digest(before) != record.sha256:
+    is_whole = before.stat().st_size == record.bytes and read_digest(before) == record.sha256
+    if as_told and is_whole:
+        return None
+    if not as_told and not is_whole:
         return f"{record.name} became another file, and the one beside the manifest is not what it was: verify it."
-    found: Difference | None = first_difference(record.name, before, after)
-    return f"{record.name} is the same now." if found is None else str(found)
+    found = first_difference(record.name, before, after)
+    if found is None:
+        return f"{record.name} is the same now, and was not while it was read: something is writing to it."
+    damaged = " It was made as the manifest says: the one beside the manifest is damaged." if as_told else ""
+    return f"{found}{damaged}"

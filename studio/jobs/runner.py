@@ -12,18 +12,23 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 
 from pydantic import JsonValue
 
 from studio.errors import InputError, OutputExistsError, ResourceError
+from studio.jobs import tokens
 from studio.jobs.processes import spawn
-from studio.jobs.store import OWNER_VARIABLE, QUEUED, SLOTS_VARIABLE, Job, JobStore
+from studio.jobs.store import LOGIN_LOST, OWNER_VARIABLE, QUEUED, SLOTS_VARIABLE, Job, JobStore
 from studio.jobs.tasks import check
 from studio.limits import JOBS
+from studio.locks import locked
+from studio.publish.hub import acting_with
 from studio.staging import remove, used_bytes
 
 WORKER: Sequence[str] = (sys.executable, "-m", "studio.jobs.worker")
@@ -38,24 +43,68 @@ PAUSE_PATIENCE_S = 5.0
 # Progress bars of libraries are noise in a log file. (Not TQDM_DISABLE: the converter's own bar is its progress.)
 _QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONUNBUFFERED": "1"}
 
+_SEE_TO_S = 1.0
+
 _ENDED: set[str] = set()
 """Apps of this process, all but always one, that start no job any more."""
 
 logger = logging.getLogger(__name__)
 
 
-def start(store: JobStore, kind: str, parameters: Mapping[str, JsonValue], title: str | None = None) -> Job:
+def start(
+    store: JobStore,
+    kind: str,
+    parameters: Mapping[str, JsonValue],
+    title: str | None = None,
+    *,
+    token: str | None = None,
+) -> Job:
     """Queue a job, and run it when a slot is free.
 
     What can be known before the work is refused here, with the errors of the task's own check: unknown kinds and
     parameters, maps that do not fit, names that exist, too little disk or memory, and what this page does not do.
+    With a `token`, the job asks the Hub with that, in the name of whoever gave it.
     """
     _require_access(store, kind, parameters)
-    task = check(kind, parameters, store.workspace)
+    with acting_with(token):
+        task = check(kind, parameters, store.workspace)
     _require_a_place(store)
-    job = store.add(kind, title or task.title(), dict(parameters))
+    return _added(store, kind, title or task.title(), dict(parameters), token=token)
+
+
+def _added(
+    store: JobStore,
+    kind: str,
+    title: str,
+    parameters: dict[str, JsonValue],
+    *,
+    token: str | None,
+    retry_of: str | None = None,
+) -> Job:
+    """A new job, as it is when it has been started or waits."""
+    with store.transaction():  # nobody sees a job that needs a token before somebody holds that
+        job = store.add(kind, title, parameters, retry_of, login=token is not None)
+        if token is not None:
+            tokens.hold(store, job, token)
     start_waiting(store)
+    if tokens.is_held(job):
+        threading.Thread(target=_see_to, args=(store, job.id), daemon=True, name=f"start {job.id}").start()
     return store.get(job.id)
+
+
+def _see_to(store: JobStore, job_id: str) -> None:
+    """Start a job that only this process can start, once there is a free slot: no page may be open by then."""
+    while True:
+        try:
+            if store.get(job_id).status != "queued":
+                break
+            refresh(store)
+        except ResourceError as error:
+            logger.warning("%s", error)
+        except InputError:  # it is forgotten
+            break
+        time.sleep(_SEE_TO_S)
+    tokens.release(job_id)
 
 
 def _require_a_place(store: JobStore) -> None:
@@ -68,20 +117,25 @@ def _require_a_place(store: JobStore) -> None:
         )
 
 
-def retry(store: JobStore, job_id: str) -> Job:
+def retry(store: JobStore, job_id: str, *, token: str | None = None) -> Job:
     """Do the work of a failed or cancelled job again, as a new job with the same parameters.
 
-    A result that it had given its name before it died makes way, and is made again.
+    A result that it had given its name before it died makes way, and is made again. One that worked with somebody's
+    login takes a `token` again.
     """
     old = store.get(job_id)
     if not old.can_retry:
         raise InputError(f"Job {job_id} is {old.status}.", "Only a failed or cancelled job can be started again.")
+    if old.login and not token:
+        raise InputError(
+            f"{old.title} works with the login at the Hub of whoever starts it, and there is none now.",
+            "Log in at the Hub, and go on with it on the page.",
+        )
     _require_access(store, old.kind, old.parameters)
-    _check_again(store, old)
+    with acting_with(token):
+        _check_again(store, old)
     _require_a_place(store)
-    job = store.add(old.kind, old.title, old.parameters, retry_of=old.id)
-    start_waiting(store)
-    return store.get(job.id)
+    return _added(store, old.kind, old.title, old.parameters, token=token, retry_of=old.id)
 
 
 def _require_access(store: JobStore, kind: str, parameters: Mapping[str, JsonValue]) -> None:
@@ -108,11 +162,12 @@ def _check_again(store: JobStore, old: Job) -> None:
 def cancel(store: JobStore, job_id: str) -> Job:
     """Stop a job and remove what it had half written; a finished job stays as it is.
 
-    Its process is asked first (SIGINT), and killed with all its children after `CANCEL_PATIENCE_S`.
+    Its process is asked first (SIGINT), and killed with all its children after `CANCEL_PATIENCE_S`. One in another
+    container sees by itself that it is not wanted any more, and clears up after itself.
     """
     job = store.finish(job_id, "cancelled", when=QUEUED)
     if job.status == "running":
-        if job.process is not None:
+        if job.process is not None and (job.process.is_here or not store.is_alive(job)):
             job.process.end(CANCEL_PATIENCE_S)
             job.process.sweep(store.workspace.whole or store.workspace.root, resumables=True)
         job = store.finish(job_id, "cancelled")
@@ -138,6 +193,12 @@ def pause_own(store: JobStore, patience_s: float = PAUSE_PATIENCE_S) -> list[Job
     return list(paused.values())
 
 
+def pause(store: JobStore, job_id: str, patience_s: float = PAUSE_PATIENCE_S) -> Job:
+    """Stop one job as `pause_own` does, whoever it runs for."""
+    job = store.get(job_id)
+    return _pause(store, patience_s, job) if job.status == "running" else job
+
+
 def _running_for(store: JobStore) -> list[Job]:
     return [job for job in store.everyones() if job.status == "running" and job.owner == store.owner]
 
@@ -157,13 +218,17 @@ def refresh(store: JobStore) -> list[Job]:
     the page calls it every second.
     """
     jobs = store.everyones()
-    dead = [job for job in jobs if job.status == "running" and not (job.process and job.process.is_alive())]
-    if not dead and not _startable(jobs, store.slots):
+    dead = [job for job in jobs if job.status == "running" and not _lives(store, job)]
+    lost = [job for job in jobs if job.login and (own := store.of_job(job)) and tokens.is_lost(own, job)]
+    if not dead and not lost and not _startable(jobs, store.slots):
         return [job for job in jobs if job.part == store.workspace.part]
     try:
         for job in dead:
             if own := _own(store, job):
                 _bury(own, job)
+        for job in lost:
+            if own := _own(store, job):
+                own.finish(job.id, "failed", when=QUEUED, error=LOGIN_LOST)
         start_waiting(store)
     except ResourceError as error:  # the disk is full: what they are can still be seen, and the next time comes soon
         logger.warning("%s", error)
@@ -180,6 +245,11 @@ def start_waiting(store: JobStore) -> None:
                 _launch(own, job)
 
 
+def _lives(store: JobStore, job: Job) -> bool:
+    own = store.of_job(job)
+    return own is not None and own.is_alive(job)
+
+
 def _own(store: JobStore, job: Job) -> JobStore | None:
     """The store of the part that `job` works in; where that part is gone, the job is forgotten."""
     own = store.of_job(job)
@@ -190,20 +260,24 @@ def _own(store: JobStore, job: Job) -> JobStore | None:
 
 def _startable(jobs: Sequence[Job], slots: int) -> list[Job]:
     free = slots - sum(job.status == "running" for job in jobs)
-    waiting = sorted((job for job in jobs if job.status == "queued"), key=lambda job: job.created)
+    ours = (job for job in jobs if job.status == "queued" and (not job.login or tokens.is_held(job)))
+    waiting = sorted(ours, key=lambda job: job.created)
     return waiting[: max(0, free)]
 
 
 def _launch(store: JobStore, job: Job) -> None:
-    """Give `job` a process. Others see the record when the transaction ends, and the worker waits for that."""
+    """Give `job` a process. Others see the record when the transaction ends, and the worker waits for that.
+
+    The process gets the job's lock before anybody can look for it. Where the one before still holds it, on its way
+    out, the job waits for the next time.
+    """
     command = [*WORKER, str(store.workspace.root), job.id]
+    environment = {**_QUIET, SLOTS_VARIABLE: str(store.slots), OWNER_VARIABLE: store.owner}
     try:
-        process = spawn(
-            command,
-            job.id,
-            store.log_path(job.id),
-            environment={**_QUIET, SLOTS_VARIABLE: str(store.slots), OWNER_VARIABLE: store.owner},
-        )
+        with tokens.handed(job) if job.login else _lock_of(store, job) as (lock, token):
+            process = spawn(command, job.id, store.log_path(job.id), environment, lock=lock, secret=token)
+    except BlockingIOError:
+        return
     except OSError as error:
         store.finish(job.id, "failed", when=QUEUED, error=f"The job's process could not be started: {error}.")
         return
@@ -213,9 +287,17 @@ def _launch(store: JobStore, job: Job) -> None:
         started=time.time(),
         pid=process.pid,
         process_birth=process.birth,
+        place=process.place,
         owner=store.owner,
         message="",
     )
+
+
+@contextmanager
+def _lock_of(store: JobStore, job: Job) -> Iterator[tuple[int | None, str]]:
+    """As `tokens.handed`, of a job that needs no token."""
+    with locked(store.lock_path(job.id)) as lock:
+        yield lock, ""
 
 
 def _bury(store: JobStore, job: Job) -> None:
@@ -224,8 +306,5 @@ def _bury(store: JobStore, job: Job) -> None:
     if job.process is not None:
         job.process.kill_orphans()
         job.process.sweep(store.workspace.whole or store.workspace.root, resumables=False)
-    store.finish(
-        job.id,
-        "failed",
-        error="The job's process died without a word: it was killed, ran out of memory, or the machine was restarted.",
-    )
+    unknown = "The job's process died without a word: it was killed, ran out of memory, or the machine was restarted."
+    store.finish(job.id, "failed", error=job.too_long if job.is_overdue else unknown)

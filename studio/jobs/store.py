@@ -26,6 +26,7 @@ from studio.jobs.disk import TextDisk
 from studio.jobs.made import Made
 from studio.jobs.processes import WorkerProcess
 from studio.limits import SLOTS
+from studio.locks import HERE, is_held
 from studio.workspace import Workspace
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -37,6 +38,11 @@ SLOTS_VARIABLE = SLOTS.variable
 OWNER_VARIABLE = "ESPALIER_JOB_OWNER"
 """How the process of a job hears for which app it starts the next one."""
 PAUSED = "Paused while Espalier was not running; it goes on where it was."
+LOGIN_LOST = (
+    "It works with the login of whoever started it, which is kept nowhere, and Espalier "
+    "was stopped. Log in, and start it again: what was done is not done again."
+)
+"""The error of a job whose token nobody has any more."""
 LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 16 * 1024
 _AFTER_S = 1e-5  # more than a float of so many seconds leaves out
@@ -67,6 +73,8 @@ class Job(BaseModel):
     pid: int | None = Field(default=None, gt=1)
     process_birth: float | None = None
     """When the process `pid` started, in seconds after boot: tells it from a later process with the same number."""
+    place: str = ""
+    """Where `pid` means that process, see `studio.locks.HERE`; empty in records of versions that knew one place."""
     result: dict[str, JsonValue] | None = None
     error: str = ""
     log_tail: str = ""
@@ -78,13 +86,25 @@ class Job(BaseModel):
     """Whose part of the workspace it works in; empty: nobody's (`Workspace.parts`)."""
     limit_s: float | None = None
     """Seconds after which it is ended."""
+    login: bool = False
+    """Whether it works with a token of whoever started it, see `studio.jobs.tokens`; the token is in no record."""
 
     @property
     def process(self) -> WorkerProcess | None:
         """The process that runs or ran it."""
         if self.pid is None or self.process_birth is None:
             return None
-        return WorkerProcess(self.pid, self.process_birth, mark=self.id)
+        return WorkerProcess(self.pid, self.process_birth, mark=self.id, place=self.place or HERE)
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether it has run as long as it may."""
+        return self.limit_s is not None and self.started is not None and time.time() - self.started >= self.limit_s
+
+    @property
+    def too_long(self) -> str:
+        """Why it was ended then."""
+        return f"It took longer than the {self.limit_s or 0.0:.0f} s that a job may take here."
 
     @property
     def fraction(self) -> float:
@@ -151,7 +171,15 @@ class JobStore:
         with self._explained(), self._cache.transact(retry=True):
             yield
 
-    def add(self, kind: str, title: str, parameters: dict[str, JsonValue], retry_of: str | None = None) -> Job:
+    def add(
+        self,
+        kind: str,
+        title: str,
+        parameters: dict[str, JsonValue],
+        retry_of: str | None = None,
+        *,
+        login: bool = False,
+    ) -> Job:
         """A new queued job, with a folder for its log; it comes after all others, whatever the clock says."""
         job_id = secrets.token_hex(4)
         self._folder(job_id).mkdir()
@@ -166,6 +194,7 @@ class JobStore:
                 retry_of=retry_of,
                 part=self.workspace.part,
                 limit_s=self.workspace.access.job_s,
+                login=login,
             )
             self._write(job)
         return job
@@ -231,16 +260,35 @@ class JobStore:
         return self.update(job_id, when=when, **{**changes, **end})
 
     def requeue(self, job: Job) -> Job:
-        """Put a running job back among those that wait, unless it runs in another process by now."""
+        """Put a running job back among those that wait, unless it runs in another process by now.
+
+        One that worked with somebody's login cannot go on by itself, and has failed.
+        """
         with self.transaction():
-            if self.get(job.id).pid != job.pid:
+            if self.get(job.id).process != job.process:
                 return self.get(job.id)
-            back = {"status": "queued", "pid": None, "process_birth": None, "eta_s": None, "message": PAUSED}
+            if job.login:
+                return self.finish(job.id, "failed", error=LOGIN_LOST)
+            nobody = {"pid": None, "process_birth": None, "place": ""}
+            back = {"status": "queued", **nobody, "eta_s": None, "message": PAUSED}
             return self.update(job.id, when=RUNNING, **back)
 
     def log_path(self, job_id: str) -> Path:
         """Where everything that the job's process says is kept."""
         return self._folder(job_id) / "log.txt"
+
+    def lock_path(self, job_id: str) -> Path:
+        """The file whose lock the job's process holds as long as it lives."""
+        return self._folder(job_id) / "lock"
+
+    def is_locked(self, job: Job) -> bool | None:
+        """Whether a living process holds the lock of `job`; None where that cannot be known."""
+        return is_held(self.lock_path(job.id))
+
+    def is_alive(self, job: Job) -> bool:
+        """Whether the process of a running job lives, wherever it does; jobs without a lock are known by number."""
+        held = self.is_locked(job)
+        return held if held is not None else job.process is not None and job.process.is_alive()
 
     def made(self, job_id: str) -> Made:
         """The results that the job has given a name."""

@@ -9,19 +9,29 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from studio import discretion
 from studio.discretion import be_discreet, discreet
-from studio.errors import Cancelled, EspalierError, Paused, ProcessError
+from studio.errors import Cancelled, EspalierError, FormatError, InputError, Paused, ProcessError, ResourceError
 from studio.jobs.interrupt import JOB, Interrupt
-from studio.jobs.needs import require_room
+from studio.jobs.needs import quota_left, require_room
+from studio.jobs.processes import LOCK_VARIABLE, kill_descendants
 from studio.jobs.recorder import Recorder
 from studio.jobs.runner import start_waiting
 from studio.jobs.store import Job, JobStore, Status
 from studio.jobs.task import parse
 from studio.jobs.tasks import TASKS
-from studio.staging import witnessed
+from studio.locks import keep
+from studio.publish.hub import acting_with
+from studio.staging import allowed, witnessed
 from studio.workspace import Workspace
+
+OVERDUE_S = 5.0
+"""How long a job may clear up after itself that has run as long as it may."""
+LOOK_S = 0.5
+"""How often a job looks whether it is still wanted."""
 
 logger = logging.getLogger("studio.jobs")
 
@@ -31,22 +41,28 @@ def main(arguments: Sequence[str]) -> int:
     be_discreet()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     root, job_id = arguments
+    if (descriptor := os.environ.pop(LOCK_VARIABLE, "")).isdigit():
+        keep(int(descriptor))
     store = JobStore(Workspace.open(root))
     with store.transaction():  # waits until whoever started this process has written that down
         job = store.get(job_id)
     if job.status != "running" or job.pid != os.getpid():
         logger.warning("job %s belongs to another process", job_id)
         return 1
+    token = sys.stdin.readline().strip() if job.login else ""
+    discretion.also(lambda: [token])
     interrupt = Interrupt(JOB)
     interrupt.install()
     try:
         made = store.made(job.id)
-        with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue, witnessed(made.add):
-            status, outcome = attempt(job, store.workspace, recorder)
+        watched = _wanted(store, job)
+        with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue, watched, witnessed(made.add):
+            with acting_with(token or None), allowed(partial(quota_left, store.workspace)):
+                status, outcome = attempt(job, store.workspace, recorder)
             interrupt.close()
         if status == "cancelled" and overdue.is_set():
-            error = f"It took longer than the {job.limit_s:.0f} s that a job may take here."
-            status, outcome = "failed", {"error": error}
+            status, outcome = "failed", {"error": job.too_long}
+            kill_descendants()  # as `runner.cancel` does
         if status == "queued":  # paused
             store.closing = True
             store.requeue(job)
@@ -60,12 +76,18 @@ def main(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _limited(job: Job) -> Iterator[threading.Event]:
-    """Interrupts this process once `job` has run as long as it may; the event says whether that happened."""
-    overdue = threading.Event()
+    """Interrupts this process once `job` has run as long as it may; the event says whether that happened.
+
+    Where that is not heard, as in the middle of a long computation, it is killed a while later, and what it had half
+    written is cleared up by whoever looks next.
+    """
+    overdue, over = threading.Event(), threading.Event()
 
     def end() -> None:
         overdue.set()
         os.kill(os.getpid(), signal.SIGINT)
+        if not over.wait(OVERDUE_S):
+            _kill_own_group()
 
     alarm = threading.Timer(job.limit_s or 0.0, end)
     alarm.daemon = True
@@ -74,7 +96,49 @@ def _limited(job: Job) -> Iterator[threading.Event]:
     try:
         yield overdue
     finally:
+        over.set()
         alarm.cancel()
+
+
+def _kill_own_group() -> None:
+    """End this process and its children, as far as it was started with a group of its own."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def _wanted(store: JobStore, job: Job) -> Iterator[None]:
+    """Interrupts this process once its job is not its own any more: somebody in another container, where no signal
+    comes from, has cancelled it."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(LOOK_S):
+            try:
+                if not _is_own(store, job):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return
+            except (ResourceError, FormatError) as error:  # the next look may tell
+                logger.warning("%s", error)
+
+    watch = threading.Thread(target=look, daemon=True, name="still wanted")
+    watch.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watch.join()
+
+
+def _is_own(store: JobStore, job: Job) -> bool:
+    try:
+        now = store.get(job.id)
+    except FormatError:
+        raise
+    except InputError:  # it is forgotten
+        return False
+    return now.status == "running" and now.process == job.process
 
 
 def attempt(job: Job, workspace: Workspace, progress: Recorder) -> tuple[Status, dict[str, Any]]:

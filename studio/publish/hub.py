@@ -10,7 +10,9 @@ import glob
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ PATIENCE_S: Sequence[float] = (1.0, 3.0, 10.0, 30.0)
 """How long to wait after a connection broke, each time longer; after the last it is given up."""
 ANSWER_S = 5.0
 """How long the Hub may take to answer at all, before anything is sent."""
+_OWN: ContextVar[str | None] = ContextVar("token", default=None)
 _REFUSED = (401, 403, 404)
 
 logger = logging.getLogger(__name__)
@@ -43,8 +46,21 @@ class Uploaded:
     """Of the last files: with it the repository is complete."""
 
 
-def token_of_environment() -> str:
-    """The token that the environment has; `InputError` where it has none. It is never written down."""
+@contextmanager
+def acting_with(token: str | None) -> Iterator[None]:
+    """Have the Hub asked with somebody's own `token` in this block, whatever the environment has; None: with that."""
+    before = _OWN.set(token)
+    try:
+        yield
+    finally:
+        _OWN.reset(before)
+
+
+def hub_token() -> str:
+    """The token of whoever acts here, else that of the environment; `InputError` where there is none. It is never
+    written down."""
+    if own := _OWN.get():
+        return own
     for name in TOKEN_VARIABLES:
         if token := os.environ.get(name, "").strip():
             return token
@@ -81,7 +97,7 @@ def upload(plan: Upload, scratch: Path, progress: Progress = silent) -> Uploaded
     """
     from huggingface_hub import HfApi
 
-    token = token_of_environment()
+    token = hub_token()
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
     sender = Sender(plan.repository, token)
     with resumable(scratch, f"upload of {plan.repository.replace('/', '--')}", "links") as folder:
@@ -156,7 +172,9 @@ class Sender:
         if status in _REFUSED:
             return InputError(
                 f"The Hub refuses {self.repository} ({status}): {said}",
-                f"Is {TOKEN_VARIABLES[0]} a token of its owner, with write access?",
+                "May your login write there?"
+                if _OWN.get()
+                else f"Is {TOKEN_VARIABLES[0]} a token of its owner, with write access?",
             )
         if status is not None and 400 <= status < 500 and status not in (408, 409, 429):
             return InputError(f"The Hub did not take {self.repository} ({status}): {said}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Hashable, Iterator, Sequence
@@ -12,9 +11,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from studio.errors import Cancelled, ResourceError
+from studio.locks import lives, process_name
 from studio.quantize.card import free_card_bytes
 from studio.quantize.placement import Offload, Placement, placed, placement
 from studio.serve import memory
@@ -22,6 +20,7 @@ from studio.serve.loading import Loading
 from studio.serve.memory import Fit, ModelNeed
 from studio.serve.served import Served, Server, served
 from studio.serve.server import CONTEXT, SLOTS
+from studio.staging import ELSEWHERE_S
 
 KEEP = 4
 """Servers kept when nobody is asking: one for each column of the page."""
@@ -208,7 +207,7 @@ class ServerPool:
 
     def _log(self, path: Path) -> Path:
         """Two models may have one name; two apps may have one folder of logs."""
-        return self.logs / f"{path.stem}-{sha256(str(path).encode()).hexdigest()[:8]}.{os.getpid()}.log"
+        return self.logs / f"{path.stem}-{sha256(str(path).encode()).hexdigest()[:8]}-{process_name()}.log"
 
     def _watch_idleness(self) -> None:
         """Have an alarm set while there are servers. Called with the lock held."""
@@ -248,8 +247,8 @@ def _placement(need: ModelNeed, offload: Offload | None, card: int, ram: int) ->
 
 
 def _sweep_logs(logs: Path) -> None:
-    """Remove the logs of processes that are gone."""
+    """Remove the logs of processes that are gone; those of other containers stay as long as they are written to."""
     for log in logs.glob("*.*.log"):
-        pid = log.suffixes[-2][1:]
-        if pid.isdigit() and not psutil.pid_exists(int(pid)):
+        alive = lives(log.stem.rpartition("-")[2])
+        if alive is False or (alive is None and time.time() - log.stat().st_mtime > ELSEWHERE_S):
             log.unlink(missing_ok=True)

@@ -39,8 +39,13 @@ def test_what_is_switched_off_says_why(page: Page) -> None:
     assert "An open demo" in page.locator(".whose").inner_text()
     page.get_by_text("Use another analysis").click()
     page.locator("#load :text('open to everybody')").first.wait_for()
+    box = page.locator("#analysis-upload").bounding_box()
+    assert box and box["height"] < 80, "a line, and not a box into which nothing can be put"
     page.get_by_text("Look at a model on the Hub").click()
     assert page.locator("#hub-name textarea, #hub-name input").first.is_disabled()
+    page.get_by_text("Measure this model on prompts").click()
+    page.get_by_text("it makes no analysis").wait_for()
+    assert page.locator("#measure-start").is_disabled()
 
 
 def test_what_is_switched_off_is_refused_to_direct_requests(page: Page, public_app: App) -> None:

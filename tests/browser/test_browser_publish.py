@@ -131,6 +131,7 @@ def test_a_damaged_file_is_named_and_a_whole_one_goes_to_the_hub_with_the_edited
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     page.click("#publish-verify")
     page.wait_for_selector("#publish-checks li:has-text('has other contents')")
+    expect(page.locator("#publish-checks .badge")).to_have_text("not the same")
     assert weights.name in page.inner_text("#publish-checks li")
     weights.write_bytes(whole)
 
@@ -172,3 +173,43 @@ def test_lines_to_run_it_are_copied(opened: OpenPage, published_app: App) -> Non
     page.wait_for_selector("#publish-handed code:has-text('Modelfile')")
     written = published_app.workspace / "artifacts/small/ollama/small-Q4_K_M.Modelfile"
     assert page.locator("#publish-ollama details code").first.text_content() == written.read_text().rstrip()
+
+
+def test_without_a_token_it_is_said_once_and_no_name_of_a_field_lies_over_the_head_of_the_page(
+    published_app: App, browser: Browser
+) -> None:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("HF_TOKEN", raising=False)
+        environment.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
+        with running_app(published_app.workspace) as started:
+            page = browser.new_page(viewport={"width": 390, "height": 900})
+            page.set_default_timeout(LONG)
+            page.goto(started.url)
+            page.wait_for_selector("#card-preview img")
+            expect(page.locator("#publish-missing .notice.warning")).to_contain_text("HF_TOKEN is not set")
+            page.fill("#publish-repository input, #publish-repository textarea", "me/small")
+            page.click("#publish-send")
+            expect(page.locator("#publish-missing .notice.error")).to_contain_text("HF_TOKEN is not set")
+            assert page.locator("#publish-hub :text('HF_TOKEN is not set')").count() == 1
+            over = page.evaluate("""() => {
+                const name = document.querySelector('#quality [data-testid="block-info"]');
+                name.scrollIntoView({ block: 'start' });
+                scrollBy(0, -12);
+                const at = name.getBoundingClientRect();
+                return document.elementFromPoint(at.left + 8, at.top + at.height / 2).closest('#masthead') !== null;
+            }""")
+            assert over
+            page.close()
+
+
+def test_a_button_stays_the_same_while_jobs_go_on(opened: OpenPage) -> None:
+    page = opened()
+    page.click("#publish-replay")
+    cancel = page.locator("#publish-checks button[data-action=cancel]")
+    expect(cancel).to_have_count(1)
+    handle = cancel.element_handle()
+    page.click("#publish-verify")
+    expect(cancel).to_have_count(2)
+    handle.focus()
+    page.wait_for_timeout(2500)  # a look or two at the jobs
+    assert handle.evaluate("button => button.isConnected && button === document.activeElement")

@@ -100,5 +100,17 @@ def test_an_app_that_is_told_to_end_leaves_no_process_and_its_job_goes_on_with_t
         require_end(process, signal.SIGINT)
 
 
+def test_an_app_whose_jobs_are_damaged_meanwhile_ends_with_a_sentence(tmp_path: Path) -> None:
+    root = tmp_path / "workspace"
+    with running_process(root) as (process, url):
+        for file in (root / "jobs" / "store").glob("cache.db*"):
+            file.write_bytes(b"not a database" * 1000)
+        assert answer_of(f"{url}health")[0] == 503
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(SOON_S) == 2
+    said = (tmp_path / "workspace-app.log").read_text()
+    assert "its jobs could not be paused" in said and "Traceback" not in said
+
+
 def children_of(pid: int) -> list[psutil.Process]:
     return psutil.Process(pid).children(recursive=True)

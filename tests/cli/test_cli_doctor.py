@@ -14,6 +14,8 @@ import pytest
 
 from studio import doctor
 from studio.errors import EspalierError
+from studio.jobs.store import JobStore
+from studio.workspace import Workspace
 
 Run = Callable[..., Any]
 
@@ -51,6 +53,15 @@ def test_something_broken_is_named_with_its_remedy_and_exit_code_1(verb: Run, tm
     assert outcome.out.endswith("Broken: workspace.\n")
     outcome = verb("doctor", "--workspace", tmp_path / "file", "--json")
     assert outcome.code == 1 and json.loads(outcome.out)["broken"] == ["workspace"]
+
+
+def test_jobs_that_cannot_be_read_are_broken(verb: Run, own_workspace: Path) -> None:
+    JobStore(Workspace.open(own_workspace)).close()
+    (jobs,) = (finding for finding in doctor.room(own_workspace) if finding.name == "jobs")
+    assert (jobs.state, jobs.found) == ("good", "0 on record, 0 of them not finished")
+    (own_workspace / "jobs" / "store" / "cache.db").write_bytes(b"not a database" * 1000)
+    outcome = verb("doctor")
+    assert outcome.code == 1 and "BROKEN jobs" in outcome.out and "no artifact is in it" in outcome.out
 
 
 def test_without_a_package_the_rest_is_still_told() -> None:

@@ -34,6 +34,7 @@ def test_the_verbs_are_those_that_scripts_rely_on() -> None:
         "map",
         "measure",
         "search",
+        "build",
         "prune",
         "convert",
         "plan",

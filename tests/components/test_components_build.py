@@ -82,9 +82,9 @@ def test_nothing_to_make_is_refused(library: Library, opened: Opened) -> None:
 def test_the_equivalent_commands_name_the_choice(library: Library, opened: Opened) -> None:
     lines = command_text(library, opened, "pear-4e", ["safetensors", "Q8_0"]).splitlines()
     words = [shlex.split(line)[3] for line in lines]
-    assert words == ["map", "prune", "convert", "quantize"]
+    assert words == ["map", "build"]
     assert "--preset 98e-v4 --drop 4 --class-weight code=3" in lines[0]
-    assert "--tier Q8_0" in lines[-1]
+    assert "--safetensors --tier Q8_0 --contributions" in lines[-1] and lines[-1].endswith("--name pear-4e")
 
 
 def test_a_name_cannot_break_out_of_the_command(library: Library, opened: Opened) -> None:
@@ -183,7 +183,7 @@ def test_a_gguf_reference_keeps_its_types_unless_a_tier_is_asked_for(library: Li
     assert first_outputs(quantized) == [AS_IS] and SAFETENSORS not in dict(output_choices(quantized)).values()
     told = parameters(library, quantized, "pear-4e", [AS_IS])
     assert (told["outputs"], told["tiers"]) == (["gguf"], [])
-    assert command_text(library, quantized, "pear-4e", [AS_IS]).endswith("--map map.json --out pear-4e.gguf")
+    assert command_text(library, quantized, "pear-4e", [AS_IS]).endswith("--name pear-4e")
     with pytest.raises(InputError, match="Choose one"):
         parameters(library, quantized, "pear-4e", [AS_IS, "Q8_0"])
 

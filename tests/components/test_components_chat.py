@@ -21,10 +21,12 @@ from components.chat_settings import GREEDY, OFFICIAL, asked_with, how_choices, 
 from components.chat_view import NO_MODEL, STOPPED_WAITING
 from studio.errors import InputError
 from studio.families import Family, family_named
+from studio.limits import CHATS
 from studio.serve.conversation import Column, Conversation
 from studio.serve.memory import MEMORY_VARIABLE, model_need
 from studio.serve.pool import ServerPool
 from studio.serve.served import GgufModel
+from studio.serve.turns import ANSWERS
 from tests.serve.serve_models import tiny_gguf_once
 
 EXAMPLES = {"math": ["What is 2 plus 2?"], "code": ["Reverse a string."]}
@@ -150,6 +152,49 @@ def test_waiting_for_a_conversion_can_be_stopped(sources: ChatSources, station: 
     updates = list(talking)
     assert updates[-1][station.prompt] == "Hello"
     assert STOPPED_WAITING in updates[-1][station.problem].value
+
+
+def test_all_pages_together_have_as_many_chats_at_once_as_the_limit_says(
+    sources: ChatSources, station: ChatStation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CHATS.variable, "1")
+    with gr.Blocks():
+        hers = chat_station(sources)  # somebody else's page, in the same process
+    first = talk(sources, station, empty(*ALONE))
+    while "Converting" not in str(update := next(first)):
+        assert "being answered" not in str(update)
+    second = talk(sources, hers, empty(*ALONE))
+    while "1 chat is being answered" not in str(update := next(second)):
+        assert "Converting" not in str(update)
+    for _ in range(3):
+        assert "yours is the next" in str(next(second))
+    third = send(sources, station, empty(*ALONE), prompt="Me, too?")
+    refused = last_of(third, station.problem).value
+    assert "1 chat is being answered, and as many wait" in refused and CHATS.variable in refused
+    assert last_of(third, station.prompt) == "Me, too?"
+    assert ANSWERED in str(list(first))
+    answered = list(second)
+    assert ANSWERED in str(answered) and "yours is the next" not in str(answered[-1])
+    assert ANSWERED in str(send(sources, station, empty(*ALONE)))
+
+
+def test_waiting_for_a_turn_can_be_stopped_and_whoever_leaves_gives_theirs_up(
+    sources: ChatSources, station: ChatStation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CHATS.variable, "1")
+    with ANSWERS.one():
+        waiting = talk(sources, station, empty(*ALONE))
+        while "yours is the next" not in str(update := next(waiting)):
+            if update.get(station.running) is not None:
+                running = update[station.running]
+        chat._stop(running)
+        assert STOPPED_WAITING in last_of(list(waiting), station.problem).value
+        leaving = talk(sources, station, empty(*ALONE))
+        while "yours is the next" not in str(next(leaving)):
+            pass
+        leaving.close()  # as gradio does when a tab is closed
+        with ANSWERS.one() as turn:
+            assert turn.before() == 1, "those two are in line no more"
 
 
 def test_the_next_question_comes_with_the_answers_before(sources: ChatSources, station: ChatStation) -> None:

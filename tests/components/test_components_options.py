@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from studio.recipes.explain import explain
 from studio.recipes.permalink import PREFIX, Permalink
 from studio.recipes.presets import PRESETS
 from studio.recipes.recipe import Recipe
+from studio.shelf import Shelf
 
 LAYERS, EXPERTS = 3, 8
 ELSEWHERE = {"version", "drop", "keep", "class_weights", "force_keep", "force_drop"}
@@ -295,3 +297,51 @@ def test_the_form_of_every_preset_says_the_same_when_it_is_sent_back(
     sent = {field: entry["value"] for field, entry in shown(library, state).items()}
     again = tuned(library, state, json.loads(json.dumps(sent)))
     assert again.preset == name and library.open(again).drop == library.open(state).drop
+
+
+def test_a_recipe_kept_under_a_name_brings_its_second_analysis_back(
+    library: Library, opened: Opened, generic: Contributions
+) -> None:
+    state = with_floor(library, opened.state)
+    shelf = Shelf(library.workspace.recipes)
+    shelf.save("floored", state.recipe, state.second)
+    library._analyses.pop(generic.content_hash)  # as after a restart
+    assert opened.state.second is None
+    back, remark = transitions.shelved(library, opened.state, shelf, "floored")
+    assert (back.second, remark) == (generic.content_hash, "")
+    assert library.open(back).drop == library.open(state).drop
+    shelf.save("plain", opened.state.recipe)
+    assert transitions.shelved(library, back, shelf, "plain")[0].recipe == opened.state.recipe
+
+
+def test_a_second_analysis_that_is_gone_is_said_and_another_one_that_is_open_is_named(
+    library: Library, opened: Opened, generic: Contributions
+) -> None:
+    state = with_floor(library, opened.state)
+    shelf = Shelf(library.workspace.recipes)
+    shelf.save("floored", state.recipe, "ab" * 32)
+    with pytest.raises(InputError, match="'floored' was kept with the second analysis abababababab, which is not in"):
+        transitions.shelved(library, opened.state, shelf, "floored")
+    shown_now, remark = transitions.shelved(library, state, shelf, "floored")
+    assert shown_now.second == generic.content_hash and "Its floors go by generic now." in remark
+    shelf.save("older", state.recipe)
+    assert "before it was noted" in transitions.shelved(library, state, shelf, "older")[1]
+
+
+def test_a_recipe_and_its_file_of_floors_are_opened_together(library: Library, opened: Opened, tmp_path: Path) -> None:
+    recipe, floors, chosen = tmp_path / "recipe.json", tmp_path / "floors.json", tmp_path / "map.json"
+    recipe.write_text('{"drop": 2, "floor_analysis": "same", "floor_layers_from": "file"}')
+    floors.write_text('{"floor_per_layer": {"0": 3, "1": 1, "2": 2}, "description": "published"}')
+    with pytest.raises(InputError, match="Choose both files at once"):
+        library.open(transitions.read_choice(library, opened.state, recipe))
+    state = transitions.read_choice(library, opened.state, floors, recipe)
+    assert state.recipe.layer_floors == {"0": 3.0, "1": 1.0, "2": 2.0}
+    assert library.open(state).drop == make_map(library.analysis(state.analysis or ""), state.recipe)
+    with pytest.raises(InputError, match=r"floors\.json has floors per layer, and no recipe"):
+        transitions.read_choice(library, opened.state, floors)
+    chosen.write_text(opened.drop.to_json() if opened.drop else "")
+    with pytest.raises(InputError, match="no recipe with its floors"):
+        transitions.read_choice(library, opened.state, recipe, chosen)
+    recipe.write_text('{"drop": 2}')
+    with pytest.raises(InputError, match="takes no floors from a file"):
+        transitions.read_choice(library, opened.state, recipe, floors)

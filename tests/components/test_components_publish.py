@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import gradio as gr
 import pytest
+from starlette.requests import Request
 
 from components.jobs import job_html
 from components.publish_card import difference_html, pictures_json, place_json, read, status_html
-from components.publish_hub import last_repository, missing_html, parameters, plan, plan_html
+from components.publish_hub import hub_token, last_repository, missing_html, own_token, parameters, plan, plan_html
 from components.publish_jobs import CHECKS, OLLAMA, UPLOADS, jobs_html, jobs_of
 from components.publish_manifest import artifact_names, facts_html, licence_text, manifest_html, measures_of, opened
 from components.publish_outcome import replayed, verified
@@ -92,6 +94,30 @@ def test_a_missing_token_is_said_before_anything_starts(monkeypatch: pytest.Monk
     assert "hf_secret" not in missing_html() and "HF_TOKEN" in missing_html()
 
 
+def logged_in(**told: Any) -> gr.Request:
+    """A request by somebody who has logged in at the Hub, as gradio's session middleware hands it on."""
+    login = {
+        "access_token": "hf_oauth_hers",
+        "scope": "openid profile contribute-repos",
+        "expires_at": time.time() + 60,
+    }
+    scope = {"type": "http", "headers": [], "session": {"oauth_info": {**login, **told}}}
+    return gr.Request(Request(scope))
+
+
+def test_who_has_logged_in_at_the_hub_publishes_with_that_login_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_studios")
+    hers = logged_in()
+    assert own_token(hers) == hub_token(hers) == "hf_oauth_hers"
+    assert "your own login" in missing_html(hers) and "hf_oauth_hers" not in missing_html(hers)
+    for nobody in (None, gr.Request(Request({"type": "http", "headers": []})), logged_in(expires_at=0)):
+        assert own_token(nobody) is None and hub_token(nobody) == "hf_studios"
+    reader = logged_in(scope="openid profile")
+    with pytest.raises(InputError, match="not write to your repositories"):
+        hub_token(reader)
+    assert "hf_oauth_scopes" in missing_html(reader)
+
+
 def test_a_difference_says_what_would_be_lost_and_nothing_in_it_is_markup() -> None:
     shown = difference_html("a\n<b>mine</b>\n", "a\nmade\n")
     assert (
@@ -111,17 +137,22 @@ def test_pictures_come_as_data_and_the_text_knows_whose_it_is(artifact: Path) ->
     assert (place["artifact"], place["part"], place["digest"]) == (NAME, "gguf", card.digest)
 
 
-def test_outcomes_name_the_file_and_the_first_difference() -> None:
+def test_outcomes_name_the_file_and_the_first_difference(tmp_path: Path) -> None:
     whole = {"files": 3, "bytes": 2**20, "problems": [], "strangers": ["README.md", "pictures/kept.svg", "x<y.bin"]}
     assert "All 3 files are what they were, 1 MiB" in verified(whole)
     assert "The file is what it was, 1 MiB" in verified({**whole, "files": 1})
     assert "x&lt;y.bin" in verified(whole) and "kept.svg" not in verified(whole), "the card may change"
     damaged = verified({**whole, "problems": ["gguf/a.gguf is missing."], "strangers": []})
     assert "gguf/a.gguf is missing." in damaged and 'role="alert"' in damaged
+    workspace = Workspace.open(tmp_path)
+    found = {"files": 2, "bytes": 1, "problems": ["gguf/a.gguf is missing."]}
+    head = job_html(job("verify", result=found), workspace)
+    assert "1 of 2 files is not what it was." in head and ">not the same<" in head and ">done<" not in head
+    assert ">done<" in job_html(job("verify", result={**found, "problems": []}), workspace)
     same = replayed({"equal": True, "same": 3, "differences": [], "remarks": ["The recipe gives the map again."]})
     assert "byte for byte" in same and "gives the map again" in same
     other = replayed({"equal": False, "same": 2, "differences": ["a.gguf differs from byte 96 on"], "remarks": []})
-    assert "2 files are the same, and 1 differ" in other and "differs from byte 96" in other
+    assert "2 files are the same, and 1 is not:" in other and "differs from byte 96" in other
 
 
 def test_each_part_lists_the_jobs_of_its_artifact_and_an_upload_goes_on(artifact: Path) -> None:  # noqa: F811
@@ -138,6 +169,11 @@ def test_each_part_lists_the_jobs_of_its_artifact_and_an_upload_goes_on(artifact
     assert [one.id for one in jobs_of(jobs, "other", CHECKS)] == [other.id]
     html = jobs_html(jobs_of(jobs, NAME, UPLOADS), store)
     assert "Go on with the upload" in html and "The Hub broke off." in html
+    store.finish(check.id, "done", when=("queued",), result={"equal": True, "same": 1})
+    store.add("replay", "Later", {"manifest": f"artifacts/{NAME}/espalier-manifest.json"})
+    store.finish(store.list()[0].id, "cancelled", when=("queued",))
+    shown = jobs_html(jobs_of(store.list(), NAME, CHECKS), store)
+    assert "Later" in shown and "Again" not in shown, "an older check is of older files"
     assert last_repository(jobs_of(jobs, NAME, UPLOADS)) == ("me/x", True) and last_repository([]) == ("", False)
     store.close()
 

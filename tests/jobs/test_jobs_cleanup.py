@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
+from studio.cli.app import main
 from studio.errors import InputError
-from studio.jobs.cleanup import OLD_S, clean, inventory, kept_manifest
+from studio.jobs.cleanup import OLD_S, clean, inventory, kept_story
 from studio.jobs.store import JobStore
 from studio.jobs.task import DEMO
 from studio.jobs.tasks import check
 from studio.progress import silent
+from studio.publish.manifest import FILE_NAME
+from studio.publish.verify import verify
 from studio.workspace import Workspace
 
 MAP = "{" + ", ".join(f'"{layer}": [0]' for layer in range(6)) + "}"
@@ -62,12 +67,45 @@ def test_a_build_that_was_removed_is_built_again_from_what_stays(store: JobStore
     build = {"reference": DEMO, "map": MAP, "name": "small", "outputs": ["safetensors"]}
     check("build", build, workspace).run(workspace, silent)
     (item,) = (item for item in inventory(store) if item.key == "artifacts/small")
+    small = workspace.artifacts / "small"
+    write(small / "measures" / "task.json")
+    (small / "README.md").write_text("By hand.")
+    write(small / "ollama" / "small.Modelfile")
+    kept = kept_story(workspace, "artifacts/small")
     clean(store, ["artifacts/small"])
-    assert not (workspace.artifacts / "small").exists()
-    story = kept_manifest(workspace, "artifacts/small").relative_to(workspace.root).as_posix()
-    assert f"replay {story}" in item.source
+    assert not small.exists() and not list(kept.rglob("*.safetensors"))
+    assert keys(store)["manifests/small"] == "never"
+    command = re.search("`(replay [^`]+)`", item.source)
+    assert command is not None and main(shlex.split(command[1])) == 0
+    assert verify(small).problems == () and (small / "README.md").read_text() == "By hand."
+    assert (small / "measures" / "task.json").is_file() and (small / "ollama" / "small.Modelfile").is_file()
+    story = (kept / FILE_NAME).relative_to(workspace.root).as_posix()
     found = check("replay", {"manifest": story, "reference": DEMO, "name": "again"}, workspace).run(workspace, silent)
-    assert found["equal"] is True and (workspace.artifacts / "again").is_dir()
+    assert found["equal"] is True and (workspace.artifacts / "again" / "README.md").is_file()
+
+
+def test_a_build_that_takes_the_name_of_a_removed_one_leaves_its_story(store: JobStore) -> None:
+    stories = store.workspace.root / "manifests"
+    for dropped in (0, 1):
+        drop = MAP.replace("[0]", f"[{dropped}]")
+        build = {"reference": DEMO, "map": drop, "name": "small", "outputs": ["safetensors"]}
+        check("build", build, store.workspace).run(store.workspace, silent)
+        clean(store, ["artifacts/small"])
+    assert len(list(stories.iterdir())) == 2 and (stories / "small").is_dir()
+
+
+def test_a_person_sees_what_is_theirs_and_not_the_caches_of_all(store: JobStore) -> None:
+    root = store.workspace.root
+    for name in ("cache/converted/ab.gguf", "cache/logits/cd", "cache/digests/ef", "cache/logits-old/file"):
+        write(root / name)
+    os.utime(root / "cache/logits-old", (time.time() - 2 * OLD_S,) * 2)
+    part = store.workspace.of("ada")
+    write(part.prompts / "own.jsonl")
+    assert keys(store.of(part)) == {"prompts/own.jsonl": "never"}
+    with pytest.raises(InputError, match="nothing called"):
+        clean(store.of(part), ["cache/converted/ab.gguf"])
+    clean(store.of(part), ["prompts/own.jsonl"])
+    assert (root / "cache/converted/ab.gguf").exists() and "cache/converted/ab.gguf" in keys(store)
 
 
 def test_leftovers_of_dead_processes_go_and_those_of_living_ones_are_not_listed(store: JobStore) -> None:

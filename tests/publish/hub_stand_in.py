@@ -43,6 +43,8 @@ class Hub:
     """After so many objects, uploads wait for `released`."""
     released: threading.Event = field(default_factory=threading.Event)
     refuse_commits: bool = False
+    token: str = TOKEN
+    """The one that opens it."""
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -68,7 +70,7 @@ def start(hub: Hub) -> ThreadingHTTPServer:
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
 
         def allowed(self) -> bool:
-            if self.headers.get("Authorization") == f"Bearer {TOKEN}":
+            if self.headers.get("Authorization") == f"Bearer {hub.token}":
                 return True
             self.body()
             self.answer(401, {"error": "Invalid username or password."})

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
 from studio.cli.app import main
 from studio.errors import InputError, ProcessError
 from studio.evaluate.results import Answer, ModelRecord, Result, Value
-from studio.jobs import runner
-from studio.jobs.store import Job, JobStore
+from studio.jobs import runner, tokens
+from studio.jobs.store import LOGIN_LOST, Job, JobStore
 from studio.jobs.tasks import check
 from studio.publish import hub as hub_module
 from studio.publish.artifact import keep_measures, open_artifact
@@ -28,6 +31,7 @@ from studio.workspace import Workspace
 from tests.publish.conftest import NAME
 from tests.publish.hub_stand_in import TOKEN, Hub, Repository, start
 
+PERSONS = "hf_oauth_aLoginThatMustNotBeWrittenAnywhere"
 PARAMETERS = {"artifact": f"artifacts/{NAME}", "repository": "me/small", "format": "gguf"}
 
 
@@ -106,13 +110,18 @@ def test_what_lies_on_the_hub_is_whole_and_can_be_verified_and_replayed(
     assert head["library_name"] == "gguf" and head["license"] == "apache-2.0" and "espalier" in head["tags"]
     folder = downloaded(repository, tmp_path / "clone")
     found = verify(folder)
-    assert not found.problems and set(found.strangers) == {
-        "README.md",
-        "params",
-        "template",
-        "pictures/kept.svg",
-        "pictures/classes.svg",
-    }
+    assert (
+        not found.problems
+        and not found.strangers
+        and set(found.beside)
+        == {
+            "README.md",
+            "params",
+            "template",
+            "pictures/kept.svg",
+            "pictures/classes.svg",
+        }
+    )
     capfd.readouterr()
     assert main(["replay", str(folder), "--json"]) == 0, capfd.readouterr()
     assert json.loads(capfd.readouterr().out)["same"] == 2
@@ -142,6 +151,96 @@ def test_the_token_is_in_no_record_and_no_log(store: JobStore, hub: Hub) -> None
             searched += 1
             assert TOKEN.encode() not in path.read_bytes(), path
     assert searched > 10 and (store.log_path(done.id)).is_file()
+
+
+def tellers(store: JobStore, token: str) -> list[str]:
+    """The files of the workspace that have `token` in them. A process of its own reads them: SQLite loses its locks
+    when its process closes a file that it works with."""
+    found = subprocess.run(
+        ["grep", "--recursive", "--files-with-matches", "--text", "--fixed-strings", token, str(store.workspace.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode in (0, 1), found.stderr
+    return found.stdout.splitlines()
+
+
+@pytest.fixture
+def persons_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A Hub that knows somebody who has logged in; the studio's own token opens nothing there."""
+    hub.token = PERSONS
+    monkeypatch.setattr(runner, "_SEE_TO_S", 0.05)
+    return hub
+
+
+def test_the_token_of_a_login_reaches_the_one_job_it_is_for_and_no_file(
+    store: JobStore, persons_hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    persons_hub.hold_after = 0
+    first = runner.start(store, "publish", PARAMETERS, token=PERSONS)
+    next_one = runner.start(store, "publish", {**PARAMETERS, "repository": "me/studios"})
+    until(store, first.id, lambda job: any(one.startswith("PUT") for one in persons_hub.requests))
+    process = psutil.Process(store.get(first.id).pid or 0)
+    assert PERSONS not in " ".join([*process.cmdline(), *process.environ().values()])
+    assert not tokens._HELD, "the app has handed it over"
+    assert not tellers(store, PERSONS)
+    persons_hub.hold_after = None
+    persons_hub.released.set()
+    done = until(store, first.id, lambda job: job.is_finished)
+    assert done.status == "done", done.error
+    assert persons_hub.repositories["me/small"].private and done.login
+    failed = until(store, next_one.id, lambda job: job.is_finished)
+    assert failed.status == "failed" and "(401)" in failed.error, "it was started by the process that had the token"
+    assert not failed.login and "Is HF_TOKEN a token" in failed.error
+    assert tellers(store, "me/small"), "what is there is found"
+    assert not tellers(store, PERSONS)
+
+
+def test_a_job_with_a_login_that_waited_starts_with_nobody_watching(store: JobStore, persons_hub: Hub) -> None:
+    persons_hub.hold_after = 0
+    before = runner.start(store, "publish", {**PARAMETERS, "repository": "me/before"}, token=PERSONS)
+    until(store, before.id, lambda job: any(one.startswith("PUT") for one in persons_hub.requests))
+    job = runner.start(store, "publish", PARAMETERS, token=PERSONS)
+    assert job.status == "queued" and tokens.is_held(job)
+    other = JobStore(store.workspace)  # of another app: it sees that the token is still there
+    script = "import sys; from studio.jobs import runner; from studio.jobs.store import JobStore; "
+    script += (
+        "from studio.workspace import Workspace; print(*[j.status for j in runner.refresh(JobStore(Workspace.open()))])"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["queued", "running"]
+    persons_hub.hold_after = None
+    persons_hub.released.set()
+    deadline = time.monotonic() + 60
+    while not other.get(job.id).is_finished:  # without `refresh`, as pages that are closed
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert other.get(job.id).status == "done"
+
+
+def test_a_job_whose_login_is_gone_asks_for_it_again(store: JobStore, persons_hub: Hub) -> None:
+    persons_hub.hold_after = 0
+    store.owner = "app with logins"
+    job = runner.start(store, "publish", PARAMETERS, token=PERSONS)
+    until(store, job.id, lambda job: any(one.startswith("PUT") for one in persons_hub.requests))
+    waiting = store.add("publish", "one that waits", PARAMETERS, login=True)
+    tokens.hold(store, waiting, PERSONS)
+    runner.pause_own(store, 3.0)
+    paused = store.get(job.id)
+    assert paused.status == "failed" and "Log in, and start it again" in paused.error
+    tokens.release(waiting.id)  # as when its app ends
+    following = JobStore(store.workspace)
+    runner.refresh(following)
+    assert following.get(waiting.id).status == "failed" and following.get(waiting.id).error == LOGIN_LOST
+    with pytest.raises(InputError, match="login at the Hub of whoever starts it"):
+        runner.retry(following, job.id)
+    persons_hub.hold_after = None
+    persons_hub.released.set()
+    following.owner = ""
+    again = until(following, runner.retry(following, job.id, token=PERSONS).id, lambda job: job.is_finished)
+    assert again.status == "done" and again.login, again.error
+    assert not tellers(store, PERSONS)
 
 
 def test_a_connection_that_breaks_in_the_middle_goes_on(store: JobStore, hub: Hub) -> None:
@@ -201,6 +300,15 @@ def test_an_edited_card_is_sent_as_it_is(artifact: Path) -> None:
     plan = plan_upload(open_artifact(artifact), "me/small", chosen="gguf")
     (card,) = (file for file in plan.files if file.name == "README.md")
     assert card.source == artifact / "README.md" and card.bytes == 15
+
+
+def test_a_card_that_the_hub_would_refuse_stops_the_upload_before_it_begins(artifact: Path) -> None:
+    (artifact / "README.md").write_text("---\nlicense: [apache\n---\n# Mine\n")
+    with pytest.raises(InputError, match=r"README\.md: The block at the head of the card is not YAML"):
+        plan_upload(open_artifact(artifact), "me/small", chosen="gguf")
+    (artifact / "README.md").write_text("# My own words\n")
+    said = plan_upload(open_artifact(artifact), "me/small", chosen="gguf", public=True).remarks
+    assert "has no head" in said[0] and "names no licence" in said[1]
 
 
 def test_results_leave_without_the_questions_of_a_benchmark_and_without_local_paths(

@@ -13,6 +13,7 @@ import pytest
 from studio.checkpoints.gguf_header import read_header
 from studio.cli.app import main
 from studio.errors import FormatError, InputError
+from studio.jobs.replay import same_in_words
 from studio.jobs.tasks import check
 from studio.progress import silent
 from studio.publish.artifact import open_artifact
@@ -54,6 +55,8 @@ def test_an_artifact_is_what_its_manifest_says_until_a_byte_changes(
 ) -> None:
     code, out, _ = ran(capfd, "verify", artifact)
     assert code == 0 and "files are what they were" in out
+    (artifact / "README.md").write_text("# Mine\n")
+    assert "as they may change: README.md." in ran(capfd, "verify", artifact)[1]
     workspace = Workspace.open()
     assert check("verify", {"artifact": f"artifacts/{NAME}"}, workspace).run(workspace, silent)["problems"] == []
     damaged = artifact / "gguf" / f"{NAME}-Q4_K_M.gguf"
@@ -130,7 +133,9 @@ def test_a_replay_of_a_manifest_alone_compares_hashes(artifact: Path, tmp_path: 
     alone = workspace.root / "manifest.json"
     alone.write_text(json.dumps(told))
     result = check("replay", {"manifest": "manifest.json"}, workspace).run(workspace, silent)
-    assert not result["equal"] and result["same"] == len(told["files"]) - 1
+    assert not result["equal"] and result["same"] == len(told["files"]) - 1 and result["compared"] is False
+    said = same_in_words(14, 0, compared=False)
+    assert "byte for byte" not in said and "All 14 files are what the manifest says, by their hashes." in said
     (difference,) = result["differences"]  # type: ignore[misc]
     assert "became another file" in str(difference) and "it is not here" in str(difference)
 
@@ -151,3 +156,20 @@ def test_other_sources_than_those_that_were_used_are_refused(
 def test_a_manifest_that_names_no_files_verifies_nothing(artifact: Path) -> None:
     with pytest.raises(InputError, match="names no files"):
         verify(artifact / "safetensors")
+
+
+def test_a_replay_compares_with_the_files_beside_the_manifest_too(
+    artifact: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    damaged = artifact / "gguf" / f"{NAME}-Q4_K_M.gguf"
+    content = bytearray(damaged.read_bytes())
+    content[-100] ^= 1
+    damaged.write_bytes(content)
+    (artifact / "safetensors" / "config.json").write_text("{")
+    (artifact / "safetensors" / "tokenizer.json").unlink()
+    code, out, _ = ran(capfd, "replay", artifact)
+    files = len(Manifest.read(artifact / FILE_NAME).files)
+    assert code == 2 and f"{files - 3} files are the same, and 3 are not:" in out
+    assert f"gguf/{NAME}-Q4_K_M.gguf differs from byte {len(content) - 100:,}" in out
+    assert out.count("the one beside the manifest is damaged") == 2
+    assert "safetensors/tokenizer.json was made as the manifest says, and is missing beside it." in out

@@ -22,6 +22,7 @@ from studio.errors import (
     ResourceError,
     UnsupportedError,
 )
+from studio.locks import process_name
 from studio.serve.client import ChatStream, Delta, Sampler
 from studio.serve.columns import Columns, Event, Status
 from studio.serve.memory import MEMORY_VARIABLE, model_need
@@ -299,7 +300,11 @@ def test_another_number_of_threads_restarts_only_a_server_that_nobody_uses(pool:
 
 
 def test_logs_of_processes_that_are_gone_are_removed(tmp_path: Path) -> None:
-    gone, mine = tmp_path / "model.4194301.log", tmp_path / f"model.{os.getpid()}.log"
-    gone.touch(), mine.touch()
+    numbers = (process_name(4194301), process_name(), "0123abcd.4194301", "0123abcd.4194302")
+    gone, mine, theirs, old = (tmp_path / f"model-{number}.log" for number in numbers)
+    for log in (gone, mine, theirs, old):
+        log.touch()
+    os.utime(old, (0, 0))
     ServerPool(tmp_path)
-    assert not gone.exists() and mine.exists()
+    assert not gone.exists() and not old.exists()
+    assert mine.exists() and theirs.exists(), "the process of another container has no number here"
