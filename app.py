@@ -35,6 +35,9 @@ from studio.limits import LIMITS, UPLOAD
 from studio.logins import Entry, entry_of
 from studio.workspace import MODELS_VARIABLE, Workspace
 
+PRIVATE_NETWORKS = "127.0.0.1,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16"
+"""Where the proxies before a Space stand."""
+
 
 def flags(arguments: list[str] | None = None) -> argparse.Namespace:
     """What a person can say when starting the page."""
@@ -65,6 +68,8 @@ def prepare(given: argparse.Namespace, entry: Entry) -> None:
         raise InputError(
             "A login at the Hub needs a package that is not installed.", "Say `pip install gradio[oauth]`."
         )
+    if "SPACE_ID" in os.environ:  # only the Hub's proxies reach a Space, and they say whom they ask for
+        os.environ.setdefault("FORWARDED_ALLOW_IPS", PRIVATE_NETWORKS)
     for folder in given.models:
         if not folder.expanduser().is_dir():
             raise InputError(f"There is no folder {folder}.", "Give --models one with models in it.")
@@ -127,8 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         _launch(page, given, Middleware(Door, entry=entry, pages=pages), health(first.store))
         runner.refresh(first.store)  # what was paused goes on
-    except OSError as error:  # the port is taken, or the address is not this machine's
-        sys.stderr.write(f"espalier: {error}\n")
+    except OSError:  # gradio tells how to call gradio
+        sys.stderr.write(f"espalier: {nowhere(given)}\n")
         return 2
     stop.wait()
     return end(first.store, pages, page)
@@ -144,6 +149,15 @@ def settings() -> dict[str, Any]:
         "max_file_size": UPLOAD.value,
         "ssr_mode": False,
     }
+
+
+def nowhere(given: argparse.Namespace) -> str:
+    """Why the page cannot be reached, and what to do about it."""
+    port = "any port from 7860 to 7959" if given.port is None else f"port {given.port}"
+    return (
+        f"The page cannot listen at {given.host}, {port}: that is taken, or the address is not this machine's. "
+        "Say another with --port PORT, or with --host ADDRESS."
+    )
 
 
 def _launch(page: gr.Blocks, given: argparse.Namespace, door: Middleware, health: Route) -> None:

@@ -7,6 +7,7 @@ theirs, so no request, however it is made, reaches what is somebody else's.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import re
 import secrets
 import time
@@ -21,10 +22,11 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from components.hub_login import hub_name
-from components.pages import Page, Pages
+from components.pages import Page, Pages, visitor
+from components.requests import API, bounded, close_to_other_sites, is_used, longest_call, require_own_site
 from components.theme import ASSETS
 from components.uploads import require_room_to_send
-from studio.errors import RefusedError, ResourceError
+from studio.errors import RefusedError, ResourceError, TooLongError
 from studio.logins import OAUTH_VARIABLE, Entry, Passwords
 
 COOKIE_DAYS = 30
@@ -34,7 +36,6 @@ LONGEST_LOGIN = 4096
 """Bytes of a name and a password."""
 FREE = ("/favicon.ico", "/manifest.json", "/pwa_icon", "/robots.txt", "/health", "/gradio_api/startup-events")
 """What anybody may ask for: it says nothing about anybody. Browsers fetch the manifest of a page without its cookie."""
-_API = "/gradio_api/"
 _HUB_LOGIN = ("/login/huggingface", "/login/callback")
 _LOGIN_OVER = {
     "what": "You are not logged in any more.",
@@ -60,23 +61,32 @@ class Door:
     mark: str = field(default_factory=lambda: f"espalier-{secrets.token_hex(4)}")
     """Name of the cookie: two apps on one machine share all others."""
     _inside: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Token of the cookie → (person, until when)."""
+    """Token of the cookie → (person, until when), of those with a password."""
+    _key: bytes = field(default_factory=secrets.token_bytes, repr=False)
+    """Signs what browsers keep; another app, or the next start, does not know it."""
 
     def __post_init__(self) -> None:
         self._passwords = Passwords(self.entry.people)
+        close_to_other_sites()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         answer: ASGIApp
+        headers = Headers(scope=scope)
         try:
+            require_own_site(headers, local=self.entry.is_open)
             answer = await self._answer(scope, receive)
+            if not (isinstance(answer, Response) or scope["method"] in ("GET", "HEAD") or _is_upload(scope["path"])):
+                receive = await bounded(headers, receive, longest_call())
         except RefusedError as error:
             answer = PlainTextResponse(str(error), 403)
+        except TooLongError as error:
+            answer = PlainTextResponse(str(error), 413, {"Connection": "close"})
         except ResourceError as error:
             answer = PlainTextResponse(str(error), 503)
-        await answer(scope, receive, _plainly(send) if scope["path"].startswith(f"{_API}file") else send)
+        await answer(scope, receive, _plainly(send) if scope["path"].startswith(f"{API}file") else send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> ASGIApp:
         """Who answers this request. Raises `RefusedError` where nobody does."""
@@ -92,7 +102,7 @@ class Door:
         elif (person := self._person(request)) is None:
             answer = await self._outside(request, path)
         else:
-            page = await self.pages.of(person)
+            page = await self.pages.of(person, _address(request))
             answer = _guarded(scope, page, page.app)
         return answer
 
@@ -102,6 +112,8 @@ class Door:
         person, until = self._inside.get(token, (None, 0.0))
         if person is not None and time.time() < until:
             return person
+        if self.entry.public and (known := self._told(token)):
+            return visitor(known)
         if self.entry.hub_users and (name := hub_name(request)) and name.lower() in self.entry.hub_users:
             return f"{name.lower()} on the Hub"
         return None
@@ -116,11 +128,12 @@ class Door:
             return HTMLResponse(_login_page(self.entry, hub_name(request) if self.entry.hub_users else None))
         if "visit" in request.query_params:
             return PlainTextResponse(_NO_COOKIE, 403)
-        await self.pages.make_room()
+        self.pages.leaving(_address(request))
         # A program that knows nothing of cookies does not come back, so it costs no page.
         again = request.url.include_query_params(visit="1").query
         response = HTMLResponse(f"<meta http-equiv='refresh' content='0;url=./?{escape(again)}'>Espalier opens …")
-        self._let_in(request, response, self.pages.visitor())
+        # All that is known of a visitor stands in the cookie: it costs nothing to give away many.
+        self._give(request, response, self.mark, self._signed(secrets.token_hex(16)))
         return response
 
     async def _login(self, request: Request) -> Response:
@@ -129,29 +142,49 @@ class Door:
             body += part
             if len(body) > LONGEST_LOGIN:
                 return JSONResponse({"detail": "That is too long for a name and a password."}, 413)
-        form = await Request(request.scope, _told(body)).form()
+        form = await Request(request.scope, _replayed(body)).form()
         user, password = str(form.get("username", "")).strip(), str(form.get("password", ""))
-        address = request.client.host if request.client else ""
-        if wait := self._passwords.wait_s(user, address):
+        known, address = self._known(request, user), _address(request)
+        if wait := self._passwords.wait_s(user, address, known):
             detail = f"Too many wrong passwords. Try again in {wait:.0f} s."
             return JSONResponse({"detail": detail}, 429, {"Retry-After": f"{wait:.0f}"})
-        if not self._passwords.right(user, password, address):
+        if not self._passwords.right(user, password, address, known):
             await asyncio.sleep(WRONG_S)
             return JSONResponse({"detail": "There is no such name, or it has another password."}, 400)
         response = JSONResponse({"success": True})
-        self._let_in(request, response, user)
+        now = time.time()
+        while self._inside and next(iter(self._inside.values()))[1] <= now:  # the oldest stand first
+            del self._inside[next(iter(self._inside))]
+        token = secrets.token_urlsafe(32)
+        self._inside[token] = (user, now + COOKIE_DAYS * 86400)
+        self._give(request, response, self.mark, token)
+        self._give(request, response, self._known_mark, self._signed(secrets.token_hex(16), user))
         return response
 
-    def _let_in(self, request: Request, response: Response, person: str) -> None:
-        """Have `response` give a browser the cookie of `person`."""
-        now = time.time()
-        self._inside = {token: known for token, known in self._inside.items() if known[1] > now}
-        token = secrets.token_urlsafe(32)
-        self._inside[token] = (person, now + COOKIE_DAYS * 86400)
+    def _give(self, request: Request, response: Response, name: str, value: str) -> None:
+        """Have `response` give a browser the cookie `name`."""
         secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto", ""))
         # A Space is shown in a frame of another site, where only a cookie with `SameSite=None` is sent.
         site: Literal["none", "lax"] = "none" if secure and self.pages.in_frame else "lax"
-        response.set_cookie(self.mark, token, COOKIE_DAYS * 86400, httponly=True, secure=secure, samesite=site)
+        response.set_cookie(name, value, COOKIE_DAYS * 86400, httponly=True, secure=secure, samesite=site)
+
+    @property
+    def _known_mark(self) -> str:
+        """Name of the cookie of a browser that somebody has logged in with; it stays when they log out."""
+        return f"{self.mark}-known"
+
+    def _known(self, request: Request, user: str) -> str:
+        """Which browser this is, if `user` has logged in with it before; else nothing."""
+        return self._told(request.cookies.get(self._known_mark, ""), user)
+
+    def _signed(self, token: str, user: str = "") -> str:
+        """A cookie that tells `token`, and that it was given to `user`."""
+        return f"{token}.{hmac.new(self._key, f'{token} {user}'.encode(), 'sha256').hexdigest()}"
+
+    def _told(self, cookie: str, user: str = "") -> str:
+        """What `_signed` put into a cookie; nothing where it was not this app, or for somebody else."""
+        token = cookie.partition(".")[0]
+        return token if hmac.compare_digest(self._signed(token, user).encode(), cookie.encode()) else ""
 
     def _logout(self, request: Request) -> Response:
         self._inside.pop(request.cookies.get(self.mark, ""), None)
@@ -165,18 +198,28 @@ class Door:
 def _guarded(scope: Scope, page: Page, app: ASGIApp) -> ASGIApp:
     """`app` where this request to `page` may be answered; else raises `RefusedError`."""
     path: str = scope["path"]
-    if path.startswith(f"{_API}upload"):
+    if not is_used(path):
+        return PlainTextResponse("There is nothing here.", 404)
+    if _is_upload(path):
         page.workspace.access.require_upload()
         require_room_to_send(page.workspace, Headers(scope=scope))
-    if path.startswith(f"{_API}proxy"):
-        raise RefusedError("This page fetches nothing for others.")
-    for start in (f"{_API}file=", f"{_API}file/"):
+    for start in (f"{API}file=", f"{API}file/"):
         if path.startswith(start):
             wanted = path.removeprefix(start)
             ours = wanted in map(str, _StaticFiles.all_paths) or wanted in page.blocks.upload_file_set
             if not ours:
                 page.workspace.finished(wanted)
     return app
+
+
+def _is_upload(path: str) -> bool:
+    """Whether files come this way; gradio bounds each of them itself, and keeps none of them in memory."""
+    return path.rstrip("/") == f"{API}upload"
+
+
+def _address(request: Request) -> str:
+    """Where a request comes from, as a proxy tells it that may (`FORWARDED_ALLOW_IPS`)."""
+    return request.client.host if request.client else ""
 
 
 def _plainly(send: Send) -> Send:
@@ -190,7 +233,7 @@ def _plainly(send: Send) -> Send:
     return sending
 
 
-def _told(body: bytes) -> Receive:
+def _replayed(body: bytes) -> Receive:
     async def receive() -> Message:
         return {"type": "http.request", "body": body, "more_body": False}
 

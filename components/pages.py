@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -35,7 +37,8 @@ IDLE_S = 900.0
 TABS = 50
 """Of a person whose state is in memory, those used last: an open one looks for news every few seconds and so stays.
 Gradio keeps 0.6 MiB for each that was ever opened, and by itself forgets none before the ten thousandth."""
-_VISITOR = "visitor"
+_VISITOR = re.compile(r"visitor (\d+ )?[0-9a-f]{32}")
+"""Whom a part belonged to that nobody comes back to."""
 LOCK = "lock"
 """In the part of a visitor: held by the app whose visitor that is."""
 OFF = "off: this page is open to everybody"
@@ -55,6 +58,8 @@ class Page:
     holding: ExitStack = field(default_factory=ExitStack)
     """What tells other apps that somebody uses the files of this page."""
     used_at: float = field(default_factory=time.monotonic)
+    address: str = ""
+    """Where the first request for it came from."""
     closed: asyncio.Event | None = None
 
 
@@ -85,13 +90,19 @@ class Pages:
         """That page."""
         return self._open[""]
 
-    async def of(self, person: str) -> Page:
-        """The page of `person`. Raises as `studio` does, and `ResourceError` where there are too many visitors."""
-        async with self._building:  # gradio builds one page at a time
-            if person not in self._open:
-                self._open[person] = await run_in_threadpool(self._built, person)
-                await self._started(self._open[person])
-        page = self._open[person]
+    async def of(self, person: str, address: str = "") -> Page:
+        """The page of `person`, who asks from `address`. Raises as `studio` does, and `ResourceError` where there are
+        too many visitors."""
+        page = self._open.get(person)
+        if page is None:
+            async with self._building:  # gradio builds one page at a time, and nobody else waits for it
+                page = self._open.get(person)
+                if page is None:
+                    while self.visitors and (leaving := self.leaving(address)):
+                        await self._closed(leaving)
+                    page = await run_in_threadpool(self._built, person, address)
+                    await self._started(page)
+                    self._open[person] = page
         page.used_at = time.monotonic()
         return page
 
@@ -102,26 +113,43 @@ class Pages:
 
     def visitor(self) -> str:
         """A name for somebody without one."""
-        return f"{_VISITOR} {secrets.token_hex(16)}"
+        return visitor(secrets.token_hex(16))
 
-    async def make_room(self) -> None:
-        """Close pages that nobody has used for a while; `ResourceError` where all of too many are in use."""
+    def leave(self) -> None:
+        """Remove what visitors have: they do not come back to an app that has ended."""
+        for page in list(self._open.values()):
+            if page.workspace.access is VISITOR:
+                forgotten(page.workspace)
+
+    def leaving(self, address: str) -> str | None:
+        """The visitor whose page is to be closed next, so that one more has a place, who comes from `address`.
+
+        None where there is a place, `ResourceError` where all are in use.
+
+        Pages that nobody has used for a while go. Where that is not enough, one goes of the address that has most of
+        them, but only if it has two more than `address`: nobody takes all the places, and nobody takes another's.
+        """
         visitors = {name: page for name, page in self._open.items() if page.workspace.access is VISITOR}
-        idle = [name for name, page in visitors.items() if time.monotonic() - page.used_at > IDLE_S]
-        for name in idle:
-            await self._closed(name)
-        if len(visitors) - len(idle) >= MOST_VISITORS:
+        oldest_first = sorted(visitors, key=lambda name: visitors[name].used_at)
+        if oldest_first and time.monotonic() - visitors[oldest_first[0]].used_at > IDLE_S:
+            return oldest_first[0]
+        if len(visitors) < MOST_VISITORS:
+            return None
+        places = Counter(page.address for page in visitors.values())
+        crowded, most = places.most_common(1)[0]
+        if most < places[address] + 2:
             raise ResourceError(f"{MOST_VISITORS} people are here already.", "Come back in some minutes.")
+        return next(name for name in oldest_first if visitors[name].address == crowded)
 
-    def _built(self, person: str) -> Page:
+    def _built(self, person: str, address: str) -> Page:
         workspace = self.workspace.of(person, VISITOR if self.visitors else FULL)
-        holding = ExitStack()
-        if self.visitors:
-            holding.enter_context(locked(workspace.root / LOCK))
-        studio = self.studio(workspace)
-        blocks = sealed(self.build(studio), studio)
-        app = mounted(blocks, person, [workspace.artifacts], self.settings)
-        return Page(blocks, app, workspace, studio.sessions, holding)
+        with ExitStack() as holding:
+            if self.visitors:
+                holding.enter_context(locked(workspace.root / LOCK))
+            studio = self.studio(workspace)
+            blocks = sealed(self.build(studio), studio)
+            app = mounted(blocks, person, [workspace.artifacts], self.settings)
+            return Page(blocks, app, workspace, studio.sessions, holding.pop_all(), address=address)
 
     async def _started(self, page: Page) -> None:
         """Have gradio begin with `page`; it runs in the app's own loop."""
@@ -212,11 +240,15 @@ def whose_html(workspace: Workspace) -> str:
     )
 
 
+def visitor(token: str) -> str:
+    """The name of somebody without one, who has `token`."""
+    return f"visitor {token}"
+
+
 def sweep_visitors(workspace: Workspace) -> None:
     """Remove what visitors of apps left that are gone: each app holds a lock of the parts of its own."""
     for part in workspace.parts().values():
-        name = part.person.partition(" ")[0]
-        if name == _VISITOR and not is_held(part.root / LOCK):
+        if _VISITOR.fullmatch(part.person) and not is_held(part.root / LOCK):
             forgotten(part)
 
 

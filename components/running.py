@@ -31,6 +31,8 @@ BROKEN = 2
 """After one that left jobs as they were, as their records cannot be read; a sentence says why."""
 FLUSH_S = 1.0
 """How long the last view of each person may take to reach the disk."""
+LEAVE_S = 2.0
+"""How long the files of visitors may take to go; the next start removes the rest."""
 
 
 def health(store: JobStore) -> Route:
@@ -90,6 +92,7 @@ def end(store: JobStore, pages: Pages, page: gr.Blocks) -> NoReturn:
     except (EspalierError, OSError, sqlite3.Error) as error:
         sys.stderr.write(f"espalier: its jobs could not be paused: {error}\n")
         status = BROKEN
+    _within(LEAVE_S, pages.leave)
     sys.stderr.flush()
     sys.stdout.flush()
     os._exit(status)

@@ -20,7 +20,7 @@ OAUTH_VARIABLE = "ESPALIER_OAUTH_USERS"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 FREE_TRIES = 5
-"""Wrong passwords from one address, or for one name from everywhere ten times as many, before it has to wait."""
+"""Wrong passwords for one name from one address, or from everywhere ten times as many, before it has to wait."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 30.0, 3600.0
 """The wait doubles with every further wrong password."""
 REMEMBERED = 10_000
@@ -36,6 +36,8 @@ def people_of(text: str, said_where: str) -> dict[str, str]:
             continue
         if not user or not password:  # the line is not shown: it may be a password
             raise InputError(f"{said_where}, line {number}, is not of the form USER:PASSWORD.", "Give one a line.")
+        if user != user.strip() or password != password.strip():
+            raise InputError(f"{said_where}, line {number}, has a blank beside its colon.", "Write USER:PASSWORD.")
         if user in people:
             raise InputError(f"{said_where}, line {number}: there is a password for {user!r} already.", "Remove one.")
         people[user] = password
@@ -105,36 +107,49 @@ class Passwords:
     people: Mapping[str, str] = field(repr=False)
     now: Callable[[], float] = time.monotonic
     _wrong: dict[str, tuple[int, float]] = field(default_factory=dict, repr=False)
-    """Address or name → (wrong passwords in a row, when it may try again)."""
+    """Name, and where from → (wrong passwords in a row, when that may be tried again)."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _nobody: str = field(default_factory=secrets.token_hex, repr=False)
 
-    def wait_s(self, user: str, address: str) -> float:
-        """Seconds until `user` may try again from `address`."""
+    def wait_s(self, user: str, address: str, browser: str = "") -> float:
+        """Seconds until `user` may try again from `address`, or from a `browser` that they have logged in with before.
+
+        Such a browser waits for its own wrong passwords only: nobody locks its owner out.
+        """
         with self._lock:
-            until = max(self._wrong.get(key, (0, 0.0))[1] for key, _ in self._keys(user, address))
+            until = max(self._wrong.get(key, (0, 0.0))[1] for key, _ in _keys(user, address, browser))
         return max(0.0, until - self.now())
 
-    def right(self, user: str, password: str, address: str) -> bool:
+    def right(self, user: str, password: str, address: str, browser: str = "") -> bool:
         """Whether this is the password of `user`; counted where it is not. Not asked while they have to wait."""
         known = self.people.get(user, self._nobody)
         same = hmac.compare_digest(_digest(known), _digest(password)) and user in self.people
         with self._lock:
-            for key, free in self._keys(user, address):
+            for key, free in _keys(user, address, browser):
                 count = 0 if same else self._wrong.pop(key, (0, 0.0))[0] + 1
                 beyond = count - free
                 wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(beyond, 20)) if beyond >= 0 else 0.0
                 self._wrong.pop(key, None)
                 if count:
                     self._wrong[key] = (count, self.now() + wait)
-            while len(self._wrong) > REMEMBERED:
-                del self._wrong[next(iter(self._wrong))]
+            kept = {_everywhere(name) for name in self.people}  # nobody has it forgotten with made-up names
+            while len(self._wrong) > REMEMBERED + len(kept):
+                del self._wrong[next(key for key in self._wrong if key not in kept)]
         return same
 
-    @staticmethod
-    def _keys(user: str, address: str) -> tuple[tuple[str, int], ...]:
-        """What wrong passwords are counted by, and how many of them cost nothing."""
-        return (f"address {address}", FREE_TRIES), (f"name {_digest(user).hex()}", 10 * FREE_TRIES)
+
+def _keys(user: str, address: str, browser: str) -> list[tuple[str, int]]:
+    """What wrong passwords are counted by, and how many of them cost nothing.
+
+    Not by address alone: behind a proxy that is everybody's, and one name more or less is no secret.
+    """
+    if browser:
+        return [(f"{_everywhere(user)} in browser {browser}", FREE_TRIES)]
+    return [(f"{_everywhere(user)} from {address}", FREE_TRIES), (_everywhere(user), 10 * FREE_TRIES)]
+
+
+def _everywhere(user: str) -> str:
+    return f"name {_digest(user).hex()}"
 
 
 def _digest(text: str) -> bytes:

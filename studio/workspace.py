@@ -168,9 +168,10 @@ class Workspace:
         """
         if not name or name in (".", "..") or "/" in name or os.sep in name:
             return None
+        own = [part / "references" for part in (self.root, self.whole) if part]
         for folder in self.model_folders():
             path = folder / name
-            if path.exists() and (folder.name == "references" or path.resolve().is_relative_to(folder.resolve())):
+            if path.exists() and (folder in own or path.resolve().is_relative_to(folder.resolve())):
                 return path
         return None
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from studio.errors import InputError
 from studio.logins import FIRST_WAIT_S, FREE_TRIES, LONGEST_WAIT_S, REMEMBERED, Passwords, entry_of
@@ -28,7 +32,16 @@ def test_a_page_that_others_can_reach_needs_a_login_or_is_public(monkeypatch: py
         entry_of("0.0.0.0", public=True)
 
 
-@pytest.mark.parametrize(("told", "words"), [("me:one\nsecret", "line 2"), ("me:", "line 1"), ("a:b\na:c", "already")])
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("me:one\nsecret", "line 2"),
+        ("me:", "line 1"),
+        ("a:b\na:c", "already"),
+        ("me :secret", "line 1, has a blank beside its colon"),
+        ("you:one\nme: secret", "line 2, has a blank beside its colon"),
+    ],
+)
 def test_a_wrong_line_is_named_and_not_repeated(monkeypatch: pytest.MonkeyPatch, told: str, words: str) -> None:
     monkeypatch.setenv("ESPALIER_AUTH", told)
     with pytest.raises(InputError, match=words) as caught:
@@ -92,3 +105,56 @@ def test_what_is_counted_stays_small() -> None:
     for number in range(REMEMBERED + 10):
         assert not passwords.right(f"name {number}", "", f"{number}")
     assert len(passwords._wrong) <= REMEMBERED
+
+
+def test_one_name_is_not_locked_out_by_wrong_passwords_for_others() -> None:
+    passwords = Passwords({"me": "right"}, now=lambda: 0.0)
+    for number in range(FREE_TRIES):
+        assert not passwords.right(f"random {number}", "wrong", "the proxy")
+    assert passwords.wait_s("me", "the proxy") == 0 and passwords.right("me", "right", "the proxy")
+
+
+def test_a_browser_that_somebody_has_logged_in_with_waits_for_its_own_mistakes_only() -> None:
+    passwords = Passwords({"me": "right"}, now=lambda: 0.0)
+    for number in range(10 * FREE_TRIES):
+        assert not passwords.right("me", "wrong", f"address {number}")
+    assert passwords.wait_s("me", "a new one") > 0
+    assert passwords.wait_s("me", "a new one", "mine") == 0
+    for _ in range(FREE_TRIES):
+        assert not passwords.right("me", "wrong", "here", "mine")
+    assert passwords.wait_s("me", "here", "mine") > 0
+
+
+def test_made_up_names_do_not_have_the_guesses_for_a_real_one_forgotten() -> None:
+    passwords = Passwords({"me": "right"}, now=lambda: 0.0)
+    for number in range(10 * FREE_TRIES):
+        assert not passwords.right("me", "wrong", f"address {number}")
+    for number in range(REMEMBERED):
+        passwords.right(f"random {number}", "", "here")
+    assert passwords.wait_s("me", "a new one") > 0
+
+
+def test_on_a_space_its_proxies_are_believed_and_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    import app
+
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS", raising=False)
+    app.prepare(app.flags([]), entry_of("127.0.0.1"))
+    assert "FORWARDED_ALLOW_IPS" not in os.environ
+    monkeypatch.setenv("SPACE_ID", "owner/studio")
+    app.prepare(app.flags([]), entry_of("127.0.0.1"))
+    believed = os.environ["FORWARDED_ALLOW_IPS"]
+    monkeypatch.delenv("FORWARDED_ALLOW_IPS")
+
+    def seen(proxy: str, said: str) -> str:
+        found: list[str] = []
+
+        async def app(scope: Any, *_: Any) -> None:
+            found.append(scope["client"][0])
+
+        scope = {"type": "http", "client": (proxy, 1), "headers": [(b"x-forwarded-for", said.encode())]}
+        asyncio.run(ProxyHeadersMiddleware(app, believed)(scope, None, None))  # type: ignore[arg-type]
+        return found[0]
+
+    assert seen("10.1.2.3", "198.51.100.7") == "198.51.100.7"
+    assert seen("10.1.2.3", "192.0.2.66, 198.51.100.7, 10.9.9.9") == "198.51.100.7", "the first is made up"
+    assert seen("203.0.113.5", "198.51.100.7") == "203.0.113.5"

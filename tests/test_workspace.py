@@ -70,3 +70,14 @@ def test_models_are_opened_from_allowed_folders_by_name(tmp_path: Path, monkeypa
     for name in ("way-out", "..", ".", "", "../elsewhere/secret", "qwen/../../elsewhere/secret", "nothing"):
         assert ann.model(name) is None
     assert house.of("somebody", VISITOR).model("qwen") is None
+
+
+def test_no_link_leads_out_of_a_folder_of_models_whatever_it_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = Workspace.open(tmp_path / "studio")
+    allowed = tmp_path / "models" / "references"
+    allowed.mkdir(parents=True)
+    (allowed / "out").symlink_to("/etc")
+    monkeypatch.setenv("ESPALIER_MODELS", str(allowed))
+    assert house.model("out") is None and house.of("ann").model("out") is None
