@@ -98,6 +98,7 @@ def plan_html(planned: Upload) -> str:
     rows.append((f"<strong>{len(planned.files)} files</strong>", f"<strong>{size_text(planned.bytes)}</strong>", ""))
     seen = "private: only you see it" if planned.private else "public: everybody sees it"
     head = notice(f"Nothing was sent. This would go to {planned.repository}, {seen}.")
+    head += "".join(notice(remark, "", "warning") for remark in planned.remarks)
     return head + table(("File", "Size", "What it is"), rows, numeric=(1,))
 
 

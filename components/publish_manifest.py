@@ -10,7 +10,7 @@ from components.markup import count_text, facts, percent_text, table
 from studio.evaluate.results_table import value_text
 from studio.publish.artifact import Artifact, open_artifact, with_measures
 from studio.publish.card_sections import recipe_in_words
-from studio.publish.licence import UNKNOWN, strictest
+from studio.publish.licence import UNKNOWN, is_legal, strictest
 from studio.publish.manifest import FILE_NAME, Manifest
 from studio.publish.measures import Comparison, comparisons
 from studio.recipes.recipe import Recipe
@@ -36,7 +36,7 @@ def opened(workspace: Workspace, name: str) -> Artifact:
 
 def measures_of(workspace: Workspace, artifact: Artifact) -> tuple[Comparison, ...]:
     """What was measured, beside the reference's where that was measured on the same ground."""
-    return comparisons(artifact, workspace.measures)
+    return comparisons(artifact, workspace)
 
 
 def formats(artifact: Artifact) -> tuple[str, ...]:
@@ -48,7 +48,9 @@ def licence_text(manifest: Manifest) -> tuple[str, str]:
     """(licence, where it was read)."""
     named = manifest.reference.licenses
     if not named:
-        return UNKNOWN, "neither the card nor the files of the reference name one"
+        terms = [name for name in manifest.reference.files if is_legal(name)]
+        nowhere = "neither the card nor the files of the reference name one"
+        return UNKNOWN, f"the reference names none; its terms are in {', '.join(terms)}" if terms else nowhere
     place = manifest.reference.licenses_from or "the reference's card or files, as its manifest tells"
     more = f"; the strictest of {', '.join(named)}" if len(named) > 1 else ""
     return strictest(named), f"read from {place}{more}"
@@ -137,7 +139,7 @@ def _folded(title: str, html: str) -> str:
 def _recipe(told: Manifest) -> str:
     if told.map is None:
         return ""
-    words = f"{_title('How experts were chosen')}<p>{escape(recipe_in_words(told.recipe))}</p>"
+    words = f"{_title('How experts were chosen')}<p>{escape(recipe_in_words(told.recipe, told.map.experts))}</p>"
     if told.recipe is None:
         return words
     text = escape(Recipe.from_json(told.recipe).to_json())

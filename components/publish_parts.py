@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from components.job_list import job_list
 from components.markup import station_head
 from components.publish_card import CardPart, card_part
 from components.publish_manifest import NOTHING
@@ -27,14 +28,6 @@ _HUB = (
     "files are read back and compared with the manifest first; a stopped upload goes on where it was. Questions and "
     "answers of benchmarks and paths of this machine stay here.</p>"
 )
-JOB_CLICKS = """
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-action]');
-  if (!button) return;
-  button.disabled = true;
-  trigger('click', { action: button.dataset.action, job: button.dataset.job });
-});
-"""
 
 
 @dataclass(frozen=True)
@@ -121,7 +114,7 @@ def publish_station(access: Access) -> PublishStation:
             with gr.Row(elem_classes="trial-controls"):
                 verify = gr.Button("Verify", elem_id="publish-verify")
                 replay = gr.Button("Build it again and compare", elem_id="publish-replay", visible=access.is_full)
-            checks = _jobs("publish-checks")
+            checks = job_list(elem_classes="job-list", elem_id="publish-checks")
             panel(_CARD)
             card = card_part()
             panel(_RUN)
@@ -136,7 +129,7 @@ def publish_station(access: Access) -> PublishStation:
                         write = gr.Button("Write these files", elem_id="publish-write")
                         create = gr.Button("Give it to Ollama", elem_id="publish-create", visible=False)
                     handed = panel(elem_id="publish-handed")
-                    handing = _jobs("publish-handing")
+                    handing = job_list(elem_classes="job-list", elem_id="publish-handing")
             with gr.Column(visible=access.hub, elem_id="publish-hub"):
                 panel(_HUB)
                 with gr.Row(elem_classes="halves"):
@@ -150,7 +143,7 @@ def publish_station(access: Access) -> PublishStation:
                             plan = gr.Button("List what would be sent", elem_id="publish-plan")
                             send = gr.Button("Upload", variant="primary", elem_id="publish-send")
                         said = panel(visible=False, elem_id="publish-said")
-                        uploads = _jobs("publish-uploads")
+                        uploads = job_list(elem_classes="job-list", elem_id="publish-uploads")
                     with gr.Column(min_width=300):
                         planned = panel(elem_id="publish-planned")
             with gr.Accordion("The same as commands", open=False):
@@ -160,13 +153,6 @@ def publish_station(access: Access) -> PublishStation:
         artifact, part, nothing, body, facts, manifest, problem, verify, replay, checks, card, tier, snippets, ollama,
         write, create, handed, handing, repository, public, missing, plan, send, said, uploads, planned, command, seen,
     )  # fmt: skip
-
-
-def _jobs(element: str) -> gr.HTML:
-    """A list of jobs whose buttons tell their job."""
-    return gr.HTML(
-        js_on_load=JOB_CLICKS + script("copy.js"), apply_default_css=False, elem_id=element, elem_classes="job-list"
-    )
 
 
 def _copies(element: str) -> gr.HTML:

@@ -12,7 +12,7 @@ from studio.publish.artifact import Artifact, GgufFile
 from studio.publish.card import chat_template
 from studio.publish.licence import strictest
 from studio.publish.manifest import FILE_NAME
-from studio.publish.ollama import OllamaModel, commands, ollama_model
+from studio.publish.ollama import OllamaModel, commands, local_name, ollama_model
 from studio.publish.ollama_create import PROGRAM
 from studio.publish.snippets import server_command, transformers_code
 
@@ -24,7 +24,7 @@ def snippets_html(artifact: Artifact, tier: str | None) -> str:
     """Lines that run the files where they lie: llama.cpp for the file of `tier`, transformers for the checkpoint."""
     family, template, parts = artifact.manifest.reference.family, chat_template(artifact), []
     if (file := gguf_of(artifact, tier)) is not None:
-        command = server_command(["--model", str(file.path)], family, template)
+        command = server_command(["--model", str(file.path)], family, template, file.header.values)
         parts += ["<h3 class='panel-title'>llama.cpp</h3>", copyable(command, "the llama-server command")]
     if artifact.safetensors is not None:
         code = transformers_code(str(artifact.safetensors), family, template)
@@ -49,7 +49,7 @@ def ollama_folder(artifact: Artifact) -> Path:
 
 def ollama_name(artifact: Artifact, file: GgufFile) -> str:
     """What the model is called in Ollama."""
-    return commands(artifact.name, file.tier or SAFE_TIER, "")[1].removeprefix("ollama run ")
+    return local_name(artifact.name, file.tier or SAFE_TIER)
 
 
 def modelfile_of(artifact: Artifact, file: GgufFile) -> tuple[OllamaModel, str]:
@@ -69,7 +69,7 @@ def ollama_html(artifact: Artifact, tier: str | None, program: str | None) -> st
     except InputError as error:
         return notice(error.what, error.remedy, "warning")
     written = ollama_folder(artifact) / f"{file.path.stem}.Modelfile"
-    typed = "\n".join(commands(artifact.name, file.tier or SAFE_TIER, shlex.quote(str(written))))
+    typed = "\n".join(commands(artifact.name, file.tier or SAFE_TIER, written))
     here = (
         ""
         if program

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from components.job_list import job_list
 from components.markup import station_head
 from components.quality_asked import WHATS
 from components.results_view import Sorting
@@ -28,14 +29,6 @@ _HARNESS = (
     "Any generative task of EleutherAI’s lm-evaluation-harness, which is optional: "
     "<code>pip install &quot;lm_eval[api]&quot;</code>. It fetches the task’s questions itself."
 )
-_JOB_CLICKS = """
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-action]');
-  if (!button) return;
-  button.disabled = true;
-  trigger('click', { action: button.dataset.action, job: button.dataset.job });
-});
-"""
 _TABLE_CLICKS = """
 element.addEventListener('click', (event) => {
   const head = event.target.closest('button[data-sort]');
@@ -188,7 +181,7 @@ def quality_station() -> QualityStation:
                     command = panel(elem_id="quality-command")
             with gr.Column(min_width=300):
                 facts = panel(elem_id="quality-facts")
-                jobs = gr.HTML(NO_JOBS, js_on_load=_JOB_CLICKS, apply_default_css=False, elem_id="quality-jobs")
+                jobs = job_list(NO_JOBS, elem_id="quality-jobs")
         panel("<h3 class='panel-title'>Results</h3>")
         with gr.Row(elem_classes=["halves", "comparing"]):
             with gr.Column(min_width=300):

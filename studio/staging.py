@@ -34,6 +34,7 @@ _RESUMABLE = "partial-resume-"
 _OWNER = ".pid"  # no result is called so
 ELSEWHERE_S = 86_400.0
 """How long something unfinished by a process in another container is left alone after it was written to last."""
+_LEFT: ContextVar[Callable[[], int | None]] = ContextVar("left", default=lambda: None)
 _WITNESS: ContextVar[Callable[[Path, Path], None]] = ContextVar("witness", default=lambda partial, final: None)
 
 
@@ -145,12 +146,32 @@ def _restore(old: Path) -> None:
         old.rename(final)
 
 
+@contextmanager
+def allowed(left: Callable[[], int | None]) -> Iterator[None]:
+    """Have what this thread writes in the block be bounded by `left` as well: bytes, None for no bound."""
+    before = _LEFT.set(left)
+    try:
+        yield
+    finally:
+        _LEFT.reset(before)
+
+
+def left_bytes() -> int | None:
+    """What may be written beside what is there, whatever the disk has; None where nothing bounds it."""
+    return _LEFT.get()()
+
+
 def require_disk(folder: Path, needed: int) -> None:
-    """Raise `ResourceError` unless `folder`'s file system has `needed` free bytes."""
+    """Raise `ResourceError` unless `folder`'s file system has `needed` free bytes, and so many may be written."""
     existing = folder
     while not existing.exists():
         existing = existing.parent
-    free = shutil.disk_usage(existing).free
+    free, left = shutil.disk_usage(existing).free, left_bytes() if needed > 0 else None
+    if left is not None and left < needed:
+        raise ResourceError(
+            f"{folder} may take {size_text(max(0, left))} more, and this needs {size_text(needed)}.",
+            "`python -m studio clean` shows what can go.",
+        )
     if free < needed:
         raise ResourceError(
             f"{folder} has {size_text(free)} free, and this needs {size_text(needed)}.",

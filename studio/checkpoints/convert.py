@@ -21,7 +21,7 @@ from pathlib import Path
 
 from studio import child
 from studio.checkpoints.gguf_header import read_header
-from studio.checkpoints.model_folder import open_model_folder
+from studio.checkpoints.model_folder import BASE_CARD, CARD, open_model_folder
 from studio.checkpoints.reference import Reference, reference_of_folder
 from studio.errors import EspalierError, InputError, OutputExistsError, ProcessError, ResourceError
 from studio.families import shape_of_gguf
@@ -35,6 +35,8 @@ PACKAGES = (PACKAGE, "torch", "transformers", "numpy", "safetensors")
 BITS: Mapping[str, float] = {"f32": 32, "f16": 16, "bf16": 16, "q8_0": 8.5}
 """Output types, and what one weight takes in them."""
 
+CONVERTED, CONVERTED_DIGITS = "converted", 32
+"""The folder in the cache, and how much of the model's hash is in the name of its conversion."""
 TAIL_LINES = 40
 _CONVERTING = threading.Lock()
 _PERCENT = re.compile(r"^(?:Writing|Converting)[^|]*?(\d+)%\|")  # how tqdm writes
@@ -86,7 +88,7 @@ def cached_gguf(
 
 def cached_path(digest: str, cache: Path, outtype: str = "bf16") -> Path:
     """Where `cached_gguf` keeps what a model with this content hash becomes, whether or not it is there."""
-    return cache / "converted" / f"{digest[:32]}-{outtype}-{PACKAGE}-{version(PACKAGE)}.gguf"
+    return cache / CONVERTED / f"{digest[:CONVERTED_DIGITS]}-{outtype}-{PACKAGE}-{version(PACKAGE)}.gguf"
 
 
 def converter() -> Path:
@@ -115,7 +117,9 @@ def _link_model(reference: Reference, folder: Path) -> Path:
     linked = folder / (re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip(".-") or "model")
     for relative, file in reference.files.items():
         if file.suffix != ".py":
-            link = linked / relative
+            # The converter reads the licence from a card; a pruned model has its base's under another name.
+            is_card = relative == BASE_CARD and CARD not in reference.files
+            link = linked / (CARD if is_card else relative)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file)
     return linked

@@ -15,6 +15,9 @@ from studio.errors import FormatError, InputError
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+CARD = "README.md"
+BASE_CARD = "README.base.md"
+"""What the card of the reference is called beside pruned weights: its sizes and measures are not theirs."""
 MAX_JSON_BYTES = 64 << 20
 """An index of 100,000 tensors has 10 MB."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.checkpoints.experts import DRAFT, Block, block_of, check_layers, kept_in, refuse_unknown_experts
-from studio.checkpoints.model_folder import CONFIG, INDEX, ModelFolder, open_model_folder
+from studio.checkpoints.model_folder import BASE_CARD, CARD, CONFIG, INDEX, ModelFolder, open_model_folder
 from studio.checkpoints.reference import Reference, reference_of_folder
 from studio.checkpoints.safetensors_header import SafeTensor, SafetensorsHeader, header_bytes, nbytes
 from studio.checkpoints.slicing import Piece, copy_pieces, expert_pieces
@@ -55,10 +55,10 @@ def prune_safetensors(
 ) -> Path:
     """Write the checkpoint in the folder `reference` without the experts that `drop` names to the folder `out`.
 
-    Names, order and bytes of all other tensors stay. Beside the weights lie `expert_drop_metadata.json` and
-    `drop_map.json` in their published shapes and Espalier's manifest; the same input gives the same bytes. `provenance`
-    adds to the map's own (see `studio.publish.manifest.describe`); `reference_hash` there saves reading the reference
-    once more, and `base_model` says what to call it.
+    Names, order and bytes of all other tensors stay. The reference's card becomes `README.base.md`. Beside the weights
+    lie `expert_drop_metadata.json` and `drop_map.json` in their published shapes and Espalier's manifest; the same
+    input gives the same bytes. `provenance` adds to the map's own (see `studio.publish.manifest.describe`);
+    `reference_hash` there saves reading the reference once more, and `base_model` says what to call it.
 
     Raises `MismatchError` for a map of another model, `OutputExistsError`, `ResourceError` for a full disk, and what
     `open_model_folder` raises.
@@ -68,7 +68,7 @@ def prune_safetensors(
     opened = reference_of_folder(folder)
     refuse_inside(reference, out)
     plans = plan_shards(folder, opened, drop)
-    companions = {name: file for name, file in folder.companions.items() if name not in _OWN_FILES}
+    companions = _companions(folder)
     weight_bytes = sum(plan.bytes for plan in plans.values())
     needed = weight_bytes + sum(file.stat().st_size for file in companions.values())
     with staged(out, overwrite=overwrite, needed_bytes=needed) as partial, steady(opened.files.values()):
@@ -86,6 +86,12 @@ def prune_safetensors(
         _write_text(partial / DROP_MAP, drop.to_json())
         manifest.describe(record, drop, provenance=known).write(partial / manifest.FILE_NAME)
     return out
+
+
+def _companions(folder: ModelFolder) -> dict[str, Path]:
+    """What goes along unchanged, under the names that it has then."""
+    found = {name: file for name, file in folder.companions.items() if name not in _OWN_FILES}
+    return {BASE_CARD: found.pop(CARD), **found} if CARD in found else found
 
 
 def plan_shards(folder: ModelFolder, reference: Reference, drop: DropMap) -> dict[str, ShardPlan]:

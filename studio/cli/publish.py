@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from studio.cli.terminal import Json, Overwrite, artifact_path, model_path, progress_bar, result, size
+from studio.cli.terminal import Json, Overwrite, artifact_path, model_path, note, progress_bar, result, size
 from studio.errors import InputError, MismatchError
 from studio.workspace import Workspace
 
@@ -27,6 +27,12 @@ Chosen = Annotated[
 ]
 
 
+Base = Annotated[
+    str | None,
+    typer.Option(help="What the Hub calls the reference, OWNER/NAME, where its own name does not tell."),
+]
+
+
 def verify(artifact: Artifact, json: Json = False) -> None:
     """Read every file that a manifest names, and say which is not what it was.
 
@@ -41,12 +47,15 @@ def verify(artifact: Artifact, json: Json = False) -> None:
     whole = "the file is what it was" if found.files == 1 else f"all {found.files} files are what they were"
     lines = [f"{found.manifest}: {whole}, {size(found.bytes)}."]
     lines += [f"  {name} is not in the manifest: nothing is known of it." for name in found.strangers]
+    if found.beside:
+        lines.append(f"  Not in the manifest, as they may change: {', '.join(found.beside)}.")
     fields = {
         "manifest": str(found.manifest),
         "files": found.files,
         "bytes": found.bytes,
         "problems": list(found.problems),
         "strangers": list(found.strangers),
+        "beside": list(found.beside),
     }
     result(json, fields, "\n".join(lines))
     if found.problems:
@@ -129,7 +138,7 @@ def ollama(
     Beside them lie `template` and `params`, which Ollama reads on the Hub.
     """
     from studio.publish.artifact import open_artifact
-    from studio.publish.ollama import commands, write_files
+    from studio.publish.ollama import commands, local_name, write_files
     from studio.publish.ollama_create import create as run
 
     opened = open_artifact(artifact)
@@ -145,7 +154,7 @@ def ollama(
     if create:
         with progress_bar() as progress:
             for name, model in written.items():
-                run(model, typed[name][1].removeprefix("ollama run "), progress)
+                run(model, local_name(opened.name, tiers[name]), progress)
     files = [
         {"modelfile": str(folder / name), "gguf": str(model.gguf), "says": model.remark, "commands": list(typed[name])}
         for name, model in written.items()
@@ -159,33 +168,37 @@ def card(
     artifact: Artifact,
     *,
     chosen: Chosen = None,
-    out: Annotated[Path | None, typer.Option(help="The file to write; by default README.md in the artifact.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; by default the card in the artifact, which `publish` takes.")
+    ] = None,
     repo: Annotated[
         str | None, typer.Option(help="Where it will lie on the Hub: OWNER/NAME, for the lines that people copy.")
     ] = None,
+    base: Base = None,
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Write the model card of an artifact, with its pictures beside it.
 
-    Everything in it is told by the manifest and by what was measured, which the manifest then names.
+    Everything in it is told by the manifest and by what was measured, which the manifest then names. Changed by you, it
+    is published as it is; unchanged, it is made anew when it is published, with what was measured since.
     """
     from studio.errors import OutputExistsError
     from studio.publish.artifact import keep_measures, open_artifact
     from studio.publish.card import make_card
+    from studio.publish.card_kept import as_generated, card_path
     from studio.publish.measures import comparisons
+    from studio.publish.repository import chosen_format
 
-    opened = keep_measures(open_artifact(artifact))
-    target = out or opened.folder / "README.md"
+    opened = open_artifact(artifact)
+    part = chosen_format(opened, chosen)
+    target = out or card_path(opened, part)
     if target.exists() and not overwrite:
         raise OutputExistsError(target)
-    made = make_card(
-        opened,
-        repository=repo,
-        formats=None if chosen is None else [chosen],
-        measured=comparisons(opened, Workspace.open().measures),
-    )
-    made.write(target)
+    opened = keep_measures(opened)
+    measured = comparisons(opened, Workspace.open())
+    made = make_card(opened, repository=repo, formats=[part], measured=measured, base_model=base)
+    (made if out else as_generated(made)).write(target)
     fields = {"out": str(target), "pictures": list(made.pictures)}
     result(
         json, fields, f"{target}, with {len(made.pictures)} pictures. Read it before it leaves, and change it freely."
@@ -198,6 +211,7 @@ def publish(
     repo: Annotated[str, typer.Option(help="The repository on the Hub: OWNER/NAME.")],
     chosen: Chosen = None,
     public: Annotated[bool, typer.Option("--public", help="Let everybody see it; by default it is private.")] = False,
+    base: Base = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List every file and its size, and send nothing.")] = False,
     json: Json = False,
 ) -> None:
@@ -210,19 +224,23 @@ def publish(
     from studio.publish.hub import hub_token
 
     workspace = Workspace.open()
-    wanted = Publish(artifact=str(artifact), repository=repo, format=chosen, public=public)
+    wanted = Publish(artifact=str(artifact), repository=repo, format=chosen, public=public, base_model=base)
     opened = open_artifact(artifact)
     opened = with_measures(opened) if dry_run else keep_measures(opened)
     plan = plan_artifact(opened, workspace, wanted)
     if dry_run:
         files = [{"name": file.name, "bytes": file.bytes} for file in plan.files]
         lines = [f"{size(file.bytes):>12}  {file.name}" for file in plan.files]
+        lines += plan.remarks
         seen = "private" if plan.private else "public"
         says = f"{len(files)} files, {size(plan.bytes)}, would go to {repo} ({seen}). Nothing was sent."
         fields = {"repository": repo, "private": plan.private, "files": files, "bytes": plan.bytes}
+        fields |= {"remarks": list(plan.remarks)}
         result(json, fields, "\n".join([*lines, says]))
         return
     hub_token()
+    for remark in plan.remarks:
+        note(remark)
     with progress_bar() as progress:
         sent = send(opened, plan, workspace, progress)
     result(json, sent, f"{sent['url']}: {len(plan.files)} files, {size(plan.bytes)}.")

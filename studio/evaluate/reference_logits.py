@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from studio.errors import InputError, OutputExistsError, ResourceError
-from studio.staging import remove, staged, used_bytes
+from studio.staging import left_bytes, remove, staged, used_bytes
 
 DISK_BYTES = 8 << 30
 """What all entries may take together; half of what is free where that is less."""
@@ -48,8 +48,9 @@ class LogitCache:
     def fits(self, size: int) -> bool:
         """Whether an entry of `size` bytes is kept."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._folder).free + used_bytes(self._folder)
-        return size <= min(self._limit, free // 2)
+        used = used_bytes(self._folder)
+        free = shutil.disk_usage(self._folder).free + used
+        return size <= min(self._limit, free // 2, self._allowed(used))
 
     def make(self, key: str, size: int, write: Callable[[Entry], None]) -> Entry | None:
         """The entry `key` of about `size` bytes once `write` has filled it; None when the disk has no room after all.
@@ -71,11 +72,17 @@ class LogitCache:
             return None
         return Entry(path)
 
+    def _allowed(self, used: int) -> int:
+        """What all entries may take together, where they take `used` now and a quota bounds what is added."""
+        left = left_bytes()
+        return self._limit if left is None else max(0, left + used)
+
     def _make_room(self, size: int) -> None:
         entries = [path for path in self._folder.iterdir() if not path.name.startswith(".")]
         taken = {path: used_bytes(path) for path in entries}
+        most = min(self._limit, self._allowed(sum(taken.values())))
         for path in sorted(entries, key=lambda entry: entry.stat().st_mtime):
-            if sum(taken.values()) + size <= self._limit:
+            if sum(taken.values()) + size <= most:
                 break
             taken.pop(path)
             with suppress(FileNotFoundError):  # another process makes room, too

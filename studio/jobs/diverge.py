@@ -54,7 +54,7 @@ class Diverge(PromptedTask):
             self._ground(workspace)
 
     def adds(self, workspace: Workspace) -> int:
-        """The converted reference; the logits, which vanish again, are foretold when their number is known."""
+        """The converted reference; the logits are foretold when their number is known, against disk and quota alike."""
         return conversion_bytes(workspace, open_reference(reference_path(workspace, self.reference)))
 
     def run(self, workspace: Workspace, progress: Progress) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +23,7 @@ from studio.jobs.needs import CONVERTED_BYTES, pruned_bytes
 from studio.jobs.steps import Steps
 from studio.progress import Progress
 from studio.publish import manifest
-from studio.publish.licence import licenses_from, licenses_of
+from studio.publish.licence import legal_files, licences_of
 from studio.publish.manifest import (
     BuildRecord,
     FileRecord,
@@ -222,13 +223,15 @@ def make(inputs: Inputs, folder: Path, cache: Path, progress: Progress, *, overw
 def _story(inputs: Inputs, digest: str, cache: Path) -> Manifest:
     """The manifest, but for the files."""
     reference, drop = inputs.reference, inputs.drop
+    licences = licences_of(reference)
     record = ReferenceRecord(
         name=reference.name,
         sha256=digest,
         revision=reference.revision,
         files=reference.file_hashes(cache=cache / "digests"),
-        licenses=licenses_of(reference),
-        licenses_from=licenses_from(reference),
+        licenses=licences.names,
+        licenses_from=licences.places,
+        license_link=licences.link,
         family=reference.shape.family,
         parameters=reference.parameters,
     )
@@ -280,6 +283,8 @@ def _make_gguf(
     else:
         out = folder / f"{inputs.name}.gguf"
         prune_gguf(source, inputs.drop, out, overwrite=True, progress=progress, provenance=provenance)
+    for name, file in legal_files(inputs.reference).items():  # a repository of these files needs them too
+        shutil.copyfile(file, folder / name)
     folder.rename(finished)
 
 

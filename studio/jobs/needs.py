@@ -37,15 +37,21 @@ def require_room(workspace: Workspace, needed: int) -> None:
         require_disk(workspace.root, needed)
     except ResourceError as error:
         raise ResourceError(error.what, f"{error.remedy} {remedy}") from None
-    quota = QUOTA.value
-    whole = workspace.whole or workspace.root
-    if quota is not None and (used := used_bytes(whole)) + needed > quota:
-        where = workspace.discreet(f"The workspace {whole}") if workspace.whole is None else "The whole workspace"
+    quota, left = QUOTA.value, quota_left(workspace)
+    if quota is not None and left is not None and needed > left:
+        of_all = workspace.whole is not None
+        where = "The whole workspace" if of_all else workspace.discreet(f"The workspace {workspace.root}")
         adds = f", and this adds about {size_text(needed)}" if needed else ""
         raise ResourceError(
-            f"{where} may take {size_text(quota)}; it has {size_text(used)}{adds}.",
+            f"{where} may take {size_text(quota)}; it has {size_text(quota - left)}{adds}.",
             f"{remedy} {QUOTA.variable} says how much it may take.",
         )
+
+
+def quota_left(workspace: Workspace) -> int | None:
+    """Bytes that the workspace may take beside what it has; None where it has no quota."""
+    quota = QUOTA.value
+    return None if quota is None else quota - used_bytes(workspace.whole or workspace.root)
 
 
 def conversion_bytes(workspace: Workspace, reference: Reference) -> int:

@@ -156,6 +156,13 @@ def spawn(
     return WorkerProcess(process.pid, birth, mark)
 
 
+def kill_descendants() -> None:
+    """End whatever this process has started, and what that has."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def _is_taken(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE

@@ -27,6 +27,8 @@ class Publish(Task):
     format: Literal["safetensors", "gguf"] | None = None
     """Needed where the artifact has both."""
     public: bool = False
+    base_model: str | None = None
+    """What the Hub calls the reference, OWNER/NAME, where its own name does not tell."""
 
     def title(self) -> str:
         return f"Publish {self.repository}{'' if self.public else ' (private)'}"
@@ -54,7 +56,8 @@ def plan_artifact(artifact: Artifact, workspace: Workspace, chosen: Publish) -> 
         chosen.repository,
         chosen=chosen.format,
         public=chosen.public,
-        measured=comparisons(artifact, workspace.measures),
+        measured=comparisons(artifact, workspace),
+        base_model=chosen.base_model,
     )
 
 

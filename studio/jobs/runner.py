@@ -306,8 +306,5 @@ def _bury(store: JobStore, job: Job) -> None:
     if job.process is not None:
         job.process.kill_orphans()
         job.process.sweep(store.workspace.whole or store.workspace.root, resumables=False)
-    store.finish(
-        job.id,
-        "failed",
-        error="The job's process died without a word: it was killed, ran out of memory, or the machine was restarted.",
-    )
+    unknown = "The job's process died without a word: it was killed, ran out of memory, or the machine was restarted."
+    store.finish(job.id, "failed", error=job.too_long if job.is_overdue else unknown)

@@ -97,6 +97,16 @@ class Job(BaseModel):
         return WorkerProcess(self.pid, self.process_birth, mark=self.id, place=self.place or HERE)
 
     @property
+    def is_overdue(self) -> bool:
+        """Whether it has run as long as it may."""
+        return self.limit_s is not None and self.started is not None and time.time() - self.started >= self.limit_s
+
+    @property
+    def too_long(self) -> str:
+        """Why it was ended then."""
+        return f"It took longer than the {self.limit_s or 0.0:.0f} s that a job may take here."
+
+    @property
     def fraction(self) -> float:
         """How much is done, 0 to 1."""
         return self.done / self.total if self.total else 0.0

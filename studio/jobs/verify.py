@@ -27,4 +27,5 @@ class Verify(Task):
             "bytes": found.bytes,
             "problems": list(found.problems),
             "strangers": list(found.strangers),
+            "beside": list(found.beside),
         }

@@ -9,14 +9,15 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from studio import discretion
 from studio.discretion import be_discreet, discreet
 from studio.errors import Cancelled, EspalierError, FormatError, InputError, Paused, ProcessError, ResourceError
 from studio.jobs.interrupt import JOB, Interrupt
-from studio.jobs.needs import require_room
-from studio.jobs.processes import LOCK_VARIABLE
+from studio.jobs.needs import quota_left, require_room
+from studio.jobs.processes import LOCK_VARIABLE, kill_descendants
 from studio.jobs.recorder import Recorder
 from studio.jobs.runner import start_waiting
 from studio.jobs.store import Job, JobStore, Status
@@ -24,9 +25,11 @@ from studio.jobs.task import parse
 from studio.jobs.tasks import TASKS
 from studio.locks import keep
 from studio.publish.hub import acting_with
-from studio.staging import witnessed
+from studio.staging import allowed, witnessed
 from studio.workspace import Workspace
 
+OVERDUE_S = 5.0
+"""How long a job may clear up after itself that has run as long as it may."""
 LOOK_S = 0.5
 """How often a job looks whether it is still wanted."""
 
@@ -54,12 +57,12 @@ def main(arguments: Sequence[str]) -> int:
         made = store.made(job.id)
         watched = _wanted(store, job)
         with Recorder(store, job.id, interrupt) as recorder, _limited(job) as overdue, watched, witnessed(made.add):
-            with acting_with(token or None):
+            with acting_with(token or None), allowed(partial(quota_left, store.workspace)):
                 status, outcome = attempt(job, store.workspace, recorder)
             interrupt.close()
         if status == "cancelled" and overdue.is_set():
-            error = f"It took longer than the {job.limit_s:.0f} s that a job may take here."
-            status, outcome = "failed", {"error": error}
+            status, outcome = "failed", {"error": job.too_long}
+            kill_descendants()  # as `runner.cancel` does
         if status == "queued":  # paused
             store.closing = True
             store.requeue(job)
@@ -73,12 +76,18 @@ def main(arguments: Sequence[str]) -> int:
 
 @contextmanager
 def _limited(job: Job) -> Iterator[threading.Event]:
-    """Interrupts this process once `job` has run as long as it may; the event says whether that happened."""
-    overdue = threading.Event()
+    """Interrupts this process once `job` has run as long as it may; the event says whether that happened.
+
+    Where that is not heard, as in the middle of a long computation, it is killed a while later, and what it had half
+    written is cleared up by whoever looks next.
+    """
+    overdue, over = threading.Event(), threading.Event()
 
     def end() -> None:
         overdue.set()
         os.kill(os.getpid(), signal.SIGINT)
+        if not over.wait(OVERDUE_S):
+            _kill_own_group()
 
     alarm = threading.Timer(job.limit_s or 0.0, end)
     alarm.daemon = True
@@ -87,7 +96,15 @@ def _limited(job: Job) -> Iterator[threading.Event]:
     try:
         yield overdue
     finally:
+        over.set()
         alarm.cancel()
+
+
+def _kill_own_group() -> None:
+    """End this process and its children, as far as it was started with a group of its own."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager

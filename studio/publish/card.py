@@ -49,25 +49,27 @@ def make_card(
     repository: str | None = None,
     formats: Sequence[Format] | None = None,
     measured: Iterable[Comparison] = (),
+    base_model: str | None = None,
 ) -> Card:
     """The card of `artifact`, the same for the same artifact and measures.
 
     `repository` (OWNER/NAME) is where it will lie on the Hub, None where that is not known yet; `formats` are what will
-    lie there, by default all that was built; `measured` is what `studio.publish.measures.comparisons` gives.
+    lie there, by default all that was built; `measured` is what `studio.publish.measures.comparisons` gives;
+    `base_model` (OWNER/NAME) is what the Hub calls the reference, by default its name in the manifest if it is one.
     """
     shown = tuple(formats or (artifact.manifest.build.outputs if artifact.manifest.build else ()))
     found = tuple(measured)
     template = chat_template(artifact)
     pictures = {f"{PICTURES}/{name}": picture for name, picture in pictures_of(artifact, found).items()}
     sections = [
-        front_matter(artifact, shown, has_conversation=bool(template)),
+        front_matter(artifact, shown, has_conversation=bool(template), base_model=base_model),
         title_section(artifact, shown),
         files_section(artifact) if "gguf" in shown else "",
-        measures_section(artifact, found, pictures),
+        measures_section(artifact, shown, found, pictures),
         usage_section(artifact, shown, repository, template),
         how_section(artifact, pictures),
-        limits_section(artifact, found),
-        licence_section(artifact),
+        limits_section(artifact, shown, found),
+        licence_section(artifact, shown),
     ]
     return Card("\n\n".join(section for section in sections if section) + "\n", pictures)
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from studio.evaluate.results_table import value_text
 from studio.publish.artifact import Artifact, GgufFile
 from studio.publish.escape import fenced, plain
-from studio.publish.licence import UNKNOWN, strictest
+from studio.publish.licence import NOBODY_NAMES_ONE, NOT_BY_NAME, UNKNOWN, is_clear, is_legal, legal_names, strictest
+from studio.publish.manifest import Manifest
 from studio.publish.measures import Comparison
 from studio.publish.ollama import hub_command, ollama_model
 from studio.publish.pictures import Point, classes_picture, kept_picture, sizes_picture
+from studio.publish.sampling import GUARDS
 from studio.publish.snippets import server_command, transformers_code
-from studio.recipes.presets import PRESETS
+from studio.recipes.presets import PRESETS, preset_named
 from studio.recipes.recipe import Recipe
 from studio.units import GIB
 
@@ -22,14 +24,15 @@ _FEWEST_POINTS = 2
 """A picture of one model says nothing."""
 
 _ADVICE: tuple[tuple[float, str], ...] = (
-    (15.0, "As the weights are: to quantize from, or where memory does not matter."),
-    (7.5, "Hardly told apart from the unquantized model; where memory allows it."),
-    (5.5, "Close to the unquantized model, at two thirds of the memory of eight bits."),
-    (4.0, "The usual balance of size and quality: start here."),
-    (3.0, "Where the next larger one does not fit; expect to notice it."),
+    (15.0, "To quantize from, or where memory does not matter."),
+    (7.5, "Where memory allows it."),
+    (5.5, "Between eight bits and four, in size and usually in quality."),
+    (4.0, "The usual balance of size and quality."),
+    (3.0, "Small; expect to notice it."),
     (0.0, "The last resort; measure before you trust it."),
 )
 """From how many bits per weight on → when to choose a file: rules of thumb, and no measurement."""
+_FIRST = "Start here. "
 
 
 def title_section(artifact: Artifact, formats: Sequence[str]) -> str:
@@ -45,9 +48,23 @@ def title_section(artifact: Artifact, formats: Sequence[str]) -> str:
         sizes = f" {_count(after)} parameters are left of {_count(before)}, {after / before:.0%}."
     lines.append(
         f"{plain(told.reference.name)} with {told.map.kept} of its {told.map.experts} experts in each of "
-        f"{len(told.map.dropped)} layers, as {kinds}.{sizes} Nothing was trained: what is left is what it was."
+        f"{len(told.map.dropped)} layers, as {kinds}.{sizes} Nothing was trained. {_weights(told, formats)}"
     )
     return "\n".join(lines)
+
+
+def _weights(told: Manifest, formats: Sequence[str]) -> str:
+    """What became of the weights that are left."""
+    says = []
+    if "safetensors" in formats:
+        says.append("The weights that are left in the safetensors are the reference's own, bit for bit.")
+    if "gguf" in formats and told.tiers:
+        says.append("Those in the GGUF files were rounded to the types in the table below.")
+    elif "gguf" in formats:
+        says.append("Those in the GGUF file are the reference's own, bit for bit.")
+    if "gguf" in formats and told.build is not None and told.build.zero_nonfinite:
+        says.append("NaN and infinity, where there were any, became zeros in the GGUF files.")
+    return " ".join(says)
 
 
 def files_section(artifact: Artifact) -> str:
@@ -55,45 +72,63 @@ def files_section(artifact: Artifact) -> str:
     rows = [
         "## Files",
         "",
-        "| tier | file | GiB | bits per weight | tensors | choose it |",
+        "| tier | file | GiB | bits per weight | types, of its bytes | when to choose it |",
         "|---|---|---:|---:|---|---|",
     ]
+    start = _recommended(artifact.ggufs) if len(artifact.ggufs) > 1 else None
     for file in artifact.ggufs:
         name = Path(file.names[0]).name + (f" and {len(file.names) - 1} more parts" if len(file.names) > 1 else "")
         bits = file.bits_per_weight
+        advice = next(text for least, text in _ADVICE if bits >= least)
         rows.append(
             f"| {plain(file.tier or 'as the reference')} | {plain(name)} | {_gib(file.bytes)} | {bits:.2f} "
-            f"| {plain(_notes(file, artifact))} | {next(text for least, text in _ADVICE if bits >= least)} |"
+            f"| {plain(_notes(file, artifact))} | {_FIRST if file is start else ''}{advice} |"
         )
+    rows += ["", "When to choose which is a rule of thumb that goes by the bits per weight alone, and no measurement."]
     used = artifact.manifest.imatrix
     if used is not None:
-        rows += ["", f"Made with the importance matrix {plain(used.name)} (sha256 {used.sha256[:16]}…)."]
+        rows += [
+            "",
+            f"Rounding went by the importance matrix {plain(used.name)} (sha256 {used.sha256[:16]}…) in the types that "
+            "take one: Q8_0, F16, BF16 and F32 do not.",
+        ]
     return "\n".join(rows)
 
 
 def _notes(file: GgufFile, artifact: Artifact) -> str:
+    told = artifact.manifest
     total = sum(file.types.values())
     mostly = [f"{name} {size / total:.0%}" for name, size in file.types.items() if size / total >= 0.05]
-    by_layer = file.tier.startswith("CD-") and artifact.manifest.build and artifact.manifest.build.ranking
-    return ", ".join(mostly) + ("; more bits for layers that contribute more" if by_layer else "")
+    by_layer = file.tier.startswith("CD-") and told.build and told.build.ranking
+    ranked = "the analysis" if told.contributions else "the importance matrix"
+    return ", ".join(mostly) + (f"; more bits for layers that {ranked} ranks higher" if by_layer else "")
 
 
-def measures_section(artifact: Artifact, measured: Sequence[Comparison], pictures: Mapping[str, str]) -> str:
+def measures_section(
+    artifact: Artifact, formats: Sequence[str], measured: Sequence[Comparison], pictures: Mapping[str, str]
+) -> str:
     """What was measured, beside the reference where that was measured on the same ground."""
     if not measured:
         return "## Measures\n\nNothing was measured. How much was lost is not known: try it on what you need it for."
     lines = ["## Measures", ""]
+    if "gguf" not in formats:
+        lines += ["GGUF files of the same pruned model were measured, which are not among these files.", ""]
     if any(row.value.low is not None for one in measured for row in one.rows):
-        lines += ["Intervals hold the true value with 95 % confidence, where they are given.", ""]
+        lines += ["In brackets: the 95 % confidence interval, where there is one.", ""]
+    if any(row.against for one in measured for row in one.rows):
+        lines += [
+            "Against the reference: the difference in right answers to the same questions, and McNemar's exact p.",
+            "",
+        ]
     for number, one in enumerate(measured):
-        has_reference = any(row.is_reference for row in one.rows)
         lines += [f"| {plain(one.title)} | GiB | {plain(one.measure)} | against the reference |", "|---|---:|---:|---|"]
         lines += [
             f"| {'**reference**: ' if row.is_reference else ''}{plain(row.name)} | {_gib(row.bytes)} "
             f"| {plain(value_text(row.value))} | {plain(row.against)} |"
             for row in one.rows
         ]
-        lines += [] if has_reference else ["", "The reference was not measured on the same ground."]
+        lines += ["", plain(one.conditions)] if one.conditions else []
+        lines += [] if one.has_reference else ["", "No result of the reference itself on the same ground was found."]
         if (picture := _size_name(number)) in {Path(name).name for name in pictures}:
             lines += ["", f"![{plain(one.measure)} against size](pictures/{picture})"]
         lines.append("")
@@ -108,9 +143,11 @@ def usage_section(artifact: Artifact, formats: Sequence[str], repository: str | 
         file = _recommended(artifact.ggufs)
         name = Path(file.names[0]).name
         model = ["--hf-repo", repository, "--hf-file", name] if repository else ["--model", file.names[0]]
-        lines += ["", "llama.cpp:", "", fenced(server_command(model, family, template), "sh")]
+        lines += ["", "llama.cpp:", "", fenced(server_command(model, family, template, file.header.values), "sh")]
         if len(file.names) == 1:
             lines += ["", *_ollama_lines(file, repository)]
+        if note := _sampling_note(family, len(file.names) == 1):
+            lines += ["", note]
     if "safetensors" in formats:
         code = transformers_code(repository or "safetensors", family, template)
         lines += ["", "transformers:", "", fenced(code, "python")]
@@ -123,6 +160,20 @@ def _ollama_lines(file: GgufFile, repository: str | None) -> list[str]:
     return ["Ollama:", "", fenced(command, "sh"), "", plain(remark)]
 
 
+def _sampling_note(family: str | None, has_ollama: bool) -> str:
+    """Where the lines differ, and why."""
+    guard = GUARDS.get(family or "")
+    if guard is None:
+        return ""
+    both = (
+        "Both sample alike, but for what keeps the model from repeating itself: llama.cpp has DRY for that, and "
+        f"Ollama, which has not, a repeat penalty of {guard.repeat_penalty} in `params`. "
+        if has_ollama
+        else "DRY keeps the model from repeating itself. "
+    )
+    return f"{both}That is Espalier's choice, and no recommendation of the model's makers."
+
+
 def _recommended(files: Sequence[GgufFile]) -> GgufFile:
     """The file for somebody who does not want to choose: the smallest with four bits per weight or more."""
     return next((file for file in files if file.bits_per_weight >= 4), files[-1])
@@ -133,7 +184,7 @@ def how_section(artifact: Artifact, pictures: Mapping[str, str]) -> str:
     told = artifact.manifest
     lines = ["## How it was made", ""]
     if told.map is not None:
-        lines.append(recipe_in_words(told.recipe))
+        lines.append(recipe_in_words(told.recipe, told.map.experts))
         if f"pictures/{KEPT}" in pictures:
             lines += ["", f"![Which experts were kept in each layer](pictures/{KEPT})"]
     if told.map is not None and told.map.class_shares:
@@ -153,43 +204,51 @@ def how_section(artifact: Artifact, pictures: Mapping[str, str]) -> str:
     lines += ["", "| made from | hash |", "|---|---|"]
     lines += [f"| {name} | {plain(value)} |" for name, value in facts.items() if value]
     tools = ", ".join(f"{plain(name)} {plain(version)}" for name, version in sorted(told.versions.items()))
-    lines += ["", f"Tools: {tools}. `espalier-manifest.json` tells all of it, and makes it again:", ""]
-    lines.append(
-        fenced("python -m studio verify .\npython -m studio replay espalier-manifest.json --reference …", "sh")
-    )
+    lines += ["", f"Tools of the whole build: {tools}. `espalier-manifest.json` tells all of it; with Espalier, the "]
+    lines[-1] += "files are verified by it, and made again from the same sources:"
+    sources = "--reference …" + (" --imatrix …" if told.imatrix else "")
+    typed = f"python -m studio verify .\npython -m studio replay espalier-manifest.json {sources}"
+    lines += ["", fenced(typed, "sh")]
     if told.recipe is not None:
         recipe = Recipe.from_json(told.recipe).to_json()
         lines += ["", "<details><summary>The recipe</summary>", "", fenced(recipe, "json"), "", "</details>"]
     return "\n".join(lines)
 
 
-def recipe_in_words(recipe: Mapping[str, object] | None) -> str:
-    """How the experts were chosen, in a sentence or two."""
+def recipe_in_words(recipe: Mapping[str, object] | None, experts: int) -> str:
+    """How the experts were chosen in layers of `experts`, in a sentence or two."""
     if recipe is None:
         return "The experts were dropped by a map whose recipe was not recorded."
     chosen = Recipe.from_json(recipe)
-    for preset in PRESETS.values():
-        free = {
-            name: getattr(chosen, name) for name in ("drop", "drop_share", "class_weights") if hasattr(chosen, name)
-        }
-        if preset.recipe.but(**free) == chosen:
-            weights = ", ".join(f"{plain(name)} × {weight:g}" for name, weight in chosen.class_weights.items())
-            weighed = f" Classes were weighed: {weights}." if weights else ""
-            return f"Experts were chosen by the recipe {preset.name} ({preset.title.lower()}). {preset.when}{weighed}"
-    return (
-        f"Experts were ranked by {plain(chosen.criterion)}, normalised per class by {plain(chosen.normalise)} and "
-        f"combined by {plain(chosen.aggregate)}; the recipe below has all choices."
-    )
+    says = []
+    if name := preset_named(chosen, experts):
+        preset = PRESETS[name]
+        says.append(f"Experts were chosen by the recipe {name} ({preset.title.lower()}).")
+        published = preset.recipe
+        if not published.class_weights and published.floor_clamp is None:  # else it tells of the published weights
+            says.append(preset.keeps)
+    else:
+        per_class = "" if chosen.normalise == "none" else f", normalised per class by {plain(chosen.normalise)}"
+        says.append(
+            f"Experts were ranked by {plain(chosen.criterion)}{per_class} and combined by {plain(chosen.aggregate)}; "
+            "the recipe has all choices."
+        )
+    if chosen.class_weights:
+        weights = ", ".join(f"{plain(name)} × {weight:g}" for name, weight in chosen.class_weights.items())
+        says.append(f"Classes were weighed: {weights}.")
+    if chosen.force_keep or chosen.force_drop:
+        says.append("Some experts were kept or dropped by hand.")
+    return " ".join(says)
 
 
-def limits_section(artifact: Artifact, measured: Sequence[Comparison]) -> str:
+def limits_section(artifact: Artifact, formats: Sequence[str], measured: Sequence[Comparison]) -> str:
     """What a person should not expect."""
     told = artifact.manifest
     lines = ["## Limits", ""]
     if told.map is not None:
         lines.append(
-            "- The experts that were dropped are gone. What only they knew the model now guesses, fluently: subjects "
-            "and languages that the analysis did not ask about may have lost most."
+            "- The experts that were dropped are gone. Where they were needed the model may be wrong, and still sound "
+            "sure: subjects and languages that nobody looked at may have lost most."
         )
     if told.map is not None and told.map.class_shares:
         name, share = min(told.map.class_shares.items(), key=lambda item: item[1])
@@ -200,22 +259,40 @@ def limits_section(artifact: Artifact, measured: Sequence[Comparison]) -> str:
         "- A share of contribution is not a share of quality."
         + ("" if measured else " No answers of this model were measured before it was published.")
     )
-    if told.tiers:
-        lines.append("- Fewer bits per weight add errors of their own, most where an expert was seldom used.")
-    lines.append("- It has the biases and gaps of its base, and no safety training was done after pruning.")
+    if told.tiers and "gguf" in formats:
+        lines.append("- Rounding to fewer bits per weight adds errors of its own.")
+    lines.append("- Whatever biases and gaps its base has it may have too; nothing was trained after pruning.")
     return "\n".join(lines)
 
 
-def licence_section(artifact: Artifact) -> str:
-    """The licence of the base, carried on."""
-    named = artifact.manifest.reference.licenses
-    base = plain(artifact.manifest.reference.name)
+def licence_section(artifact: Artifact, formats: Sequence[str]) -> str:
+    """The licence of the base, carried on: the strictest that is named, and all of them."""
+    told = artifact.manifest.reference
+    named, base, terms = told.licenses, plain(told.name), _terms(artifact, formats)
     if not named:
-        return f"## Licence\n\nThat of {base}: {UNKNOWN}. Neither its card nor its files name one."
-    text = f"## Licence\n\nThat of {base}, whose terms apply to this model too: {plain(strictest(named))}."
+        files = [record.name.rpartition("/")[2] for record in artifact.manifest.files]
+        says = f"{NOT_BY_NAME}." if any(map(is_legal, [*told.files, *files])) else f"{UNKNOWN}. {NOBODY_NAMES_ONE}"
+        return f"## Licence\n\nThat of {base}: {says}{terms}"
+    text = f"## Licence\n\nThat of {base}, whose terms apply to this model too: {plain(strictest(named))}"
+    text += f", read from {plain(told.licenses_from)}." if told.licenses_from else "."
     if len(named) > 1:
-        text += f" It names {', '.join(plain(name) for name in named)}, of which this is the strictest."
-    return text
+        clear = "is the strictest" if is_clear(named) else "is not known to be milder than the others"
+        text += f" It names {', '.join(plain(name) for name in named)}, of which the first mentioned {clear}: read all."
+    return text + terms
+
+
+def _terms(artifact: Artifact, formats: Sequence[str]) -> str:
+    """Where the terms can be read."""
+    told = artifact.manifest.reference
+    here, says = legal_names((record.name for record in artifact.manifest.files), formats), ""
+    if here:
+        says += f" Its files {', '.join(map(plain, here))} lie here too."
+    missing = [name for name in told.files if is_legal(name) and name not in here]
+    if missing:
+        says += f" Its files {', '.join(map(plain, missing))} are not among these, and have to go along."
+    if told.license_link and told.license_link not in (*here, *missing):
+        says += f" It says that its terms are at {plain(told.license_link)}."
+    return says
 
 
 def pictures_of(artifact: Artifact, measured: Sequence[Comparison]) -> dict[str, str]:

@@ -6,22 +6,28 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from studio.errors import InputError
 from studio.publish.artifact import Artifact
-from studio.publish.licence import HUB_LICENSES, UNKNOWN, strictest
+from studio.publish.licence import HUB_LICENSES, OTHER, UNKNOWN, legal_names, strictest
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
-def front_matter(artifact: Artifact, formats: Sequence[str], *, has_conversation: bool) -> str:
+def front_matter(
+    artifact: Artifact, formats: Sequence[str], *, has_conversation: bool, base_model: str | None = None
+) -> str:
     """The block between two lines of dashes.
 
     The base is named where the manifest has a name of the Hub for it; the licence where the base names one. A licence
-    that the Hub has no name for is `other`, with its own name beside it.
+    that the Hub has no name for is `other`, with its own name beside it, and where its terms are. Raises `InputError`
+    for a `base_model` that the Hub would not take.
     """
     from huggingface_hub.repocard_data import ModelCardData
 
     manifest = artifact.manifest
-    name = manifest.reference.name
+    name = base_model or manifest.reference.name
+    if base_model and not _HUB_NAME.fullmatch(base_model):
+        raise InputError(f"{base_model!r} cannot be the name of a model on the Hub.", "Write OWNER/NAME.")
     fields: dict[str, Any] = {"tags": _tags(artifact, formats, has_conversation=has_conversation)}
     if _HUB_NAME.fullmatch(name):
         fields |= {
@@ -32,10 +38,21 @@ def front_matter(artifact: Artifact, formats: Sequence[str], *, has_conversation
     if license_name in HUB_LICENSES:
         fields["license"] = license_name
     elif license_name != UNKNOWN:
-        fields |= {"license": "other", "license_name": license_name}
+        fields |= {"license": OTHER, "license_name": license_name}
+    if fields.get("license") == OTHER and (link := _terms(artifact, formats)):
+        fields["license_link"] = link
     fields["library_name"] = "transformers" if "safetensors" in formats else "gguf"
     fields["pipeline_tag"] = "text-generation"
     return f"---\n{ModelCardData(**fields).to_yaml()}\n---"
+
+
+def _terms(artifact: Artifact, formats: Sequence[str]) -> str | None:
+    """Where the terms are: what the reference says, as far as it leads somewhere from here, else a file of them."""
+    here = legal_names((record.name for record in artifact.manifest.files), formats)
+    told = artifact.manifest.reference.license_link
+    if told and (told.startswith(("https://", "http://")) or told in here):
+        return told
+    return next((name for name in here if name.lower().startswith(("licen", "unlicen"))), None)
 
 
 def _tags(artifact: Artifact, formats: Sequence[str], *, has_conversation: bool) -> list[str]:

@@ -53,6 +53,8 @@ class ReferenceRecord(_Record):
     licenses_from: str | None = Field(default=None, exclude_if=lambda place: place is None)
     """Where that was read, for a person. Left out where it is not known: earlier manifests have no such field, and
     what is built again from them has to be the same."""
+    license_link: str | None = Field(default=None, exclude_if=lambda link: link is None)
+    """Where its terms are, as it says; left out where it says nothing."""
     family: str | None = None
     """See `studio.families`."""
     parameters: int | None = Field(default=None, ge=0)

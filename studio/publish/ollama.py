@@ -12,16 +12,17 @@ import hashlib
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from studio.checkpoints.gguf_header import SPLIT_COUNT, GgufHeader, read_header
 from studio.errors import InputError
 from studio.families import shape_of_gguf
 from studio.publish.artifact import Artifact
 from studio.publish.licence import strictest
+from studio.publish.sampling import GUARDS, sampling_of
 from studio.staging import staged
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -39,39 +40,23 @@ Value = int | float | str | tuple[str, ...]
 
 @dataclass(frozen=True)
 class Runtime:
-    """What Ollama has for a family in its own code, and how its models are run."""
+    """What Ollama has for a family in its own code, and what ends its models' turns."""
 
     renderer: str
     parser: str
-    parameters: Mapping[str, Value]
+    stop: tuple[str, ...]
 
 
 RUNTIMES: Mapping[str, Runtime] = {
     "gemma4": Runtime(
         renderer="gemma4",
         parser="gemma4",
-        parameters={
-            "temperature": 0.6,
-            "top_p": 0.95,
-            "repeat_penalty": 1.15,  # below 1.1 tool calls repeat without end
-            "repeat_last_n": 256,
-            "stop": ("<turn|>", "<|tool_response>"),
-        },
+        stop=("<turn|>", "<|tool_response>"),
     ),
 }
 """Family → what Ollama knows of it; a family is only here when somebody has run it."""
 
 _KNOWN_TIER = re.compile(r"I?Q\d_\w+|TQ\d_0|B?F16")
-
-_SAMPLING = {
-    "general.sampling.temp": "temperature",
-    "general.sampling.top_k": "top_k",
-    "general.sampling.top_p": "top_p",
-    "general.sampling.min_p": "min_p",
-    "general.sampling.penalty_repeat": "repeat_penalty",
-    "general.sampling.penalty_last_n": "repeat_last_n",
-}
-"""Keys in which llama.cpp's converter keeps what `generation_config.json` recommends."""
 
 
 @dataclass(frozen=True)
@@ -137,14 +122,15 @@ def ollama_model(gguf: Path, license_name: str | None = None) -> OllamaModel:
             "Build it without splitting.",
         )
     template = exact_template(str(header.values.get(CHAT_TEMPLATE, "")))
-    runtime = RUNTIMES.get(shape_of_gguf(header.values).family)
+    family = shape_of_gguf(header.values).family
+    runtime = RUNTIMES.get(family)
     in_code = runtime is not None and template is None  # the renderer goes by the family's template, not by another
     return OllamaModel(
         gguf=gguf,
         template=template,
         renderer=runtime.renderer if runtime and in_code else None,
         parser=runtime.parser if runtime and in_code else None,
-        parameters={**_recommended(header), **(runtime.parameters if runtime else {}), "num_ctx": _context(header)},
+        parameters=_parameters(header, family),
         license=license_name,
     )
 
@@ -156,10 +142,15 @@ def exact_template(chat_template: str) -> str | None:
     return None if name is None else (TEMPLATES / name).read_text(encoding="utf-8")
 
 
+def local_name(model: str, tier: str) -> str:
+    """What the model is called in Ollama: name:tier."""
+    return f"{model.lower()}:{tier.lower()}"
+
+
 def commands(model: str, tier: str, modelfile: Path | str) -> tuple[str, ...]:
-    """What a person types to have and run the model as `model`:`tier`, in the folder that `modelfile` starts from."""
-    name = f"{model.lower()}:{tier.lower()}"
-    return f"ollama create {name} -f {modelfile}", f"ollama run {name}"
+    """What a person types to have and run the model, in the folder that `modelfile` starts from; for a shell."""
+    name = shlex.quote(local_name(model, tier))
+    return f"ollama create {name} -f {shlex.quote(str(modelfile))}", f"ollama run {name}"
 
 
 def hub_command(repository: str, tier: str, file_name: str) -> str:
@@ -167,7 +158,8 @@ def hub_command(repository: str, tier: str, file_name: str) -> str:
 
     The Hub knows llama.cpp's own tiers by their names, and any file by its own.
     """
-    return f"ollama run hf.co/{repository}:{tier if _KNOWN_TIER.fullmatch(tier) else file_name}"
+    name = tier if _KNOWN_TIER.fullmatch(tier) else file_name
+    return f"ollama run {shlex.quote(f'hf.co/{repository}:{name}')}"
 
 
 def write_files(artifact: Artifact, out: Path) -> dict[str, OllamaModel]:
@@ -191,13 +183,14 @@ def write_files(artifact: Artifact, out: Path) -> dict[str, OllamaModel]:
     return written
 
 
-def _recommended(header: GgufHeader) -> dict[str, Value]:
-    found: Mapping[str, Any] = {name: header.values.get(key) for key, name in _SAMPLING.items()}
-    return {
-        name: round(value, 6) if isinstance(value, float) else value
-        for name, value in found.items()
-        if isinstance(value, int | float)
-    }
+def _parameters(header: GgufHeader, family: str) -> dict[str, Value]:
+    """The same sampling as llama-server is told, and what keeps Ollama from loops."""
+    found: dict[str, Value] = dict(sampling_of(family, str(header.values.get(CHAT_TEMPLATE, "")), header.values))
+    if guard := GUARDS.get(family):
+        found |= {"repeat_penalty": guard.repeat_penalty, "repeat_last_n": guard.repeat_last_n}
+    if runtime := RUNTIMES.get(family):
+        found["stop"] = runtime.stop
+    return {**found, "num_ctx": _context(header)}
 
 
 def _context(header: GgufHeader) -> int:

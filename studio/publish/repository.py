@@ -13,18 +13,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from studio.checkpoints.model_folder import BASE_CARD
 from studio.errors import InputError
 from studio.evaluate.results import Result
 from studio.publish.artifact import Artifact
 from studio.publish.card import Format, make_card
-from studio.publish.card_kept import CARD, own_card, pictures_in
+from studio.publish.card_kept import CARD, head_of, head_problem, licence_in, own_card, pictures_in
 from studio.publish.manifest import FILE_NAME, FileRecord
 from studio.publish.measures import Comparison
 from studio.publish.ollama import ollama_model
 from studio.publish.verify import inside
 
 WEIGHTS = (".gguf", ".safetensors")
-REPLACED = {CARD, FILE_NAME}
+REPLACED = {CARD, BASE_CARD, FILE_NAME}
 """Files of a pruned checkpoint that the repository has of its own: its base's card, and a part of the story."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
@@ -57,6 +58,8 @@ class Upload:
     private: bool
     files: tuple[RepositoryFile, ...]
     """The weights first: a card never speaks of files that are not there yet."""
+    remarks: tuple[str, ...] = ()
+    """What whoever sends it should know before: a card without a head, or without a licence."""
 
     @property
     def bytes(self) -> int:
@@ -70,15 +73,17 @@ def plan_upload(
     chosen: Format | None = None,
     public: bool = False,
     measured: Iterable[Comparison] = (),
+    base_model: str | None = None,
 ) -> Upload:
     """What the files of `artifact` in the format `chosen` become in `repository` (OWNER/NAME).
 
-    The card that lies in the artifact is taken as it is, somebody may have changed it; else one is made. Raises
-    `InputError` for a name that the Hub does not take, a format that was not built, or none where there are two.
+    The card that lies in the artifact is taken as it is where somebody wrote or changed it; else one is made, in which
+    the base is called `base_model` (see `make_card`). Raises `InputError` for a name that the Hub does not take, a
+    format that was not built, or none where there are two, and a card whose head the Hub cannot read.
     """
     if not is_repository(repository):
         raise InputError(f"{repository!r} cannot be a repository on the Hub.", "Write OWNER/NAME.")
-    part = _format(artifact, chosen)
+    part = chosen_format(artifact, chosen)
     prefix = f"{part}/"
     told = artifact.manifest
     records = [
@@ -94,9 +99,10 @@ def plan_upload(
         for record in records
     ]
     files += _texts({FILE_NAME: manifest.to_json(), **measures, **_side_files(artifact, part)})
-    files += _card_files(artifact, repository, part, measured)
+    card, pictures = _card_files(artifact, repository, part, measured, base_model)
+    files += [card, *pictures]
     order = sorted(files, key=lambda file: (not file.name.endswith(WEIGHTS), file.name))
-    return Upload(repository, not public, tuple(order))
+    return Upload(repository, not public, tuple(order), card_remarks(card))
 
 
 def is_repository(name: str) -> bool:
@@ -104,7 +110,8 @@ def is_repository(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and "--" not in name and ".." not in name and not name.endswith(".git")
 
 
-def _format(artifact: Artifact, chosen: Format | None) -> Format:
+def chosen_format(artifact: Artifact, chosen: Format | None) -> Format:
+    """`chosen`, or the only one that was built; `InputError` for one that was not, or none where there are two."""
     built: tuple[Format, ...] = artifact.manifest.build.outputs if artifact.manifest.build else ()
     if chosen is None and len(built) == 1:
         return built[0]
@@ -125,20 +132,33 @@ def _side_files(artifact: Artifact, part: Format) -> dict[str, str]:
 
 
 def _card_files(
-    artifact: Artifact, repository: str, part: Format, measured: Iterable[Comparison]
-) -> list[RepositoryFile]:
+    artifact: Artifact, repository: str, part: Format, measured: Iterable[Comparison], base_model: str | None
+) -> tuple[RepositoryFile, list[RepositoryFile]]:
+    """The card, and the pictures in it."""
     own = own_card(artifact, part)
     if own is None:
-        card = make_card(artifact, repository=repository, formats=[part], measured=measured)
-        return _texts({CARD: card.text, **card.pictures})
-    pictures = pictures_in(artifact.folder)
-    return [
-        RepositoryFile(CARD, own.stat().st_size, source=own),
-        *(
-            RepositoryFile(path.relative_to(artifact.folder).as_posix(), path.stat().st_size, source=path)
-            for path in pictures
-        ),
+        made = make_card(artifact, repository=repository, formats=[part], measured=measured, base_model=base_model)
+        return _texts({CARD: made.text})[0], _texts(made.pictures)
+    return RepositoryFile(CARD, own.stat().st_size, source=own), [
+        RepositoryFile(path.relative_to(artifact.folder).as_posix(), path.stat().st_size, source=path)
+        for path in pictures_in(artifact.folder)
     ]
+
+
+def card_remarks(card: RepositoryFile) -> tuple[str, ...]:
+    """What the Hub would miss in the head of `card`. Raises `InputError` for one that it would not take."""
+    text = card.text if card.source is None else card.source.read_bytes().decode("utf-8", errors="replace")
+    where = card.source or "The card"
+    if not head_of(text or ""):
+        return (
+            f"{where} has no head: the Hub will not know its licence, its base, or what it is.",
+            "The card names no licence: without one, nobody knows what they may do with the model.",
+        )
+    if problem := head_problem(text or ""):
+        raise InputError(f"{where}: {problem}", "The Hub refuses such a card: mend it, or remove it to have one made.")
+    if not licence_in(text or ""):
+        return ("The card names no licence: without one, nobody knows what they may do with the model.",)
+    return ()
 
 
 def _without_answers(path: Path) -> str:

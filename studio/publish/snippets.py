@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
+
+from studio.publish.sampling import GUARDS, sampling_of, thinks
 
 CONTEXT = 16_384
 """Tokens; what fits beside a model on most machines. The model may take more."""
@@ -16,8 +19,6 @@ class Advice:
 
     thinking_budget: int | None = None
     """Tokens of thought after which an answer is asked for; None where thoughts end by themselves."""
-    sampling: Mapping[str, str] = field(default_factory=dict)
-    """llama-server's switches and their values, where the authors recommend some."""
     attention: str | None = None
     """transformers' attention, where the family does not run with every one."""
 
@@ -25,34 +26,42 @@ class Advice:
 ADVICE: Mapping[str, Advice] = {
     "gemma4": Advice(
         thinking_budget=8192,  # without one it can think for ever
-        sampling={"--temp": "1.0", "--top-p": "0.95", "--top-k": "64", "--dry-multiplier": "0.5"},
         attention="sdpa",  # heads of 512 are too large for flash attention
     ),
 }
 """Family → how it is run, where there is something to know."""
 
-_THOUGHTS = ("enable_thinking", "<think>", "<|channel", "reasoning_content", "reasoning_effort")
+_SWITCHES = {
+    "temperature": "--temp",
+    "top_p": "--top-p",
+    "top_k": "--top-k",
+    "min_p": "--min-p",
+    "repeat_penalty": "--repeat-penalty",
+    "repeat_last_n": "--repeat-last-n",
+}
+"""Name of a parameter → llama-server's switch."""
 
 
-def thinks(chat_template: str) -> bool:
-    """Whether a model with this chat template (Jinja) writes thoughts before its answers."""
-    return any(mark in chat_template for mark in _THOUGHTS)
-
-
-def server_arguments(family: str | None, chat_template: str) -> list[str]:
-    """llama-server's arguments beside the model."""
+def server_arguments(family: str | None, chat_template: str, told: Mapping[str, Any] | None = None) -> list[str]:
+    """llama-server's arguments beside the model; `told` is the header of its file, see `sampling_of`."""
     advice = ADVICE.get(family or "", Advice())
     arguments = ["--jinja", "--ctx-size", str(CONTEXT)]
     if thinks(chat_template):
         arguments += ["--reasoning-format", "deepseek"]
         if advice.thinking_budget is not None:
             arguments += ["--reasoning-budget", str(advice.thinking_budget)]
-    return arguments + [part for pair in advice.sampling.items() for part in pair]
+    for name, value in sampling_of(family, chat_template, told).items():
+        arguments += [_SWITCHES[name], str(value)]
+    if guard := GUARDS.get(family or ""):
+        arguments += ["--dry-multiplier", str(guard.dry_multiplier)]
+    return arguments
 
 
-def server_command(model: Sequence[str], family: str | None, chat_template: str) -> str:
-    """A line that starts llama-server; `model` are the arguments that name the model."""
-    return shlex.join(["llama-server", *model, *server_arguments(family, chat_template)])
+def server_command(
+    model: Sequence[str], family: str | None, chat_template: str, told: Mapping[str, Any] | None = None
+) -> str:
+    """A line that starts llama-server; `model` are the arguments that name the model, for the rest see above."""
+    return shlex.join(["llama-server", *model, *server_arguments(family, chat_template, told)])
 
 
 def transformers_code(model: str, family: str | None, chat_template: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,11 @@ class Verification:
     """A sentence for each file that is not what it was; none where all is well."""
     strangers: tuple[str, ...]
     """Files in the folder that the manifest does not name: nothing is known of them."""
+    beside: tuple[str, ...] = ()
+    """Those that it does not name because they may change: cards, pictures, Modelfiles, measures since."""
+
+
+_BESIDE = re.compile(r"README[^/]*\.md|(pictures|ollama|measures)/[^/]+|template|params")
 
 
 def manifest_path(path: Path) -> Path:
@@ -53,8 +59,11 @@ def verify(path: Path, progress: Progress = silent) -> Verification:
     problems = [problem for record in records if (problem := _problem(folder, record, tally))]
     named = {record.name for record in records} | {told.name}
     present = (file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file())
-    strangers = tuple(sorted(set(present) - named))
-    return Verification(told, len(records), sum(record.bytes for record in records), tuple(problems), strangers)
+    others = sorted(set(present) - named)
+    beside = tuple(name for name in others if _BESIDE.fullmatch(name))
+    strangers = tuple(name for name in others if name not in beside)
+    size = sum(record.bytes for record in records)
+    return Verification(told, len(records), size, tuple(problems), strangers, beside)
 
 
 def inside(folder: Path, name: str, *, links: bool = False) -> Path:

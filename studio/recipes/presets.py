@@ -22,9 +22,18 @@ class Preset:
 
     name: str
     title: str
-    when: str
-    """When to use it, in a sentence or two; with what it did in public where that is known."""
+    keeps: str
+    """When to use it, in a sentence."""
     recipe: Recipe
+    is_published: bool = True
+    """Whether somebody published a model that was made by it, with `recipe.drop` experts dropped."""
+
+    @property
+    def when(self) -> str:
+        """When to use it, with what was done by it in public."""
+        count = self.recipe.drop_of(PUBLISHED_EXPERTS)
+        told = f" Published with {count} of {PUBLISHED_EXPERTS} experts dropped in every layer."
+        return self.keeps + (told if self.is_published else "")
 
     def drop_for(self, shape: MoeShape) -> int:
         """The same share of `shape`'s experts, as far as the router allows: its top-k, and equally many per group."""
@@ -38,20 +47,14 @@ _PRESETS = (
     Preset(
         name="98e-v3",
         title="Total contribution",
-        when=(
-            "Keeps what works most over all classes together; a class with many or long questions counts more. "
-            "Published with 30 of 128 experts dropped in every layer."
-        ),
+        keeps=("Keeps what works most over all classes together; a class with many or long questions counts more."),
         # Σ over questions of 2·wnorm + tc.
         recipe=Recipe(criterion="weighted_norm", alpha=2.0, add_tokens=True, aggregate="sum", drop=30),
     ),
     Preset(
         name="98e-v4",
         title="Maximum over normalised classes",
-        when=(
-            "Keeps an expert that is strong in any one class, so that no class pays for the others. "
-            "Published with 30 of 128 experts dropped in every layer."
-        ),
+        keeps=("Keeps an expert that is strong in any one class, so that no class pays for the others."),
         # Per class 2·wnorm + tc, divided by the layer's mean; the highest class decides.
         recipe=Recipe(
             criterion="weighted_norm", alpha=2.0, add_tokens=True, normalise="mean", aggregate="max", drop=30
@@ -60,9 +63,8 @@ _PRESETS = (
     Preset(
         name="109e-v3",
         title="Top 16 of every question",
-        when=(
-            "Keeps the experts that most questions lean on; follows the questions closely, and may fit them too well. "
-            "Published with 19 of 128 experts dropped in every layer."
+        keeps=(
+            "Keeps the experts that most questions lean on; follows the questions closely, and may fit them too well."
         ),
         # In how many questions an expert is among the 16 highest wnorms of its layer.
         recipe=Recipe(criterion="coverage", protect_top_per_question=16, aggregate="sum", drop=19),
@@ -70,10 +72,9 @@ _PRESETS = (
     Preset(
         name="98e-v5-coder",
         title="Coding first, with a floor for the rest",
-        when=(
+        keeps=(
             "For a model that mostly writes code: code counts three times and targeted classes twice, and in every "
-            "layer 15 to 25 of 128 experts that any class values most stay, more where the layer matters more. "
-            "Published with 30 of 128 experts dropped in every layer."
+            "layer 15 to 25 of 128 experts that any class values most stay, more where the layer matters more."
         ),
         # Published with a second, generic analysis for the floors: say floor_analysis: second to give one.
         recipe=Recipe(
@@ -94,12 +95,13 @@ _PRESETS = (
     Preset(
         name="REAP",
         title="Contribution per routed token",
-        when=(
+        keeps=(
             "Keeps experts that matter whenever they are asked, however rarely that is; needs an analysis with Σ‖g·f‖, "
             "which the published JSON formats lack."
         ),
         # Σ‖g·f‖ / N over all tokens, as in arXiv 2510.13999; it was not published with a count of its own.
         recipe=Recipe(criterion="reap", pool_classes=True, drop=30),
+        is_published=False,
     ),
 )
 

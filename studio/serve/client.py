@@ -66,7 +66,8 @@ def _name(place: tuple[int | str, ...]) -> str:
 
 @dataclass(frozen=True)
 class Timing:
-    """How fast an answer came. Tokens count the thought and the answer; their rate is llama.cpp's own measure."""
+    """How fast an answer came. Tokens count the thought and the answer, without the one by which a model ends itself;
+    their rate is llama.cpp's own measure."""
 
     first_token_s: float
     """Seconds from the question to the first visible piece, waiting for a free slot included."""
@@ -194,9 +195,9 @@ class ChatStream(Iterator[Delta]):
                 text, reasoning = piece.get("content") or "", piece.get("reasoning_content") or ""
                 if (text or reasoning) and not first_token_s:
                     first_token_s = time.monotonic() - started
-                if "timings" in event:
-                    timing = _timing(event["timings"], first_token_s or time.monotonic() - started)
                 finish = choice.get("finish_reason") or finish
+                if "timings" in event:
+                    timing = _timing(event["timings"], first_token_s or time.monotonic() - started, finish)
                 tokens = _tokens(bool(reasoning), choice.get("logprobs"))
                 if text or reasoning or tokens:
                     yield Delta(text, reasoning, timing=timing, tokens=tokens)
@@ -266,10 +267,11 @@ def _likely(one: Mapping[str, Any]) -> Likely:
     return Likely(one["id"], one["token"], round(one["logprob"], 5))
 
 
-def _timing(timings: Mapping[str, Any], first_token_s: float) -> Timing:
+def _timing(timings: Mapping[str, Any], first_token_s: float, finish: str) -> Timing:
+    predicted = int(timings.get("predicted_n", 0))
     return Timing(
         first_token_s=first_token_s,
-        tokens=int(timings.get("predicted_n", 0)),
+        tokens=max(0, predicted - (finish == "stop")),  # llama.cpp counts the one that says that it is the end
         tokens_per_s=float(timings.get("predicted_per_second", 0.0)),
         prompt_tokens=int(timings.get("prompt_n", 0)) + int(timings.get("cache_n", 0)),
     )

@@ -200,3 +200,16 @@ def test_without_a_token_it_is_said_once_and_no_name_of_a_field_lies_over_the_he
             }""")
             assert over
             page.close()
+
+
+def test_a_button_stays_the_same_while_jobs_go_on(opened: OpenPage) -> None:
+    page = opened()
+    page.click("#publish-replay")
+    cancel = page.locator("#publish-checks button[data-action=cancel]")
+    expect(cancel).to_have_count(1)
+    handle = cancel.element_handle()
+    page.click("#publish-verify")
+    expect(cancel).to_have_count(2)
+    handle.focus()
+    page.wait_for_timeout(2500)  # a look or two at the jobs
+    assert handle.evaluate("button => button.isConnected && button === document.activeElement")

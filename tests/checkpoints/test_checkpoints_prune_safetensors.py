@@ -173,7 +173,15 @@ def test_everything_else_is_copied_but_hidden_files_and_foreign_weights(
         (reference / name).write_text(text)
     out = prune_safetensors(reference, drop_map(3), tmp_path / "out")
     before, after = files_below(tiny_model), files_below(out)
-    written = {WEIGHTS, "config.json", "expert_drop_metadata.json", "drop_map.json", "espalier-manifest.json"}
+    assert after["README.base.md"] == before.pop("README.md"), "the reference's card tells of the reference"
+    written = {
+        WEIGHTS,
+        "README.base.md",
+        "config.json",
+        "expert_drop_metadata.json",
+        "drop_map.json",
+        "espalier-manifest.json",
+    }
     assert set(after) == set(before) | written | {"additional_chat_templates/tools.jinja"}
     for name in set(before) - written:
         assert after[name] == before[name]

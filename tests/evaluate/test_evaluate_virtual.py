@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from studio.contributions.calibration import Calibration
 from studio.contributions.prompts import Prompt
-from studio.errors import InputError, MismatchError
+from studio.errors import InputError, MismatchError, ResourceError
 from studio.evaluate import reference_logits, virtual
 from studio.evaluate.divergence import summarised, token_divergences
 from studio.evaluate.held_out import HeldOut, Passage, held_out, overlap, split
@@ -22,6 +22,7 @@ from studio.evaluate.reference_logits import LogitCache
 from studio.evaluate.virtual import Measurement, Ruler, VirtualModel, counted_logits
 from studio.families import shape_of_config
 from studio.recipes.dropmap import DropMap
+from studio.staging import allowed, require_disk
 from tests.contributions.tiny import tiny_model, tiny_tokenizer
 
 
@@ -203,3 +204,26 @@ def test_prompts_of_the_analysis_are_no_test_of_its_map(analysis: Any) -> None:
     assert "are those of the analysis" in overlap(made_with, mine)
     assert "mine.jsonl was a source" in overlap(made_with, replace(mine, prompts=(replace(prompt, answer="4"),)))
     assert not overlap(made_with, replace(mine, prompts=(replace(prompt, answer="4"),), sources=("other.jsonl",)))
+
+
+def test_logits_make_room_for_others_within_what_may_be_written(tmp_path: Path) -> None:
+    cache = LogitCache(tmp_path)
+    quota = 100_000
+
+    def left() -> int:
+        return quota - sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+
+    def write(entry: reference_logits.Entry) -> None:
+        entry.write(0, torch.zeros(10, 1000))  # 40,000 bytes
+        entry.write_sequences([[1, 2]])
+
+    with allowed(left):
+        for key in ("one", "two", "three"):
+            assert cache.fits(40_000) and cache.make(key, 40_000, write)
+            assert left() >= 0
+        assert {path.name for path in tmp_path.iterdir()} == {"two", "three"}
+        assert not cache.fits(200_000)
+        with pytest.raises(ResourceError, match="may take"):
+            require_disk(tmp_path, left() + 1)
+        require_disk(tmp_path, left())
+    assert cache.fits(200_000)

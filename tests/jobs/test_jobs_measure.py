@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,14 @@ from gguf.constants import GGMLQuantizationType
 
 from studio.contributions.file import load
 from studio.errors import InputError, MismatchError
+from studio.jobs import runner
+from studio.jobs.store import Job, JobStore
 from studio.jobs.tasks import check
+from studio.limits import QUOTA
 from studio.progress import silent
 from studio.recipes.apply import make_map
 from studio.recipes.presets import preset
+from studio.staging import used_bytes
 from studio.workspace import Workspace
 from tests.quantize.quantize_experts import weights, write_gguf
 
@@ -48,3 +53,23 @@ def test_what_cannot_be_measured_is_refused_before_the_job(workspace: Workspace)
     ):
         with pytest.raises(error, match=words):
             check("measure", wrong, workspace)
+
+
+def test_the_logits_that_a_measurement_keeps_stay_within_the_quota(
+    store: JobStore, until: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are foretold to the byte before any is written, and without room for them the work is done all the same."""
+    workspace, drop = store.workspace, make_map(load(CONTRIBUTIONS), preset("98e-v4", 16))
+    asked = {"reference": "demo", "per_class": 2, "map": drop.to_json()}
+
+    def measured(quota: int) -> Job:
+        monkeypatch.setenv(QUOTA.variable, str(quota))
+        return until(store, runner.start(store, "measure", asked).id, lambda job: job.is_finished)
+
+    tight = measured(used_bytes(workspace.root) + (200 << 10))
+    assert tight.status == "done", tight.error
+    assert not list((workspace.cache / "logits").iterdir()), "they take more than 200 KiB"
+    wide = measured(1 << 30)
+    (kept,) = (workspace.cache / "logits").iterdir()
+    assert used_bytes(kept) > 200 << 10 and wide.result and tight.result
+    assert wide.result["overall"] == tight.result["overall"]

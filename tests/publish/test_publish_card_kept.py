@@ -23,7 +23,7 @@ from studio.publish.card_kept import (
     set_card_aside,
     with_licence,
 )
-from studio.publish.licence import licenses_from
+from studio.publish.licence import licences_of
 from studio.publish.manifest import FILE_NAME, Manifest
 from studio.publish.repository import plan_upload
 
@@ -107,7 +107,7 @@ def test_where_the_licence_was_read_is_told_and_older_manifests_stay_as_they_are
     told = Manifest.read(artifact / FILE_NAME)
     assert told.reference.licenses_from == "the head of its card, README.md"
     gguf = next((artifact / "gguf").glob("*.gguf"))
-    assert licenses_from(open_reference(gguf)) == f"general.license in the header of {gguf.name}"
-    assert licenses_from(open_reference(ASSETS / "demo-model")) == told.reference.licenses_from
+    assert licences_of(open_reference(gguf)).places == f"general.license in the header of {gguf.name}"
+    assert licences_of(open_reference(ASSETS / "demo-model")).places == told.reference.licenses_from
     older = nameless(open_artifact(artifact)).manifest
     assert "licenses_from" not in json.loads(older.to_json())["reference"]

@@ -110,13 +110,18 @@ def test_what_lies_on_the_hub_is_whole_and_can_be_verified_and_replayed(
     assert head["library_name"] == "gguf" and head["license"] == "apache-2.0" and "espalier" in head["tags"]
     folder = downloaded(repository, tmp_path / "clone")
     found = verify(folder)
-    assert not found.problems and set(found.strangers) == {
-        "README.md",
-        "params",
-        "template",
-        "pictures/kept.svg",
-        "pictures/classes.svg",
-    }
+    assert (
+        not found.problems
+        and not found.strangers
+        and set(found.beside)
+        == {
+            "README.md",
+            "params",
+            "template",
+            "pictures/kept.svg",
+            "pictures/classes.svg",
+        }
+    )
     capfd.readouterr()
     assert main(["replay", str(folder), "--json"]) == 0, capfd.readouterr()
     assert json.loads(capfd.readouterr().out)["same"] == 2
@@ -295,6 +300,15 @@ def test_an_edited_card_is_sent_as_it_is(artifact: Path) -> None:
     plan = plan_upload(open_artifact(artifact), "me/small", chosen="gguf")
     (card,) = (file for file in plan.files if file.name == "README.md")
     assert card.source == artifact / "README.md" and card.bytes == 15
+
+
+def test_a_card_that_the_hub_would_refuse_stops_the_upload_before_it_begins(artifact: Path) -> None:
+    (artifact / "README.md").write_text("---\nlicense: [apache\n---\n# Mine\n")
+    with pytest.raises(InputError, match=r"README\.md: The block at the head of the card is not YAML"):
+        plan_upload(open_artifact(artifact), "me/small", chosen="gguf")
+    (artifact / "README.md").write_text("# My own words\n")
+    said = plan_upload(open_artifact(artifact), "me/small", chosen="gguf", public=True).remarks
+    assert "has no head" in said[0] and "names no licence" in said[1]
 
 
 def test_results_leave_without_the_questions_of_a_benchmark_and_without_local_paths(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,15 @@ from studio.cli.app import main
 from studio.errors import InputError, ProcessError
 from studio.jobs.tasks import check
 from studio.progress import silent
-from studio.publish.ollama import CHAT_TEMPLATE, TEMPLATES, OllamaModel, exact_template, ollama_model
+from studio.publish.ollama import (
+    CHAT_TEMPLATE,
+    TEMPLATES,
+    OllamaModel,
+    commands,
+    exact_template,
+    hub_command,
+    ollama_model,
+)
 from studio.publish.ollama_create import create
 from studio.workspace import Workspace
 from tests.publish.conftest import ASSETS, NAME
@@ -208,6 +217,13 @@ def test_a_family_without_a_template_relies_on_its_renderer_and_says_so() -> Non
     assert "Ollama guesses" in nothing.modelfile("./x.gguf")
 
 
+def test_the_commands_are_for_a_shell() -> None:
+    create, run = commands("My model; rm", "Q4_K_M", "a folder/x.Modelfile")
+    assert shlex.split(create) == ["ollama", "create", "my model; rm:q4_k_m", "-f", "a folder/x.Modelfile"]
+    assert shlex.split(run) == ["ollama", "run", "my model; rm:q4_k_m"]
+    assert shlex.split(hub_command("me/x", "Q4_K_M (own)", "x y.gguf"))[2] == "hf.co/me/x:x y.gguf"
+
+
 def test_the_verb_writes_modelfiles_and_side_files(artifact: Path, capfd: pytest.CaptureFixture[str]) -> None:
     capfd.readouterr()
     assert main(["ollama", str(artifact), "--json"]) == 0
@@ -225,6 +241,7 @@ def test_the_verb_writes_modelfiles_and_side_files(artifact: Path, capfd: pytest
     assert 'LICENSE """apache-2.0"""' in lines and "RENDERER gemma4" not in lines
     parameters = json.loads((folder / "params").read_text())
     assert parameters["stop"] == ["<turn|>", "<|tool_response>"] and parameters["repeat_penalty"] == 1.15
+    assert (parameters["temperature"], parameters["top_p"], parameters["top_k"]) == (1.0, 0.95, 64)
     assert told["files"][0]["commands"][1] == f"ollama run {NAME}:cd-q4_k_m"
 
 

@@ -55,6 +55,8 @@ def test_an_artifact_is_what_its_manifest_says_until_a_byte_changes(
 ) -> None:
     code, out, _ = ran(capfd, "verify", artifact)
     assert code == 0 and "files are what they were" in out
+    (artifact / "README.md").write_text("# Mine\n")
+    assert "as they may change: README.md." in ran(capfd, "verify", artifact)[1]
     workspace = Workspace.open()
     assert check("verify", {"artifact": f"artifacts/{NAME}"}, workspace).run(workspace, silent)["problems"] == []
     damaged = artifact / "gguf" / f"{NAME}-Q4_K_M.gguf"

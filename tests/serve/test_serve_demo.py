@@ -45,6 +45,15 @@ def test_most_questions_that_it_never_saw_are_answered_right(demo: ModelServer, 
     assert len(right) > len(prompts) / 2
 
 
+def test_as_many_tokens_are_counted_as_can_be_compared(demo: ModelServer) -> None:
+    (prompt,) = held_out("math", 1)
+    for sampler, finish in ((GREEDY, "stop"), (Sampler(temperature=0, max_tokens=2), "length")):
+        deltas = list(demo.stream(prompt.messages, sampler, probabilities=True))
+        timing = deltas[-1].timing
+        assert deltas[-1].finish == finish and timing is not None
+        assert timing.tokens == sum(len(delta.pieces) for delta in deltas)
+
+
 def test_it_thinks_apart_from_its_answer_and_only_when_asked(demo: ModelServer) -> None:
     for prompt in held_out("math", 4):
         answer, thought = asked(demo, prompt, thinking=True)
