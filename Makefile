@@ -1,7 +1,7 @@
 # make run     the studio on the demo model, in your browser
 # make test    all tests, two files at a time; ARGS="--numprocesses 0 -k people" for some, one after the other
-# make check   style, types, walls between rooms, Dockerfile, secrets in the tree
-# make audit   known vulnerabilities of what is installed; asks a service on the network
+# make check   style, types, walls between rooms, Dockerfile, secrets in the tree, and what `make audit` looks at
+# make audit   known vulnerabilities of all that is installed, where a service on the network can be asked
 # make fuzz    damaged files of every kind, read by every reader; FUZZ="--seed 2 --inputs 100000" for more
 # make load    20 people in browsers on one studio for ten minutes; LOAD="--clients http --seconds 60" for less
 # make fuzz-guided   the same, led by the lines that an input reaches; GUIDED="--kind recipe --seconds 600"
@@ -20,23 +20,18 @@ test: .venv/.installed-dev
 	@command -v $${ESPALIER_CHROMIUM:-chromium} >/dev/null || $(BIN)/playwright install chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-check: .venv/.installed-dev scan
+check: .venv/.installed-dev scan audit
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
 
-# Known forms of keys and tokens, and nothing that is merely random: manifests and tests are full of hashes.
 scan: .venv/.installed-dev
-	find app.py components studio .ci Dockerfile Makefile *.md *.toml *.txt -type f -size -200k \
-	  \( -name '*.py' -o -name '*.js' -o -name '*.md' -o -name '*.toml' -o -name '*.txt' -o -name '*file' -o -name run \) \
-	  -print0 | xargs -0 -n 80 -P 0 $(BIN)/detect-secrets-hook --no-verify \
-	  --disable-plugin HexHighEntropyString --disable-plugin Base64HighEntropyString --disable-plugin KeywordDetector
+	.ci/scan $(BIN)
 
 audit: .venv/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	$(BIN)/pip-audit --requirement requirements.txt --disable-pip --no-deps
+	$(BIN)/python .ci/audit.py
 
 fuzz: .venv/.installed-dev
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m tests.fuzz.run --inputs 20000 $(FUZZ)
