@@ -205,11 +205,23 @@ def test_without_a_token_it_is_said_once_and_no_name_of_a_field_lies_over_the_he
 def test_a_button_stays_the_same_while_jobs_go_on(opened: OpenPage) -> None:
     page = opened()
     page.click("#publish-replay")
-    cancel = page.locator("#publish-checks button[data-action=cancel]")
-    expect(cancel).to_have_count(1)
-    handle = cancel.element_handle()
-    page.click("#publish-verify")
-    expect(cancel).to_have_count(2)
-    handle.focus()
-    page.wait_for_timeout(2500)  # a look or two at the jobs
-    assert handle.evaluate("button => button.isConnected && button === document.activeElement")
+    page.locator("#publish-checks button[data-action=cancel]").focus()
+    page.evaluate(
+        """() => {
+          const button = document.activeElement;
+          const { job } = button.closest('article').dataset;
+          const own = `#publish-checks article[data-job="${job}"] [data-action=cancel]`;
+          window.looks = { all: 0, others: 0 };
+          const look = () => {
+            const now = document.querySelector(own);
+            if (!now) return; // the job is through
+            looks.all += 1;
+            looks.others += now !== button || document.activeElement !== button;
+            requestAnimationFrame(look);
+          };
+          look();
+        }"""
+    )
+    page.wait_for_function("document.querySelectorAll('#publish-checks article .badge.done').length")
+    looks = page.evaluate("looks")
+    assert looks["all"] and not looks["others"]
