@@ -51,7 +51,7 @@ def space(tmp_path_factory: pytest.TempPathFactory, hub: Hub) -> Iterator[App]:
             "OPENID_PROVIDER_URL": "http://127.0.0.1:9",
             "ESPALIER_OAUTH_USERS": "friend",
             "HF_ENDPOINT": hub.url,
-            "HF_TOKEN": "hf_ofTheSpaceWhichOpensNothingHere",
+            "HF_TOKEN": "hf_ofTheSpaceOpensNothing",
             "HF_HUB_OFFLINE": "0",
             "HF_HUB_DISABLE_XET": "1",  # the stand-in speaks Git LFS
         }.items():
