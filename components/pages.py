@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any, cast
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.blocks import Block
+from gradio.context import LocalContext
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp
 
@@ -78,6 +81,9 @@ class Pages:
     _open: dict[str, Page] = field(default_factory=dict, repr=False)
     _living: set[asyncio.Task[None]] = field(default_factory=set, repr=False)
     _building: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        keep_answers_off_pages()
 
     def alone(self, studio: Studio) -> gr.Blocks:
         """The page of the one person at this machine, who has all of the workspace."""
@@ -194,6 +200,24 @@ def mounted(blocks: gr.Blocks, person: str, folders: Sequence[Path], settings: M
     inner.user_middleware.clear()  # the app in front has the same
     blocks.has_launched = True  # else gradio does not look where a file lies that a request names
     return cast(FastAPI, inner)
+
+
+@cache
+def keep_answers_off_pages() -> None:
+    """Have gradio put nothing that a handler answers with onto a page that is being built.
+
+    A handler answers with components, and gradio puts every one that is made onto the page that any thread is building
+    just then: somebody else's answer stood on it, or it could not be built.
+    """
+    place: Callable[[Block], Block] = Block.render
+
+    def render(self: Block) -> Block:
+        if LocalContext.in_event_listener.get(False) and LocalContext.renderable.get(None) is None:
+            self.rendered_in = None
+            return self
+        return place(self)
+
+    Block.render = render  # type: ignore[method-assign]  # gradio has no setting
 
 
 def sealed(blocks: gr.Blocks, studio: Studio) -> gr.Blocks:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 
 import anyio
+import anyio.to_thread
+import gradio as gr
 import httpx
 import pytest
 
 from components import pages as module
+from components.page import Studio
 from components.pages import IDLE_S, Page, Pages, sweep_visitors, visitor
 from studio.access import VISITOR
 from studio.errors import ResourceError
@@ -150,5 +154,43 @@ def test_nobody_is_locked_out_by_an_other_at_the_same_address(workspace: Workspa
             assert await log_in(bob, "bob", "wrong") == 400, "but as hers alone"
         third = client(app, "http://studio.test")
         assert await log_in(third, "bob", "two") == 429
+
+    anyio.run(come)
+
+
+def test_what_one_person_is_answered_does_not_get_onto_the_page_that_is_built_for_another(workspace: Workspace) -> None:
+    begun, answered = threading.Event(), threading.Event()
+
+    def build(studio: Studio) -> gr.Blocks:
+        if studio.library.workspace.person == "ann":
+            with gr.Blocks(analytics_enabled=False) as page:
+                shown, more = gr.HTML(), gr.Accordion()
+                gr.Button().click(
+                    lambda: {shown: gr.HTML("ann's"), more: gr.Accordion(label="ann's")},
+                    None,
+                    [shown, more],
+                    api_name="say",
+                )
+            return page
+        with gr.Blocks(analytics_enabled=False) as page:
+            begun.set()
+            assert answered.wait(60)
+        return page
+
+    async def come() -> None:
+        pages = Pages(workspace, studio_of, build)
+        app = app_of(pages, WITH_LOGIN)
+        ann, bob = (client(app, "http://studio.test") for _ in range(2))
+        for browser, (user, password) in zip((ann, bob), WITH_LOGIN.people.items(), strict=True):
+            await browser.post("/login", data={"username": user, "password": password})
+        await ann.get("/config")
+        async with anyio.create_task_group() as group:
+            group.start_soon(pages.of, "bob")
+            await anyio.to_thread.run_sync(begun.wait)
+            said = await ann.post("/gradio_api/run/say", json={"data": []})
+            answered.set()
+        assert said.status_code == 200 and "ann's" in said.text
+        page = await bob.get("/config")
+        assert page.status_code == 200 and "ann's" not in page.text and page.json()["components"] == []
 
     anyio.run(come)
