@@ -369,8 +369,11 @@ _SLOW: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"
 
 def _wire_file(upload: gr.File, handler: Callable[..., Updates], before: list[Any], outputs: list[Any]) -> None:
     """Give an uploaded file to `handler`, after the values of `before`, and empty the field: another one can follow."""
-    taken = upload.upload(handler, [*before, upload], outputs, **_SLOW)
-    taken.then(lambda: None, None, upload, **_LIVE)
+
+    def taken(*values: Any) -> Updates:
+        return {**handler(*values), upload: None}
+
+    upload.upload(taken, [*before, upload], [*outputs, upload], **_SLOW)
 
 
 def _wire_load(studio: Studio, stations: Stations) -> None:

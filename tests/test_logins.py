@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from studio.errors import InputError
 from studio.logins import FIRST_WAIT_S, FREE_TRIES, LONGEST_WAIT_S, REMEMBERED, Passwords, entry_of
+from tests.loops import run_apart
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +152,7 @@ def test_on_a_space_its_proxies_are_believed_and_nobody_else(monkeypatch: pytest
             found.append(scope["client"][0])
 
         scope = {"type": "http", "client": (proxy, 1), "headers": [(b"x-forwarded-for", said.encode())]}
-        asyncio.run(ProxyHeadersMiddleware(app, believed)(scope, None, None))  # type: ignore[arg-type]
+        run_apart(lambda: ProxyHeadersMiddleware(app, believed)(scope, None, None))  # type: ignore[arg-type]
         return found[0]
 
     assert seen("10.1.2.3", "198.51.100.7") == "198.51.100.7"

@@ -41,7 +41,7 @@ def test_what_is_built_is_verified_built_again_and_told_of(
     found = verb("replay", "small", "--contributions", contributions, "--json").json
     assert found["equal"] and found["same"] == len(told["files"])
     assert len(verb("ollama", "small", "--json").json["files"]) == 1
-    assert "small-Q8_0" in Path(verb("card", "small", "--json").json["out"]).read_text()
+    assert "small-Q8_0" in Path(verb("card", "small", "--format", "gguf", "--json").json["out"]).read_text()
     assert "exists already" in verb("build", checkpoint, "--map", drop_map, "--safetensors", "--name", "small").mistake
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-import anyio
 import gradio as gr
 import httpx
 import pytest
@@ -22,6 +21,7 @@ from components.state import StudioState
 from studio.jobs.store import JobStore
 from studio.logins import Entry
 from studio.workspace import Workspace
+from tests.loops import run_apart
 
 OPEN, PUBLIC = Entry(), Entry(public=True)
 WITH_LOGIN = Entry({"ann": "one", "bob": "two"})
@@ -81,7 +81,7 @@ def test_the_page_of_this_machine_does_not_answer_under_the_name_of_some_site(wo
                     answer = await one.get(path, headers=headers)
                     assert answer.status_code == 403 and "ESPALIER_AUTH" in answer.text
 
-    anyio.run(ask)
+    run_apart(ask)
 
 
 def test_the_page_of_this_machine_answers_at_any_port_and_a_program_too(workspace: Workspace) -> None:
@@ -93,7 +93,7 @@ def test_the_page_of_this_machine_answers_at_any_port_and_a_program_too(workspac
                     said = await one.post("/gradio_api/run/say", json={"data": ["3 + 4"]}, headers=headers)
                     assert said.status_code == 200 and said.json()["data"] == ["3 + 4"]
 
-    anyio.run(ask)
+    run_apart(ask)
 
 
 FOREIGN = ["http://evil.test", "http://wiki.corp.test", "https://127.0.0.1.evil.test", "null", "http://[", "file://"]
@@ -127,7 +127,7 @@ def test_no_page_of_another_site_reads_or_sends_anything(
                 assert not any("access-control-allow-origin" in answer.headers for answer in answers)
             assert (await one.get("/config")).status_code == 200
 
-    anyio.run(ask)
+    run_apart(ask)
 
 
 PROXIES: list[tuple[str, dict[str, str], str]] = [
@@ -150,7 +150,7 @@ def test_behind_a_proxy_and_on_a_space_the_page_answers_itself(workspace: Worksp
                 said = await one.post("/gradio_api/run/say", json={"data": ["3 + 4"]}, headers=headers)
                 assert said.status_code == 200 and said.json()["data"] == ["3 + 4"], host
 
-    anyio.run(ask)
+    run_apart(ask)
 
 
 @pytest.mark.parametrize("entry", [OPEN, WITH_LOGIN, PUBLIC])
@@ -189,7 +189,7 @@ def test_what_gradio_could_do_beyond_the_page_is_not_there(workspace: Workspace,
             ):
                 assert (await one.get(path)).status_code == 404, path
 
-    anyio.run(ask)
+    run_apart(ask)
 
 
 def test_every_way_of_gradios_is_there_or_is_left_out_on_purpose() -> None:
@@ -233,4 +233,4 @@ def test_a_request_that_is_too_long_is_refused_before_it_is_kept(workspace: Work
                 assert answer.status_code == 413 and "16 MiB" in answer.text
             assert sent <= LONGEST_CALL + (2 << 20)
 
-    anyio.run(ask)
+    run_apart(ask)

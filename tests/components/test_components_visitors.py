@@ -20,6 +20,7 @@ from studio.errors import ResourceError
 from studio.logins import Entry
 from studio.workspace import Workspace
 from tests.components.test_components_door import WITH_LOGIN, app_of, client, page_of, pages_of, studio_of
+from tests.loops import run_apart
 
 PUBLIC = Entry(public=True)
 
@@ -43,7 +44,7 @@ def test_an_app_that_ends_leaves_nothing_of_its_visitors(workspace: Workspace) -
         pages.leave()
         assert parts_of(workspace) == set()
 
-    anyio.run(come)
+    run_apart(come)
 
 
 def test_no_more_than_so_many_visitors_have_a_page_and_nobody_takes_all_places(
@@ -70,7 +71,7 @@ def test_no_more_than_so_many_visitors_have_a_page_and_nobody_takes_all_places(
         assert again == [503, 503, 200, 503, 503], "who had most places has one left"
         assert [(await one.get("/config")).status_code for one in others[:2]] == [200, 200]
 
-    anyio.run(come)
+    run_apart(come)
 
 
 def test_many_who_come_at_once_find_room_where_others_have_left(
@@ -101,7 +102,7 @@ def test_many_who_come_at_once_find_room_where_others_have_left(
             while True:
                 await pages.of(visitor(secrets.token_hex(16)))
 
-    anyio.run(come)
+    run_apart(come)
 
 
 def test_who_has_a_page_does_not_wait_while_another_is_built(workspace: Workspace) -> None:
@@ -112,7 +113,7 @@ def test_who_has_a_page_does_not_wait_while_another_is_built(workspace: Workspac
             with anyio.fail_after(5):
                 assert await pages.of("ann") is hers
 
-    anyio.run(come)
+    run_apart(come)
 
 
 def test_cookies_of_visitors_are_not_kept_and_cannot_be_made_up(workspace: Workspace) -> None:
@@ -129,7 +130,7 @@ def test_cookies_of_visitors_are_not_kept_and_cannot_be_made_up(workspace: Works
             assert answer.status_code == 401
         assert parts_of(workspace) == set()
 
-    anyio.run(come)
+    run_apart(come)
 
 
 def test_nobody_is_locked_out_by_an_other_at_the_same_address(workspace: Workspace) -> None:
@@ -155,7 +156,7 @@ def test_nobody_is_locked_out_by_an_other_at_the_same_address(workspace: Workspa
         third = client(app, "http://studio.test")
         assert await log_in(third, "bob", "two") == 429
 
-    anyio.run(come)
+    run_apart(come)
 
 
 def test_what_one_person_is_answered_does_not_get_onto_the_page_that_is_built_for_another(workspace: Workspace) -> None:
@@ -193,4 +194,4 @@ def test_what_one_person_is_answered_does_not_get_onto_the_page_that_is_built_fo
         page = await bob.get("/config")
         assert page.status_code == 200 and "ann's" not in page.text and page.json()["components"] == []
 
-    anyio.run(come)
+    run_apart(come)

@@ -161,8 +161,8 @@ class Disturber:
         self.told.moments[moment] += 1
         self.told.victims["whole group" if whole_group else "worker alone"] += 1
         self.look_at(found, known.found)
-        runner.refresh(self.store)
-        job = self.store.get(job.id)
+        for seen in self.watched(job):  # its lock is let go of when the last of its threads is gone
+            job = seen
         if job.status != "failed" or "died" not in job.error:
             self.fault(f"after a kill it is {job.status}: {job.error}")
         self.wait_for_processes()
