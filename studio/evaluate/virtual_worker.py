@@ -72,24 +72,25 @@ class Worker:
         os._exit(1)
 
     def work(self) -> None:
-        """Work on requests for ever: on one for a turn, then on the next."""
+        """Work on requests for ever: on one for a turn, then on the next; what has come meanwhile comes before it."""
         begun: deque[_Work] = deque()
         line: deque[_Work] = deque()
+        unfinished: list[_Work] = []
         while True:
-            while not self._waiting.empty() or not (begun or line):
+            while not self._waiting.empty() or not (begun or line or unfinished):
                 request = self._waiting.get()
                 line.append(_Work(request, self._begin(request)))
             for work in [work for work in line if work.number in self._stopped]:
                 line.remove(work)
                 self._turn(work)  # which ends it
-            while line and len(begun) < self._slots:
+            while line and len(begun) + len(unfinished) < self._slots:
                 begun.append(line.popleft())
+            begun.extend(unfinished)
             if not begun:
                 continue
             self._tell(line)
             work = begun.popleft()
-            if self._turn(work):
-                begun.append(work)
+            unfinished = [work] if self._turn(work) else []
 
     def _begin(self, request: Mapping[str, Any]) -> Iterator[None]:
         return {"answer": self._answer, "measure": self._measure}[request["verb"]](request)

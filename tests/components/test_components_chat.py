@@ -274,14 +274,18 @@ def test_a_server_that_died_is_shown_with_its_log_and_restarts_at_the_press_of_a
     sources: ChatSources, station: ChatStation, candidates: dict[str, Path]
 ) -> None:
     parts = station.columns["B"]
-    talking = talk(sources, station, empty(*BOTH), max_tokens=1900)
+    send(sources, station, empty(*BOTH))
+    with sources.pool.lease(candidates["pruned"], 1) as server:
+        doomed = server.pid
+    os.kill(doomed, signal.SIGSTOP)  # or it might be through before it dies
     updates = []
+    talking = talk(sources, station, empty(*BOTH), max_tokens=1900)
     for update in talking:
         updates.append(update)
-        if sources.pool.loaded(candidates["pruned"]):
-            with sources.pool.lease(candidates["pruned"], 1) as server:
-                os.kill(server.pid, signal.SIGKILL)
+        answer = update.get(station.columns["A"].chat)
+        if isinstance(answer, list) and len(answer) > 1:  # it answers, so both have been asked
             break
+    os.kill(doomed, signal.SIGKILL)
     for update in talking:
         updates.append(update)
         chat._stop(last_of(updates, station.running))
@@ -296,7 +300,7 @@ def test_a_server_that_died_is_shown_with_its_log_and_restarts_at_the_press_of_a
 
 def test_one_column_is_stopped_and_the_other_goes_on(sources: ChatSources, station: ChatStation) -> None:
     updates = []
-    for update in talk(sources, station, empty(*BOTH), max_tokens=400):
+    for update in talk(sources, station, empty(*BOTH), max_tokens=1500):
         updates.append(update)
         conversation = last_of(updates, station.conversation)
         if conversation.answer("B").text and conversation.answer("A").text:
