@@ -169,8 +169,8 @@ def wire_quality(
     def on_renewed(
         now: StudioState, against: str | None, order: Sorting, known: Sequence[str], *values: Any
     ) -> Updates:
-        before = Asked(*values)
-        if not known:  # the page has just been opened
+        before, opening_now = Asked(*values), not known
+        if opening_now:
             before, known = remembered(kept, now, before)
         models = [(one.label, one.key) for one in subjects(library, now.reference)]
         keys = [key for _, key in models]
@@ -184,7 +184,11 @@ def wire_quality(
             ground=_kept(grounds, before.ground),
             configuration=_kept(configurations, before.configuration),
         )
+        seen = {station.jobs: jobs_html(store.list(), store), **shown(library, station, now, against, order)}
+        if list(known) == keys and not opening_now:  # what is chosen just now is not taken back
+            return seen
         return {
+            **seen,
             station.known: keys,
             station.models: gr.CheckboxGroup(models, value=list(asked.models)),
             station.what: asked.what,
@@ -200,9 +204,7 @@ def wire_quality(
             station.limit: asked.limit,
             station.shots: asked.shots,
             station.thinking: asked.thinking,
-            station.jobs: jobs_html(store.list(), store),
             **follows(library, station, now, asked),
-            **shown(library, station, now, against, order),
         }
 
     def on_sort(now: StudioState, against: str | None, event: gr.EventData) -> Updates:

@@ -277,10 +277,12 @@ def test_a_server_killed_in_the_middle_of_an_answer_says_so_and_the_other_column
     page = station.page
     ask(page, "Hello")
     wait_for_answers(page)
-    ask(page, "Go on", 1500)
-    page.wait_for_function("document.querySelectorAll('#chat-B .bot').length > 1")
     with station.pool.lease(station.candidate, 1) as server:
-        os.kill(server.pid, signal.SIGKILL)
+        doomed = server.pid
+    os.kill(doomed, signal.SIGSTOP)  # or it might be through before it dies
+    ask(page, "Go on", 1500)
+    page.wait_for_function("document.querySelectorAll('#chat-A .bot').length > 1")
+    os.kill(doomed, signal.SIGKILL)
     page.locator("#problem-B").get_by_text("was killed").wait_for()
     page.locator("#stop-B").wait_for(state="hidden")
     page.locator("#restart-B").wait_for()  # when the other column has ended by itself
