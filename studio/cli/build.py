@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from studio.cli.contributions import chosen_recipe, class_weights
-from studio.cli.models import ImatrixFile, bytes_of, drop_map_at
+from studio.cli.models import ClassWeights, Drop, ImatrixFile, Preset, RecipeFile, bytes_of, drop_map_at
 from studio.cli.recipes import require_used
 from studio.cli.terminal import DEMO, Json, progress_bar, result, size
 from studio.errors import InputError
@@ -39,12 +39,10 @@ def build(
             "go by."
         ),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="The recipe that makes the map (JSON).")] = None,
-    preset: Annotated[str | None, typer.Option(help="A published recipe, as `map` has them.")] = None,
-    drop: Annotated[int | None, typer.Option(min=0, help="Experts to drop in every layer.")] = None,
-    class_weight: Annotated[
-        list[str] | None, typer.Option(metavar="CLASS=WEIGHT", help="May be given several times.")
-    ] = None,
+    recipe: RecipeFile = None,
+    preset: Preset = None,
+    drop: Drop = None,
+    class_weight: ClassWeights = None,
     floor_contributions: Annotated[
         Path | None, typer.Option(help="The second analysis, where the recipe's floors go by one.")
     ] = None,

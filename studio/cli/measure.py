@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from studio.cli.models import ClassWeights, Drop, Preset, RecipeFile
 from studio.cli.prompts import SOURCE_HELP, Class, Columns, Limit, MaxTokens, Seed, Thinking, calibration_of
 from studio.cli.terminal import Json, model_path, progress_bar, read_bytes, result
 from studio.errors import InputError
@@ -45,12 +46,10 @@ def measure(
         Path | None,
         typer.Option(help="Contributions to make the map from; beside --map, they tell which prompts are held out."),
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="The recipe that makes the map (JSON).")] = None,
-    preset: Annotated[str | None, typer.Option(help="A published recipe, as `map` has them.")] = None,
-    drop: Annotated[int | None, typer.Option(min=0, help="Experts to drop in every layer.")] = None,
-    class_weight: Annotated[
-        list[str] | None, typer.Option(metavar="CLASS=WEIGHT", help="May be given several times.")
-    ] = None,
+    recipe: RecipeFile = None,
+    preset: Preset = None,
+    drop: Drop = None,
+    class_weight: ClassWeights = None,
     prompts: Sources = None,
     column: Columns = None,
     klass: Class = None,

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from studio.recipes.dropmap import DropMap
 
 Map = Annotated[Path, typer.Option("--map", help="A drop map: JSON with the dropped experts of each layer.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="The recipe that makes the map (JSON).")]
+Preset = Annotated[str | None, typer.Option(help="A published recipe, as `map` has them.")]
+Drop = Annotated[int | None, typer.Option(min=0, help="Experts to drop in every layer.")]
+ClassWeights = Annotated[list[str] | None, typer.Option(metavar="CLASS=WEIGHT", help="May be given several times.")]
 ImatrixFile = Annotated[Path | None, typer.Option("--imatrix", help="An importance matrix (GGUF or .dat).")]
 Ranking = Annotated[
     Path | None, typer.Option("--contributions", help="An analysis that ranks the layers, for the CD tiers.")
