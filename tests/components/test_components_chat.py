@@ -27,7 +27,7 @@ from studio.serve.memory import MEMORY_VARIABLE, model_need
 from studio.serve.pool import ServerPool
 from studio.serve.served import GgufModel
 from studio.serve.turns import ANSWERS
-from tests.serve.serve_models import tiny_gguf_once
+from tests.serve.serve_models import ENDLESS, ROOMY, tiny_gguf_once
 
 EXAMPLES = {"math": ["What is 2 plus 2?"], "code": ["Reverse a string."]}
 ANSWERED = "24 tokens"
@@ -38,7 +38,7 @@ ALONE = (Column("A", REFERENCE),)
 
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[ServerPool]:
-    pool = ServerPool(tmp_path / "logs")
+    pool = ServerPool(tmp_path / "logs", context=ROOMY)
     yield pool
     pool.close()
 
@@ -83,6 +83,7 @@ def values_of(station: ChatStation, before: Conversation, prompt: str = "Hello",
     """What gradio gives a handler: each part's value as it was laid out, but for what is told."""
     values = {part: part.value for part in station.inputs}
     values |= {station.conversation: before, station.running: None, station.known: None, station.prompt: prompt}
+    values[station.loading.context] = ROOMY
     for column in before.columns:
         parts = station.columns[column.id]
         values |= {parts.model: column.model, parts.system: column.system}
@@ -252,7 +253,7 @@ def test_a_file_without_a_language_model_and_a_question_too_long_are_told_in_sen
     updates = send(sources, station, empty(ALONE[0], Column("B", "imatrix")))
     assert "imatrix.gguf holds no language model" in last_of(updates, station.columns["B"].problem).value
     assert ANSWERED in last_of(updates, station.columns["A"].stats)
-    long = send(sources, station, empty(*ALONE), prompt="word " * 5000)
+    long = send(sources, station, empty(*ALONE), prompt="word " * 40_000)
     assert "tokens, and the model is open for" in last_of(long, station.columns["A"].problem).value
     assert not last_of(long, station.columns["A"].restart).visible
 
@@ -279,7 +280,7 @@ def test_a_server_that_died_is_shown_with_its_log_and_restarts_at_the_press_of_a
         doomed = server.pid
     os.kill(doomed, signal.SIGSTOP)  # or it might be through before it dies
     updates = []
-    talking = talk(sources, station, empty(*BOTH), max_tokens=1900)
+    talking = talk(sources, station, empty(*BOTH), max_tokens=ENDLESS)
     for update in talking:
         updates.append(update)
         answer = update.get(station.columns["A"].chat)
@@ -300,7 +301,7 @@ def test_a_server_that_died_is_shown_with_its_log_and_restarts_at_the_press_of_a
 
 def test_one_column_is_stopped_and_the_other_goes_on(sources: ChatSources, station: ChatStation) -> None:
     updates = []
-    for update in talk(sources, station, empty(*BOTH), max_tokens=1500):
+    for update in talk(sources, station, empty(*BOTH), max_tokens=4000):
         updates.append(update)
         conversation = last_of(updates, station.conversation)
         if conversation.answer("B").text and conversation.answer("A").text:
@@ -344,7 +345,7 @@ def test_clear_in_the_middle_leaves_an_empty_chat(
     sources: ChatSources, station: ChatStation, kept: list[Conversation]
 ) -> None:
     updates = []
-    for update in talk(sources, station, empty(*BOTH), max_tokens=1900):
+    for update in talk(sources, station, empty(*BOTH), max_tokens=ENDLESS):
         updates.append(update)
         conversation = last_of(updates, station.conversation)
         answer, coming = conversation.answer("A"), last_of(updates, station.running)
@@ -361,7 +362,7 @@ def test_clear_in_the_middle_leaves_an_empty_chat(
 def test_a_tab_that_closes_stops_its_answers_and_what_came_is_kept(
     sources: ChatSources, station: ChatStation, kept: list[Conversation]
 ) -> None:
-    talking = talk(sources, station, empty(*ALONE), max_tokens=1900)
+    talking = talk(sources, station, empty(*ALONE), max_tokens=ENDLESS)
     updates = []
     for update in talking:
         updates.append(update)

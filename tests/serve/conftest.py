@@ -10,7 +10,7 @@ import pytest
 
 from studio.serve.pool import ServerPool
 from studio.serve.server import ModelServer
-from tests.serve.serve_models import tiny_gguf_once
+from tests.serve.serve_models import ROOMY, tiny_gguf_once
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +28,7 @@ def other_gguf(tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture
 def server(tiny_gguf: Path, tmp_path: Path) -> Iterator[ModelServer]:
     """A server of the tiny model, with one thread: the machine may be busy with something else."""
-    running = ModelServer.start(tiny_gguf, log=tmp_path / "server.log", context=2048, threads=1)
+    running = ModelServer.start(tiny_gguf, log=tmp_path / "server.log", context=ROOMY, threads=1)
     yield running
     running.stop()
 
@@ -36,6 +36,6 @@ def server(tiny_gguf: Path, tmp_path: Path) -> Iterator[ModelServer]:
 @pytest.fixture
 def pool(tmp_path: Path) -> Iterator[ServerPool]:
     """A pool of its own for each test."""
-    pool = ServerPool(tmp_path / "logs")
+    pool = ServerPool(tmp_path / "logs", context=ROOMY)
     yield pool
     pool.close()

@@ -34,6 +34,12 @@ CHAT_TEMPLATE = """{#- OpenAI Chat Completions: -#}
 """
 
 
+# The tiny model says thousands of tokens in a second. What a test stops or kills must not be through before, on a
+# busy machine neither: so the conversation has room for an answer of half a minute.
+ROOMY = 32_768
+ENDLESS = 30_000
+
+
 @cache
 def tiny_gguf_once() -> Path:
     """The tiny model, built once for all tests of a run; do not change it."""
@@ -78,7 +84,7 @@ def _write_checkpoint(folder: Path, seed: int) -> None:
         top_k_experts=2,
         moe_intermediate_size=96,
         sliding_window=64,
-        max_position_embeddings=2048,
+        max_position_embeddings=ROOMY,
         final_logit_softcapping=30.0,
     )
     torch.manual_seed(seed)

@@ -29,11 +29,11 @@ from studio.serve.memory import MEMORY_VARIABLE, model_need
 from studio.serve.pool import ServerPool
 from studio.serve.served import GgufModel, Request
 from studio.serve.server import ModelServer
-from tests.serve.serve_models import is_model_server
+from tests.serve.serve_models import ENDLESS, is_model_server
 
 SIDES = ("reference", "candidate")
 SHORT = Sampler(max_tokens=30, seed=5)
-LONG = Sampler(max_tokens=1800)
+LONG = Sampler(max_tokens=ENDLESS)
 
 
 def hello(sampler: Sampler, *columns: str) -> dict[str, Request]:
@@ -135,7 +135,7 @@ def test_stop_ends_both_sides(pair: Columns) -> None:
 
 
 def test_one_column_is_stopped_and_the_others_go_on(pair: Columns) -> None:
-    stream = pair.stream(hello(LONG))
+    stream = pair.stream(hello(Sampler(max_tokens=600), "reference") | hello(LONG, "candidate"))
     events = []
     while not all(pair.pool.loaded(model) for model in pair.models.values()):
         events += stream.collect(0.02)

@@ -21,6 +21,7 @@ from studio.serve.client import Sampler
 from studio.serve.loading import Loading
 from studio.serve.pool import ServerPool
 from studio.serve.server import ModelServer
+from tests.serve.serve_models import ROOMY
 
 
 def header_of(folder: Path, **values: Any) -> Any:
@@ -73,7 +74,7 @@ def test_a_header_whose_attention_makes_no_sense_is_refused(tmp_path: Path, wron
 
 
 def test_a_conversation_is_no_longer_than_the_model_allows(tiny_gguf: Path) -> None:
-    assert memory.model_need(tiny_gguf, 4096, 2).context == 2048
+    assert memory.model_need(tiny_gguf, 40_000, 2).context == ROOMY
     assert memory.model_need(tiny_gguf, 512, 2).context == 512
 
 

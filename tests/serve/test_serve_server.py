@@ -20,11 +20,11 @@ import pytest
 from studio.errors import InputError, ProcessError
 from studio.serve.client import TOP, ChatStream, Delta, Sampler, request_body, sampler_of
 from studio.serve.server import ModelServer
-from tests.serve.serve_models import is_model_server
+from tests.serve.serve_models import ENDLESS, is_model_server
 
 ROOT = Path(__file__).parents[2]
 HELLO = [{"role": "user", "content": "Hello"}]
-LONG = Sampler(max_tokens=1800)
+LONG = Sampler(max_tokens=ENDLESS)
 
 
 def collected(stream: ChatStream) -> tuple[str, str, Delta]:
@@ -94,7 +94,7 @@ def test_stop_ends_the_answer_here_and_on_the_server(server: ModelServer) -> Non
     assert busy(server)
     stream.stop()
     last = list(stream)[-1]
-    assert last.done and last.finish == "stopped" and last.timing is not None and last.timing.tokens < 1800
+    assert last.done and last.finish == "stopped" and last.timing is not None and last.timing.tokens < ENDLESS
     assert eventually(lambda: not busy(server), 5)
 
 
@@ -121,8 +121,8 @@ def test_a_stream_that_was_stopped_before_it_began_asks_nothing(server: ModelSer
 
 
 def test_a_conversation_that_is_too_long_is_refused_with_both_numbers(server: ModelServer) -> None:
-    with pytest.raises(InputError, match=r"has \d{4,} tokens, and the model is open for 2048.*Clear"):
-        list(server.stream([{"role": "user", "content": "word " * 3000}], Sampler()))
+    with pytest.raises(InputError, match=r"has \d{5,} tokens, and the model is open for 32768.*Clear"):
+        list(server.stream([{"role": "user", "content": "word " * 40_000}], Sampler()))
 
 
 def test_each_token_comes_with_what_else_was_likely_before_sampling_where_that_is_asked_for(
