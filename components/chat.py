@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import gradio as gr
 
+from components.chat_answers import Question, Running, answered, remember, states_of
 from components.chat_kept import ROUTING, SETTINGS, keep_value, kept_value, settings_again
 from components.chat_loading import loading_of
 from components.chat_parts import (
@@ -22,46 +21,29 @@ from components.chat_parts import (
     first_columns,
     laid_out,
 )
-from components.chat_routing import Routed, kept_routings, routing_html
-from components.chat_settings import Asked, asked_with, sampled
+from components.chat_routing import kept_routings, routing_html
+from components.chat_settings import sampled
 from components.chat_shown import (
-    begun,
     columns_of,
     columns_shown,
     ended,
     known_of,
     memory_shown,
-    models_shown,
     newest_chosen,
     now,
     of_columns,
-    refused,
     settled,
     with_a_column,
 )
 from components.chat_tokens import parting_html
-from components.chat_view import STOPPED_WAITING, next_example, turn_of_message
+from components.chat_view import next_example, turn_of_message
 from components.chat_votes import tally_html
 from components.markup import failure
-from studio.errors import Cancelled, EspalierError, InputError
+from studio.errors import EspalierError, InputError
 from studio.evaluate.votes import tallies, vote_of
-from studio.serve.blind import begun_blind, opened, sealed, seated, seen
-from studio.serve.columns import Columns, ColumnsStream, Event, Status
-from studio.serve.conversation import Blind, Conversation, Origin
+from studio.serve.blind import begun_blind, opened, sealed, seen
+from studio.serve.conversation import Blind, Conversation
 from studio.serve.saved import conversation_json, conversation_markdown
-from studio.serve.served import Request, Served
-from studio.serve.turns import ANSWERS, Turn
-
-UPDATE_S = 1 / 15
-"""Between two updates of the page: smooth to the eye, and cheap enough to leave the processor to the models."""
-SLOWER_FROM = 2000
-"""Characters of an answer from which updates grow rarer: the browser parses all of it again each time."""
-HEARTBEAT = 15
-"""Updates without news after which the browser is asked whether it still listens."""
-WAIT_S = 0.3
-"""Between two looks whether it is a question's turn."""
-KEEP_S = 3.0
-"""Between two savings of answers that are coming, so that a reload in the middle finds most of them."""
 
 __all__ = ["ChatModel", "ChatSources", "ChatStation", "chat_station"]
 
@@ -89,7 +71,7 @@ def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
     streaming: dict[str, Any] = {
         "show_progress": "hidden",
         "api_visibility": "private",
-        "concurrency_limit": None,  # all pages of this process take turns together, see `ANSWERS`
+        "concurrency_limit": None,  # all pages of this process take turns together (studio/serve/turns.py)
         "concurrency_id": "chat",
     }
 
@@ -160,48 +142,6 @@ def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
         chip.click(partial(next_example, list(sources.examples[klass])), station.prompt, station.prompt, **quick)
 
 
-@dataclass
-class _Waiting:
-    """What can be stopped before any answer comes."""
-
-    stopped: bool = False
-
-    def stop(self, column: str | None = None) -> None:
-        self.stopped = self.stopped or column is None
-
-
-@dataclass
-class _Running:
-    """Answers that are coming in a tab, and what another handler of that tab wants of them."""
-
-    stream: ColumnsStream | _Waiting
-    instead: Conversation | None = None
-    forgotten: bool = False
-    """Whether what they belong to is no longer to be remembered, because another handler remembered something else."""
-    over: bool = False
-
-    def give_way(self, instead: Conversation, *, forget: bool) -> bool:
-        """End the answers and have `instead` shown; False when it is too late for the handler that shows them."""
-        self.instead, self.forgotten = instead, forget
-        self.stream.stop()
-        return not self.over
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What a handler was given, and what is to be asked."""
-
-    before: Conversation
-    """What stands when the question turns out not to be askable."""
-    conversation: Conversation
-    columns: Sequence[str]
-    values: Values
-
-
-def _states(station: ChatStation, values: Values) -> list[Any]:
-    return [values[state] for state in station.states]
-
-
 def _askable(conversation: Conversation) -> list[str]:
     """Columns that have a model."""
     return [column.id for column in conversation.columns if column.model]
@@ -215,8 +155,8 @@ def _send(sources: ChatSources, station: ChatStation, values: Values) -> Iterato
         return
     before = now(station, values)
     columns = _askable(before)
-    question = _Question(before, before.asked(prompt.strip(), columns), columns, values)
-    yield from _answered(sources, station, question, prompt=prompt)
+    question = Question(before, before.asked(prompt.strip(), columns), columns, values)
+    yield from answered(sources, station, question, prompt=prompt)
 
 
 def _again(sources: ChatSources, station: ChatStation, seeds: int, values: Values) -> Iterator[Updates]:
@@ -230,7 +170,7 @@ def _again(sources: ChatSources, station: ChatStation, seeds: int, values: Value
         values = {**values, station.settings.seed: seed + seeds}
         yield {station.settings.seed: seed + seeds}
     columns = _askable(before)
-    yield from _answered(sources, station, _Question(before, before.asked_again(columns), columns, values))
+    yield from answered(sources, station, Question(before, before.asked_again(columns), columns, values))
 
 
 def _edit(
@@ -249,194 +189,14 @@ def _edit(
         return
     columns = _askable(before)
     edited = before.edited(turn, prompt.strip(), columns)
-    yield from _answered(sources, station, _Question(before, edited, columns, values))
+    yield from answered(sources, station, Question(before, edited, columns, values))
 
 
 def _restart(sources: ChatSources, station: ChatStation, column: str, values: Values) -> Iterator[Updates]:
     """Start the server of `column` anew and ask it the last question again."""
     before = now(station, values)
-    question = _Question(before, before.asked_again([column]), [column], values)
-    yield from _answered(sources, station, question, restart=True)
-
-
-def _answered(
-    sources: ChatSources, station: ChatStation, question: _Question, *, prompt: str = "", restart: bool = False
-) -> Iterator[Updates]:
-    """The page while a question is asked and answered, up to its end or to why it cannot be asked.
-
-    `prompt` is what stood in the box: it goes back there when it cannot be asked.
-    """
-    question = replace(question, conversation=seated(question.conversation))
-    emptied = {station.prompt: ""} if prompt else {}
-    yield {**begun(station, question.conversation, question.columns), **emptied}
-    try:
-        with ANSWERS.one() as turn:
-            yield from _converse(sources, station, question, turn, restart=restart)
-    except EspalierError as error:
-        given_back = {station.prompt: prompt} if prompt else {}
-        yield {**refused(station, question.before, error), **given_back}
-
-
-def _converse(
-    sources: ChatSources, station: ChatStation, question: _Question, turn: Turn, *, restart: bool
-) -> Iterator[Updates]:
-    """The answers to a question as they come, from its `turn` on. Raises `EspalierError` when it cannot be asked."""
-    asked = sources.bounded(asked_with(station.settings, question.values))
-    loading = loading_of(station.loading, question.values)
-    states = _states(station, question.values)
-    if not question.columns:
-        raise InputError("No column has a model.", "Open one in the first station, or choose one above.")
-    waiting = _Waiting()
-    running = _Running(waiting)
-    yield {station.running: running}
-    models = sources.models(*states)
-    conversation = question.conversation
-    served: dict[str, Served] = {}
-    in_line = _in_line(turn, conversation, question.columns)
-    for step in chain(in_line, _prepared(sources, models, conversation, question.columns, served)):
-        conversation = step
-        if waiting.stopped and running.instead is not None:
-            yield ended(station, running.instead)
-            return
-        if waiting.stopped:
-            raise Cancelled(STOPPED_WAITING)
-        yield of_columns(station, conversation, question.columns)
-    columns = Columns(sources.pool, served, loading)
-    # Before anything is loaded: how they will answer, and which file each of them is.
-    memory = memory_shown(station, conversation, columns, models, question.values)
-    yield {**memory, **models_shown(station, conversation, models, columns)}
-    conversation, requests = _requests(sources, conversation, models, served, asked)
-    if restart:
-        for id in served:
-            columns.restart(id)
-    running.stream = columns.stream(requests)
-    routed = Routed(served)
-
-    def keep(so_far: Conversation) -> None:
-        if not running.forgotten:
-            _keep(sources, states, so_far)
-            keep_value(sources, ROUTING, states, routed.to_json(so_far))
-
-    try:
-        for so_far, heard in _heard(running.stream, conversation, keep, routed.hear):
-            conversation = so_far
-            updates = of_columns(station, conversation, heard) if heard else gr.skip()
-            if conversation.blind is None and (news := routed.news()):
-                updates = {**updates, station.routing: routing_html(news)}
-            yield updates
-        if running.instead is None:
-            yield ended(station, conversation)
-        if running.instead is not None:  # also when that was asked for a moment ago
-            yield ended(station, running.instead)
-    finally:
-        running.stream.stop()  # also when the tab was closed in the middle
-        running.over = True
-        keep(conversation)
-
-
-def _requests(
-    sources: ChatSources,
-    conversation: Conversation,
-    models: Mapping[str, ChatModel],
-    served: Mapping[str, Served],
-    asked: Asked,
-) -> tuple[Conversation, dict[str, Request]]:
-    """What each column is asked, and the conversation with where its answers come from."""
-    requests = {}
-    for column in conversation.columns:
-        if (model := served.get(column.id)) is None:
-            continue
-        system = column.system if column.system.strip() else asked.system
-        messages = conversation.messages(column.id, system)
-        requests[column.id] = Request(messages, asked.sampler, asked.thinking, asked.probabilities)
-        size = model.key.stat().st_size if model.key.is_file() else 0
-        ballots = sources.ballots if conversation.blind is not None else None
-        digest = model.digest(ballots.digests) if ballots else ""
-        origin = Origin(models[column.model].name, model.name, size, system, asked.thinking, asked.sampler, digest)
-        conversation = conversation.told(column.id, origin)
-    return conversation, requests
-
-
-def _in_line(turn: Turn, conversation: Conversation, columns: Sequence[str]) -> Iterator[Conversation]:
-    """The conversation now and then, until it is its turn."""
-    while before := turn.before(WAIT_S):
-        others = "the next" if before == 1 else f"number {before} in line"
-        said = f"{ANSWERS.full}, as many as may be; yours is {others}."
-        for id in columns:
-            conversation = conversation.heard(id, Status(said))
-        yield conversation
-
-
-def _prepared(
-    sources: ChatSources,
-    models: Mapping[str, ChatModel],
-    conversation: Conversation,
-    columns: Sequence[str],
-    served: dict[str, Served],
-) -> Iterator[Conversation]:
-    """Get the models of `columns` ready, into `served`; the conversation each time something was heard of that.
-
-    A model that cannot be had is the error of its columns. For a vote weights are known by their hash, which takes a
-    while for a large file, once.
-    """
-    waiting: dict[str, list[str]] = {}
-    for id in columns:
-        column = conversation.column(id)
-        waiting.setdefault(column.model if column else "", []).append(id)
-    for key, ids in waiting.items():
-        try:
-            if key not in models:
-                raise InputError(f"{key} is no longer there.", "Choose another model, or build it again.")
-            for step in models[key].prepare():
-                if isinstance(step, str):
-                    for id in ids:
-                        conversation = conversation.heard(id, Status(step))
-                    yield conversation
-                else:
-                    if conversation.blind is not None and sources.ballots is not None:
-                        step.digest(sources.ballots.digests)
-                        yield conversation
-                    served |= dict.fromkeys(ids, step)
-        except Cancelled:
-            raise
-        except EspalierError as error:
-            for id in ids:
-                conversation = conversation.heard(id, error)
-            yield conversation
-
-
-def _heard(
-    stream: ColumnsStream,
-    conversation: Conversation,
-    keep: Callable[[Conversation], None],
-    also: Callable[[str, Event], None],
-) -> Iterator[tuple[Conversation, list[str]]]:
-    """(conversation, columns in which something happened) until all answers are over; now and then without news.
-
-    `also` is told every event.
-    """
-    silence, kept_at = 0, 0.0
-    while not stream.finished:
-        events = stream.collect(UPDATE_S * max(1.0, _longest(conversation) / SLOWER_FROM))
-        silence = 0 if events else silence + 1
-        for column, event in events:
-            conversation = conversation.heard(column, event)
-            also(column, event)
-        if time.monotonic() - kept_at > KEEP_S:
-            keep(conversation)
-            kept_at = time.monotonic()
-        if events or silence % HEARTBEAT == 0:
-            yield conversation, sorted({column for column, _ in events})
-
-
-def _longest(conversation: Conversation) -> int:
-    """Characters of the longest of the answers that are coming."""
-    answers = conversation.turns[-1].answers.values() if conversation.turns else ()
-    return max((len(answer.text) + len(answer.reasoning) for answer in answers), default=0)
-
-
-def _keep(sources: ChatSources, states: Sequence[Any], conversation: Conversation) -> None:
-    sources.keep(conversation.cut_off(), *states)
+    question = Question(before, before.asked_again([column]), [column], values)
+    yield from answered(sources, station, question, restart=True)
 
 
 def _kept(sources: ChatSources, station: ChatStation, values: Values) -> Any:
@@ -444,11 +204,11 @@ def _kept(sources: ChatSources, station: ChatStation, values: Values) -> Any:
     if values[station.running] is not None:
         return gr.skip()
     conversation = now(station, values)
-    _keep(sources, _states(station, values), conversation)
+    remember(sources, states_of(station, values), conversation)
     return conversation
 
 
-def _stop(running: _Running | None, column: str | None = None) -> None:
+def _stop(running: Running | None, column: str | None = None) -> None:
     if running is not None:
         running.stream.stop(column)
 
@@ -467,14 +227,14 @@ def _clear(sources: ChatSources, station: ChatStation, values: Values) -> Update
     before = now(station, values)
     empty = replace(before, turns=(), blind=before.blind and Blind())
     updates = _shown_instead(station, values, empty, forget=True)
-    _keep(sources, _states(station, values), empty)
+    remember(sources, states_of(station, values), empty)
     return {**updates, station.problem: gr.HTML(visible=False), station.routing: ""}
 
 
 def _changed(sources: ChatSources, station: ChatStation, values: Values, conversation: Conversation) -> Updates:
     """The page with other columns."""
     updates = {**_shown_instead(station, values, conversation, forget=True), station.routing: ""}
-    _keep(sources, _states(station, values), conversation)
+    remember(sources, states_of(station, values), conversation)
     try:
         return {**updates, **settled(station, conversation, sources, values)}
     except EspalierError as error:
@@ -485,7 +245,7 @@ def _add(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
     """One more column, with a model that none has yet."""
     conversation = now(station, values)
     try:
-        conversation = with_a_column(conversation, list(sources.models(*_states(station, values))))
+        conversation = with_a_column(conversation, list(sources.models(*states_of(station, values))))
     except EspalierError as error:
         return {station.problem: gr.HTML(failure(error), visible=True)}
     return _changed(sources, station, values, conversation)
@@ -516,7 +276,7 @@ def _blind(sources: ChatSources, station: ChatStation, values: Values) -> Update
 
 def _vote(sources: ChatSources, station: ChatStation, choice: str, values: Values) -> Updates:
     """Write a vote down, and tell who was who."""
-    conversation, states = now(station, values), _states(station, values)
+    conversation, states = now(station, values), states_of(station, values)
     if sources.ballots is None:
         return {station.problem: gr.skip()}
     try:
@@ -525,7 +285,7 @@ def _vote(sources: ChatSources, station: ChatStation, choice: str, values: Value
         return {**of_columns(station, conversation), station.problem: gr.HTML(failure(error), visible=True)}
     sources.ballots.store.add(sources.ballots.voter(*states), vote)
     told = opened(conversation, choice)
-    _keep(sources, states, told)
+    remember(sources, states, told)
     hidden = {station.problem: gr.HTML(visible=False)}
     return {**ended(station, told), **hidden, **_tallied(sources, station, values)}
 
@@ -534,7 +294,7 @@ def _tallied(sources: ChatSources, station: ChatStation, values: Values) -> Upda
     """What this person's votes come to so far."""
     if sources.ballots is None:
         return {}
-    votes, _ = sources.ballots.store.read(sources.ballots.voter(*_states(station, values)))
+    votes, _ = sources.ballots.store.read(sources.ballots.voter(*states_of(station, values)))
     return {station.tally: tally_html(tallies(votes))}
 
 
@@ -550,7 +310,7 @@ def _another_model(sources: ChatSources, station: ChatStation, column: str, valu
 def _sampler(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
     """The values of the way to sample that was chosen."""
     settings = station.settings
-    family = sources.family(*_states(station, values))
+    family = sources.family(*states_of(station, values))
     updates = sampled(settings, values[settings.how], family, bool(values[settings.thinking]))
     return updates or {station.problem: gr.skip()}
 
@@ -558,7 +318,7 @@ def _sampler(sources: ChatSources, station: ChatStation, values: Values) -> Upda
 def _keep_settings(sources: ChatSources, station: ChatStation, values: Values) -> None:
     """How models are asked and loaded, for after a reload."""
     settings = {name: values[part] for name, part in station.kept.items()}
-    keep_value(sources, SETTINGS, _states(station, values), settings)
+    keep_value(sources, SETTINGS, states_of(station, values), settings)
 
 
 def _foretold(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
@@ -566,7 +326,7 @@ def _foretold(sources: ChatSources, station: ChatStation, values: Values) -> Upd
     conversation = now(station, values)
     try:
         loading_of(station.loading, values)
-        models = sources.models(*_states(station, values))
+        models = sources.models(*states_of(station, values))
     except EspalierError as error:
         return {station.problem: gr.HTML(failure(error), visible=True)}
     columns = columns_of(station, conversation, sources, models, values)
@@ -582,7 +342,7 @@ def _file(written: Callable[[Conversation], str], ending: str, conversation: Con
 
 def _refreshed(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
     """The models there are now; a choice that is still possible stays, and the chat with it."""
-    states = _states(station, values)
+    states = states_of(station, values)
     try:
         return _fresh(sources, station, values, states)
     except EspalierError as error:

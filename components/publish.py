@@ -29,7 +29,6 @@ from components.publish_jobs import CHECKS, OLLAMA, UPLOADS, jobs_html, jobs_of
 from components.publish_manifest import (
     artifact_names,
     facts_html,
-    formats,
     manifest_html,
     measures_of,
     opened,
@@ -47,8 +46,7 @@ from components.publish_texts import (
 from studio.errors import EspalierError, InputError
 from studio.jobs import runner
 from studio.jobs.store import Job, JobStore
-from studio.publish.artifact import Artifact, keep_measures, open_artifact
-from studio.publish.card import Format
+from studio.publish.artifact import Artifact, Format, keep_measures, open_artifact
 from studio.publish.card_kept import own_card
 from studio.publish.hub import require_hub
 from studio.publish.manifest import FILE_NAME
@@ -128,7 +126,7 @@ def _of_artifact(
     workspace, (part, tier, repository, public) = studio.library.workspace, values
     artifact = opened(workspace, name)
     measured = measures_of(workspace, artifact)
-    built, tiers = formats(artifact), tier_choices(artifact)
+    built, tiers = artifact.formats, tier_choices(artifact)
     part, tier = kept(sorted(built), part), kept([key for _, key in tiers], tier)
     return {
         station.problem: gr.HTML(visible=False),

@@ -16,18 +16,16 @@ from components.markup import failure, notice
 from components.publish_manifest import measures_of, opened
 from components.theme import panel, script
 from studio.errors import EspalierError, FormatError
-from studio.publish.artifact import Artifact, open_artifact
-from studio.publish.card import Format, make_card
+from studio.publish.artifact import Artifact, Format, open_artifact
+from studio.publish.card import make_card
+from studio.publish.card_head import base_in, head_problem, licence_in, with_base, with_licence
 from studio.publish.card_kept import (
     CardText,
     bring_card_back,
     card_path,
-    head_problem,
     keep_card,
-    licence_in,
     read_card,
     set_card_aside,
-    with_licence,
 )
 from studio.publish.licence import HUB_LICENSES
 from studio.publish.repository import is_repository
@@ -62,12 +60,15 @@ class CardPart:
     ask: gr.Row
     licence: gr.Dropdown
     state_licence: gr.Button
+    ask_base: gr.Row
+    base: gr.Textbox
+    state_base: gr.Button
 
     @property
     def changing(self) -> list[Any]:
         """What follows from another artifact."""
         shown = [self.text, self.pictures, self.place]
-        return [*shown, self.status, self.again, self.back, self.sure, self.difference, self.ask]
+        return [*shown, self.status, self.again, self.back, self.sure, self.difference, self.ask, self.ask_base]
 
 
 def card_part() -> CardPart:
@@ -88,6 +89,15 @@ def card_part() -> CardPart:
                     elem_id="card-licence-name",
                 )
                 state_licence = gr.Button("Put it into the card", elem_id="card-licence-set")
+            with gr.Row(visible=False, elem_id="card-base", elem_classes="shelf") as ask_base:
+                base = gr.Textbox(
+                    label="What is the base called on the Hub?",
+                    placeholder="OWNER/NAME",
+                    info="the Hub shows this model beside it then; without, it stands alone",
+                    max_lines=1,
+                    elem_id="card-base-name",
+                )
+                state_base = gr.Button("Put it into the card", elem_id="card-base-set")
             with gr.Row(elem_classes="trial-controls"):
                 again = gr.Button("Generate again", visible=False, elem_id="card-again")
                 back = gr.Button("Bring my text back", visible=False, elem_id="card-back")
@@ -103,7 +113,7 @@ def card_part() -> CardPart:
     place = gr.Textbox(visible="hidden")
     return CardPart(
         text, preview, pictures, place, status, again, back, sure, difference, replace, leave, ask, licence,
-        state_licence,
+        state_licence, ask_base, base, state_base,
     )  # fmt: skip
 
 
@@ -185,6 +195,7 @@ def _followed(part: CardPart, artifact: Artifact, chosen: str | None, card: Card
         part.again: gr.Button(visible=card.is_own),
         part.back: gr.Button(visible=card.has_former),
         part.ask: gr.Row(visible=not head_problem(card.text) and not licence_in(card.text)),
+        part.ask_base: gr.Row(visible=not head_problem(card.text) and not base_in(card.text)),
     }
 
 
@@ -239,11 +250,26 @@ def wire_card(workspace: Workspace, part: CardPart) -> None:
             return {part.status: failure(error)}
         return {part.text: changed, **on_text(changed, place)}
 
+    def on_base(name: str, text: str, place: str) -> Updates:
+        try:
+            artifact, chosen, _ = found(place)
+            changed = with_base(text, name, [chosen] if chosen else artifact.formats)
+        except EspalierError as error:
+            return {part.status: failure(error)}
+        return {part.text: changed, **on_text(changed, place)}
+
     shown = [part.text, part.pictures]
     gr.on([part.text.change, part.pictures.change], None, shown, part.preview, js=script("card_preview.js"), **_LIVE)
-    kept = [part.place, part.status, part.again, part.back, part.ask]
+    kept = [part.place, part.status, part.again, part.back, part.ask, part.ask_base]
     part.text.input(on_text, [part.text, part.place], kept, trigger_mode="always_last", **_LIVE)
     part.state_licence.click(on_licence, [part.licence, part.text, part.place], [part.text, *kept], **_LIVE)
+    gr.on(
+        [part.state_base.click, part.base.submit],
+        on_base,
+        [part.base, part.text, part.place],
+        [part.text, *kept],
+        **_LIVE,
+    )
     part.again.click(on_again, [part.text, part.place], [part.sure, part.difference, part.status], **_LIVE)
     part.leave.click(lambda: gr.Column(visible=False), None, part.sure, **_LIVE)
     part.replace.click(lambda place: anew(place, set_card_aside), part.place, part.changing, **_LIVE)

@@ -39,11 +39,6 @@ def measures_of(workspace: Workspace, artifact: Artifact) -> tuple[Comparison, .
     return comparisons(artifact, workspace)
 
 
-def formats(artifact: Artifact) -> tuple[str, ...]:
-    """In which formats it was built."""
-    return artifact.manifest.build.outputs if artifact.manifest.build else ()
-
-
 def licence_text(manifest: Manifest) -> tuple[str, str]:
     """(licence, where it was read)."""
     named = manifest.reference.licenses
@@ -61,7 +56,7 @@ def facts_html(artifact: Artifact, measured: Iterable[Comparison]) -> str:
     told = artifact.manifest
     size = sum(record.bytes for record in told.files)
     kinds = {"gguf": f"{len(artifact.ggufs)} GGUF", "safetensors": "safetensors"}
-    what = " and ".join(kinds[one] for one in formats(artifact))
+    what = " and ".join(kinds[one] for one in artifact.formats)
     rows = [("Made from", told.reference.name, "")]
     if told.map is not None:
         rows.append(("Experts", f"{told.map.kept} of {told.map.experts}", f"in {len(told.map.dropped)} layers"))

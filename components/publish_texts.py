@@ -90,9 +90,7 @@ def ollama_html(artifact: Artifact, tier: str | None, program: str | None) -> st
 def commands_text(artifact: Artifact, repository: str, part: str | None, public: bool) -> str:
     """The verbs that do what the station does."""
     folder = shlex.quote(str(artifact.folder))
-    chosen = (
-        f" --format {part}" if part and artifact.manifest.build and len(artifact.manifest.build.outputs) > 1 else ""
-    )
+    chosen = f" --format {part}" if part and len(artifact.formats) > 1 else ""
     repo = shlex.quote(repository or "OWNER/NAME")
     seen = " --public" if public else ""
     lines = [

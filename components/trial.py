@@ -178,7 +178,9 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
         return rendered(now, watched if trial is None or trial.error else known, other)
 
     def on_tick(now: StudioState, watched: Any, other: int, status: str) -> Updates:
-        trial = trials.look(watched.key) if watched else None
+        if watched is None:  # it was cancelled while this look was on its way
+            return {part.status: gr.skip()}
+        trial = trials.look(watched.key)
         if trial is not None and not trial.is_over:
             said = progress_html(trial)
             return {part.status: gr.skip() if said == status else said}

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from studio.checkpoints.gguf_header import GgufHeader, read_header
 from studio.errors import InputError
@@ -15,6 +16,8 @@ from studio.evaluate.results import FOLDER
 from studio.publish.manifest import FILE_NAME, Manifest
 from studio.publish.verify import inside, manifest_path, records_of
 from studio.staging import staged
+
+Format = Literal["safetensors", "gguf"]
 
 _PART = re.compile(r"-\d{5}-of-\d{5}$")
 
@@ -63,6 +66,11 @@ class Artifact:
     @property
     def name(self) -> str:
         return self.manifest.build.name if self.manifest.build else self.folder.name
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """What was built; nothing where its manifest tells of no build."""
+        return self.manifest.build.outputs if self.manifest.build else ()
 
     @cached_property
     def ggufs(self) -> tuple[GgufFile, ...]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from studio.checkpoints.model_folder import read_json_object
-from studio.publish.artifact import Artifact
+from studio.publish.artifact import Artifact, Format
 from studio.publish.card_sections import (
     files_section,
     how_section,
@@ -24,7 +23,6 @@ from studio.publish.measures import Comparison
 from studio.publish.ollama import CHAT_TEMPLATE
 from studio.staging import staged
 
-Format = Literal["safetensors", "gguf"]
 PICTURES = "pictures"
 
 
@@ -57,7 +55,7 @@ def make_card(
     lie there, by default all that was built; `measured` is what `studio.publish.measures.comparisons` gives;
     `base_model` (OWNER/NAME) is what the Hub calls the reference, by default its name in the manifest if it is one.
     """
-    shown = tuple(formats or (artifact.manifest.build.outputs if artifact.manifest.build else ()))
+    shown = tuple(formats or artifact.formats)
     found = tuple(measured)
     template = chat_template(artifact)
     pictures = {f"{PICTURES}/{name}": picture for name, picture in pictures_of(artifact, found).items()}

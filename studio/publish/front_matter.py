@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from studio.errors import InputError
@@ -26,14 +26,9 @@ def front_matter(
 
     manifest = artifact.manifest
     name = base_model or manifest.reference.name
-    if base_model and not _HUB_NAME.fullmatch(base_model):
-        raise InputError(f"{base_model!r} cannot be the name of a model on the Hub.", "Write OWNER/NAME.")
     fields: dict[str, Any] = {"tags": _tags(artifact, formats, has_conversation=has_conversation)}
-    if _HUB_NAME.fullmatch(name):
-        fields |= {
-            "base_model": [name],
-            "base_model_relation": "quantized" if "gguf" in formats else "finetune",
-        }
+    if base_model or _HUB_NAME.fullmatch(name):
+        fields |= base_fields(name, formats)
     license_name = strictest(manifest.reference.licenses)
     if license_name in HUB_LICENSES:
         fields["license"] = license_name
@@ -44,6 +39,13 @@ def front_matter(
     fields["library_name"] = "transformers" if "safetensors" in formats else "gguf"
     fields["pipeline_tag"] = "text-generation"
     return f"---\n{ModelCardData(**fields).to_yaml()}\n---"
+
+
+def base_fields(name: str, formats: Collection[str]) -> dict[str, Any]:
+    """What a head says of the base `name` of files in `formats`. Raises `InputError` for what is no name on the Hub."""
+    if not _HUB_NAME.fullmatch(name):
+        raise InputError(f"{name!r} cannot be the name of a model on the Hub.", "Write OWNER/NAME.")
+    return {"base_model": [name], "base_model_relation": "quantized" if "gguf" in formats else "finetune"}
 
 
 def _terms(artifact: Artifact, formats: Sequence[str]) -> str | None:

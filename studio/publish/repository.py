@@ -16,9 +16,10 @@ from pathlib import Path
 from studio.checkpoints.model_folder import BASE_CARD
 from studio.errors import InputError
 from studio.evaluate.results import Result
-from studio.publish.artifact import Artifact
-from studio.publish.card import Format, make_card
-from studio.publish.card_kept import CARD, head_of, head_problem, licence_in, own_card, pictures_in
+from studio.publish.artifact import Artifact, Format
+from studio.publish.card import make_card
+from studio.publish.card_head import head_of, head_problem, licence_in
+from studio.publish.card_kept import CARD, own_card, pictures_in
 from studio.publish.manifest import FILE_NAME, FileRecord
 from studio.publish.measures import Comparison
 from studio.publish.ollama import ollama_model
@@ -112,7 +113,7 @@ def is_repository(name: str) -> bool:
 
 def chosen_format(artifact: Artifact, chosen: Format | None) -> Format:
     """`chosen`, or the only one that was built; `InputError` for one that was not, or none where there are two."""
-    built: tuple[Format, ...] = artifact.manifest.build.outputs if artifact.manifest.build else ()
+    built = artifact.formats
     if chosen is None and len(built) == 1:
         return built[0]
     if chosen is None:

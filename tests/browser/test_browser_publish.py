@@ -121,6 +121,21 @@ def test_what_is_written_into_the_card_is_there_after_a_reload_and_generating_as
     assert "bold words" in card_of(published_app).read_text()
 
 
+def test_a_base_without_a_name_on_the_hub_is_asked_for_and_goes_into_the_card(
+    opened: OpenPage, published_app: App
+) -> None:
+    page = opened()
+    name = page.locator("#card-base-name input, #card-base-name textarea")
+    name.fill("not a name")
+    page.click("#card-base-set")
+    page.locator("#card-status").get_by_text("OWNER/NAME").wait_for()
+    name.fill("acme/Big-MoE")
+    page.click("#card-base-set")
+    expect(page.locator("#card-base")).to_be_hidden()
+    until_kept(published_app, "acme/Big-MoE")
+    assert "base_model_relation: quantized" in page.input_value("#card-text textarea")
+
+
 def test_a_damaged_file_is_named_and_a_whole_one_goes_to_the_hub_with_the_edited_card(
     opened: OpenPage, published_app: App, hub: Hub
 ) -> None:

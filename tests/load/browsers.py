@@ -46,6 +46,16 @@ _FIRST_TOKEN = """async ([asked, patience]) => {
 """From the click on Send to the first words of an answer below the question, in seconds; null without."""
 
 
+_CHAT_STATE = """() => JSON.stringify({
+  said: [...document.querySelectorAll('#chat-A .user, #chat-A .bot')].map((one) => one.innerText.slice(0, 60)),
+  box: document.querySelector('#prompt textarea').value,
+  send: document.querySelector('#send').disabled,
+  stats: document.querySelector('#stats-A')?.innerText,
+  problem: document.querySelector('#problem-A')?.innerText,
+})"""
+"""What the chat shows where no answer came."""
+
+
 class Person:
     """Somebody with a browser, who acts until the time is over."""
 
@@ -92,6 +102,7 @@ class Person:
         await load(*where)
         await page.wait_for_selector(".plot[data-drawn]")
         await page.wait_for_function("document.querySelector('#model-A input')?.value.includes('demo')")
+        await page.wait_for_function("!document.querySelector('.gradio-container').inert")
         self.record.took("opening", time.monotonic() - began)
 
     async def _act(self, page: Page, action: Action) -> None:
@@ -122,7 +133,8 @@ class Person:
         await page.wait_for_function("!document.querySelector('#send').disabled")
         await page.locator("#prompt textarea").fill(question)
         seconds = await page.evaluate(_FIRST_TOKEN, [question, LOST_S * 1000])
-        self._measured("first token", seconds, f"no answer to {question!r}")
+        state = "" if seconds else await page.evaluate(_CHAT_STATE)
+        self._measured("first token", seconds, f"no answer to {question!r}: {state}")
 
     def _measured(self, kind: str, seconds: float | None, otherwise: str) -> None:
         if seconds is None:

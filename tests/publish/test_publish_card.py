@@ -27,9 +27,9 @@ from studio.errors import FormatError, InputError
 from studio.evaluate.results import Result
 from studio.jobs.tasks import check
 from studio.progress import silent
-from studio.publish.artifact import Artifact, keep_measures, open_artifact
-from studio.publish.card import Card, Format, chat_template, make_card
-from studio.publish.card_kept import head_of, with_licence
+from studio.publish.artifact import Artifact, Format, keep_measures, open_artifact
+from studio.publish.card import Card, chat_template, make_card
+from studio.publish.card_head import head_of, with_licence
 from studio.publish.card_sections import recipe_in_words
 from studio.publish.escape import fenced, plain
 from studio.publish.licence import UNKNOWN, is_clear, licences_of, strictest

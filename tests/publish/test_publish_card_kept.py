@@ -13,15 +13,13 @@ from studio.checkpoints.reference import open_reference
 from studio.errors import InputError, MismatchError
 from studio.jobs.task import ASSETS
 from studio.publish.artifact import Artifact, open_artifact
+from studio.publish.card_head import base_in, head_problem, licence_in, with_base, with_licence
 from studio.publish.card_kept import (
     LONGEST_CARD,
     bring_card_back,
-    head_problem,
     keep_card,
-    licence_in,
     read_card,
     set_card_aside,
-    with_licence,
 )
 from studio.publish.licence import licences_of
 from studio.publish.manifest import FILE_NAME, Manifest
@@ -85,6 +83,31 @@ def test_a_licence_that_somebody_names_goes_into_the_head_and_the_text(artifact:
     for wrong in ("", "  \n"):
         with pytest.raises(InputError, match="No licence"):
             with_licence(made, wrong)
+
+
+def test_a_base_that_somebody_names_goes_into_the_head(artifact: Path) -> None:
+    made = read_card(open_artifact(artifact), "gguf").text
+    assert base_in(made) == "", "a folder of the demo's is no name on the Hub"
+    told = with_base(made, " acme/Big-MoE ", ["gguf"])
+    assert base_in(told) == "acme/Big-MoE" and told.endswith(made.split("---", 2)[2])
+    again = yaml.safe_load(with_base(told, "acme/other", ["safetensors"]).split("---")[1])
+    assert (again["base_model"], again["base_model_relation"]) == (["acme/other"], "finetune")
+    assert again["tags"] == yaml.safe_load(made.split("---")[1])["tags"], "the rest stays"
+    for wrong in ("", "acme", "../x/y", "acme/big moe"):
+        with pytest.raises(InputError, match="OWNER/NAME"):
+            with_base(made, wrong, ["gguf"])
+
+
+@pytest.mark.parametrize(
+    ("text", "base"),
+    [
+        ("---\nbase_model: a/b\n---\n", "a/b"),
+        ("---\nbase_model:\n- a/b\n- c/d\n---\n", "a/b"),
+        ("---\n- x\n---\n", ""),
+    ],
+)
+def test_a_base_is_read_however_it_is_written(text: str, base: str) -> None:
+    assert base_in(text) == base
 
 
 @pytest.mark.parametrize(
