@@ -22,7 +22,7 @@ from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError, OutputExistsError
 from studio.families import MoeShape
 from studio.jobs.adopt import adopted_analysis, adopted_reference
-from studio.jobs.task import ASSETS, DEMO, reference_path
+from studio.jobs.task import ASSETS, reference_names, reference_path
 from studio.quantize.dynamic import ranking_of_contributions, ranking_of_imatrix
 from studio.quantize.imatrix import Coverage
 from studio.quantize.imatrix_contributions import import_any
@@ -156,10 +156,7 @@ class Library:
 
     def reference_names(self) -> list[str]:
         """What can be opened by name: the demo, and what lies in the workspace."""
-        entries = {entry.name for folder in self.workspace.model_folders() for entry in folder.iterdir()}
-        found = sorted(name for name in entries if not name.startswith(".") and name != DEMO)
-        found = [name for name in found if self.workspace.model(name) is not None]
-        return [*([DEMO] if reference_path(self.workspace, DEMO).exists() else []), *found]
+        return reference_names(self.workspace)
 
     def reference(self, name: str) -> Reference:
         """The model called `name`; raises as `open_reference` does, and for paths outside the workspace."""

@@ -19,7 +19,7 @@ from typing import Literal
 from studio.errors import EspalierError, InputError
 from studio.jobs.replay import STORIES, copy_others
 from studio.jobs.store import Job, JobStore
-from studio.jobs.task import DEMO, reference_path
+from studio.jobs.task import references_called
 from studio.publish import manifest
 from studio.publish.manifest import Manifest
 from studio.staging import is_leftover, partial_path, remove, staged, used_bytes
@@ -190,7 +190,7 @@ def _builds(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:
     for path in _entries(workspace.artifacts):
         try:
             name = Manifest.read(path / manifest.FILE_NAME).reference.name
-            base = next(_references_called(workspace, name))
+            base = next(references_called(workspace, name))
             places = " --out ".join(
                 shlex.quote(str(one)) for one in (kept_story(workspace, _key(workspace, path)), path)
             )
@@ -199,14 +199,7 @@ def _builds(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:
         except (EspalierError, OSError):
             yield path, "Folder without a manifest", "never", "Nothing says how it was made."
         except StopIteration:
-            yield path, BUILD, "never", f"Its reference {name} is not in this workspace any more."
-
-
-def _references_called(workspace: Workspace, name: str) -> Iterator[str]:
-    tail = name.rpartition("/")[2]
-    for key in (DEMO, *(path.name for path in _entries(workspace.references))):
-        if tail in (key, reference_path(workspace, key).resolve().name):
-            yield key
+            yield path, BUILD, "never", f"Its reference {name} cannot be opened here any more."
 
 
 def _analyses(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:

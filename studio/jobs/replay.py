@@ -17,7 +17,7 @@ from studio.contributions.importers import import_analysis
 from studio.contributions.model import Contributions
 from studio.errors import InputError, MismatchError
 from studio.jobs.making import Inputs, make
-from studio.jobs.task import DEMO, Result, Task, check_new, input_path, reference_path, relative
+from studio.jobs.task import Result, Task, check_new, input_path, reference_path, references_called, relative
 from studio.progress import Progress, silent
 from studio.publish.differences import differing_layers, first_difference
 from studio.publish.manifest import FILE_NAME, BuildRecord, FileRecord, Manifest
@@ -214,12 +214,8 @@ def found_sources(told: Manifest, workspace: Workspace, reference: Path | None, 
 
 
 def _reference_called(name: str, workspace: Workspace) -> Path:
-    demo = reference_path(workspace, DEMO)
-    if name == demo.name:
-        return demo
-    for path in sorted(workspace.references.iterdir()):
-        if path.name in (name, name.rpartition("/")[2]):
-            return path
+    for key in references_called(workspace, name):
+        return reference_path(workspace, key)
     raise InputError(f"The reference {name} is not in {workspace.references}.", "Say where it lies: --reference PATH.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -73,6 +73,23 @@ def reference_path(workspace: Workspace, text: str) -> Path:
             "Put it there, or a symbolic link to it, or say `demo`.",
         )
     return path
+
+
+def reference_names(workspace: Workspace) -> list[str]:
+    """What `reference_path` takes by name alone: the demo, and the models in folders that may be opened."""
+    entries = {entry.name for folder in workspace.model_folders() if folder.is_dir() for entry in folder.iterdir()}
+    found = sorted(name for name in entries if not name.startswith(".") and name != DEMO)
+    found = [name for name in found if workspace.model(name) is not None]
+    return [*([DEMO] if reference_path(workspace, DEMO).exists() else []), *found]
+
+
+def references_called(workspace: Workspace, name: str) -> Iterator[str]:
+    """Those of `reference_names` that may be what a manifest calls `name`: by their own name, or their folder's."""
+    tail = name.rpartition("/")[2]
+    for key in reference_names(workspace):
+        path = reference_path(workspace, key)
+        if tail in (key, path.name, path.resolve().name):
+            yield key
 
 
 def check_new(folder: Path, name: str, overwrite: bool, suffix: str = "") -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from studio.cli.app import main
 from studio.errors import InputError
 from studio.jobs.cleanup import OLD_S, clean, inventory, kept_story
 from studio.jobs.store import JobStore
-from studio.jobs.task import DEMO
+from studio.jobs.task import ASSETS, DEMO
 from studio.jobs.tasks import check
 from studio.progress import silent
 from studio.publish.manifest import FILE_NAME
@@ -82,6 +83,19 @@ def test_a_build_that_was_removed_is_built_again_from_what_stays(store: JobStore
     story = (kept / FILE_NAME).relative_to(workspace.root).as_posix()
     found = check("replay", {"manifest": story, "reference": DEMO, "name": "again"}, workspace).run(workspace, silent)
     assert found["equal"] is True and (workspace.artifacts / "again" / "README.md").is_file()
+
+
+def test_a_build_from_a_model_that_all_people_share_can_be_made_again(store: JobStore) -> None:
+    shutil.copytree(ASSETS / "demo-model", store.workspace.references / "ours")
+    part = store.workspace.of("ann")
+    build = {"reference": "ours", "map": MAP, "name": "small", "outputs": ["safetensors"]}
+    check("build", build, part).run(part, silent)
+    own = JobStore(part)
+    own.closing = True
+    (item,) = (item for item in inventory(own) if item.key == "artifacts/small")
+    assert item.again == "when asked" and "from ours" in item.source
+    told = {"manifest": f"artifacts/small/{FILE_NAME}", "name": "again"}
+    assert check("replay", told, part).run(part, silent)["equal"] is True
 
 
 def test_a_build_that_takes_the_name_of_a_removed_one_leaves_its_story(store: JobStore) -> None:
