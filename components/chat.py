@@ -27,6 +27,7 @@ from components.chat_shown import (
     columns_of,
     columns_shown,
     ended,
+    freed,
     known_of,
     memory_shown,
     newest_chosen,
@@ -46,6 +47,8 @@ from studio.serve.conversation import Blind, Conversation
 from studio.serve.saved import conversation_json, conversation_markdown
 
 __all__ = ["ChatModel", "ChatSources", "ChatStation", "chat_station"]
+
+_QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 _SAVE = """(text) => {
   if (!text) return;
@@ -75,8 +78,13 @@ def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
         "concurrency_id": "chat",
     }
 
+    def then_free(asked: gr.events.Dependency) -> None:
+        states = {station.running, station.conversation}
+        asked.then(partial(_free, station), states, station.changing, trigger_mode="multiple", **_QUICK)
+
     def on(events: Any, handler: Callable[..., Iterator[Updates]], *more: Any) -> None:
-        gr.on(events, partial(handler, sources, station, *more), station.inputs, station.changing, **streaming)
+        handled = partial(handler, sources, station, *more)
+        then_free(gr.on(events, handled, station.inputs, station.changing, **streaming))
 
     on([station.send.click, station.prompt.submit], _send)
     on(station.same.click, _again, 0)
@@ -87,17 +95,16 @@ def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
         def on_edit(values: Values, event: gr.EditData, id: str = id) -> Iterator[Updates]:
             yield from _edit(sources, station, id, values, event)
 
-        parts.chat.edit(on_edit, station.inputs, station.changing, **streaming)
+        then_free(parts.chat.edit(on_edit, station.inputs, station.changing, **streaming))
 
 
 def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
-    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     settings = station.settings
 
     def on(events: Any, handler: Callable[..., Updates], *more: Any) -> None:
-        gr.on(events, partial(handler, sources, station, *more), station.inputs, station.changing, **quick)
+        gr.on(events, partial(handler, sources, station, *more), station.inputs, station.changing, **_QUICK)
 
-    station.stop.click(_stop, station.running, None, **quick)
+    station.stop.click(_stop, station.running, None, **_QUICK)
     bins = [parts.chat.clear for parts in station.columns.values()]  # gradio's own button on a chatbot
     on([station.clear.click, *bins], _clear)
     on(station.add.click, _add)
@@ -106,19 +113,19 @@ def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
     def on_vote(values: Values, event: gr.EventData) -> Updates:
         return _vote(sources, station, str(event.choice), values)
 
-    station.ballot.click(on_vote, station.inputs, station.changing, **quick)
+    station.ballot.click(on_vote, station.inputs, station.changing, **_QUICK)
     for id, parts in station.columns.items():
-        parts.stop.click(partial(_stop, column=id), station.running, None, **quick)
+        parts.stop.click(partial(_stop, column=id), station.running, None, **_QUICK)
         on(parts.model.input, _another_model, id)
         on(parts.remove.click, _remove, id)
-        parts.system.blur(partial(_kept, sources, station), station.inputs, station.conversation, **quick)
+        parts.system.blur(partial(_kept, sources, station), station.inputs, station.conversation, **_QUICK)
     on([settings.how.input, settings.thinking.input], _sampler)
     for part in settings.sampling:
-        part.input(lambda: "own", None, settings.how, **quick)
+        part.input(lambda: "own", None, settings.how, **_QUICK)
 
     following = [station.note, station.problem, station.loading.where, *station.loading.changing]
     for event in (station.loading.accordion.expand, *(part.input for part in station.loading.inputs)):
-        event(partial(_foretold, sources, station), station.inputs, following, trigger_mode="always_last", **quick)
+        event(partial(_foretold, sources, station), station.inputs, following, trigger_mode="always_last", **_QUICK)
 
     gr.on(
         [part.change for part in station.kept.values()],
@@ -126,20 +133,26 @@ def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
         station.inputs,
         None,
         trigger_mode="always_last",
-        **quick,
+        **_QUICK,
     )
 
     def on_token(values: Values, event: gr.EventData) -> str:
         return parting_html(seen(values[station.conversation]), int(event.index))
 
-    station.parting.click(on_token, {station.conversation}, station.parting, **quick)
+    station.parting.click(on_token, {station.conversation}, station.parting, **_QUICK)
     saved = ((station.save_json, conversation_json, "json"), (station.save_markdown, conversation_markdown, "md"))
     for button, written, ending in saved:
-        button.click(partial(_file, written, ending), station.conversation, station.saved, **quick).then(
-            None, station.saved, None, js=_SAVE, **quick
+        button.click(partial(_file, written, ending), station.conversation, station.saved, **_QUICK).then(
+            None, station.saved, None, js=_SAVE, **_QUICK
         )
     for klass, chip in station.chips.items():
-        chip.click(partial(next_example, list(sources.examples[klass])), station.prompt, station.prompt, **quick)
+        chip.click(partial(next_example, list(sources.examples[klass])), station.prompt, station.prompt, **_QUICK)
+
+
+def _free(station: ChatStation, values: Values) -> Updates:
+    """What can be pressed when answers are over, unless the next ones are under way."""
+    busy = values[station.running] is not None
+    return {station.send: gr.skip()} if busy else freed(station, values[station.conversation])
 
 
 def _askable(conversation: Conversation) -> list[str]:
@@ -219,7 +232,7 @@ def _shown_instead(station: ChatStation, values: Values, conversation: Conversat
     running = values[station.running]
     if running is not None and running.give_way(conversation, forget=forget):
         return columns_shown(station, conversation)
-    return {**ended(station, conversation), **columns_shown(station, conversation)}
+    return {**ended(station, conversation), **freed(station, conversation), **columns_shown(station, conversation)}
 
 
 def _clear(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
@@ -287,7 +300,7 @@ def _vote(sources: ChatSources, station: ChatStation, choice: str, values: Value
     told = opened(conversation, choice)
     remember(sources, states, told)
     hidden = {station.problem: gr.HTML(visible=False)}
-    return {**ended(station, told), **hidden, **_tallied(sources, station, values)}
+    return {**ended(station, told), **freed(station, told), **hidden, **_tallied(sources, station, values)}
 
 
 def _tallied(sources: ChatSources, station: ChatStation, values: Values) -> Updates:

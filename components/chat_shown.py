@@ -112,8 +112,8 @@ def begun(station: ChatStation, conversation: Conversation, columns: Sequence[st
 
 
 def ended(station: ChatStation, conversation: Conversation) -> Updates:
-    """Nothing more comes: all columns, where they part, and what can be pressed."""
-    updates = of_columns(station, conversation) | _buttons(station, conversation, busy=False)
+    """Nothing more comes: all columns, and where they part. What can be pressed then is `freed`."""
+    updates = of_columns(station, conversation)
     shown = seen(conversation)
     for id, parts in station.columns.items():
         answer = shown.answer(id)
@@ -123,6 +123,12 @@ def ended(station: ChatStation, conversation: Conversation) -> Updates:
         if answer is None or answer.error is None:
             updates[parts.problem] = gr.HTML(visible=False)
     return {**updates, station.running: None, station.parting: parting_html(shown)}
+
+
+def freed(station: ChatStation, conversation: Conversation) -> Updates:
+    """What can be pressed when nothing comes; only after the event that showed the answers: until gradio is through
+    with that, it drops, without a word, what is pressed to ask again."""
+    return _buttons(station, conversation, busy=False)
 
 
 def refused(station: ChatStation, before: Conversation, error: EspalierError) -> Updates:

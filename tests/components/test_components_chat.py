@@ -98,6 +98,12 @@ def last_of(updates: list[dict[Any, Any]], part: Any) -> Any:
     return values[-1] if values else None
 
 
+def freed_after(station: ChatStation, updates: list[dict[Any, Any]]) -> dict[Any, Any]:
+    """What gradio asks for when it is through with `updates`."""
+    states = (station.running, station.conversation)
+    return chat._free(station, {state: last_of(updates, state) for state in states})
+
+
 def talk(sources: ChatSources, station: ChatStation, before: Conversation, **told: Any) -> Iterator[Any]:
     return chat._send(sources, station, values_of(station, before, **told))
 
@@ -122,7 +128,9 @@ def test_all_columns_fill_and_the_box_is_empty_again(sources: ChatSources, stati
         assert text(question) == "Hello" and text(answer)
         assert ANSWERED in last_of(updates, parts.stats) and not last_of(updates, parts.restart).visible
     assert updates[0][station.prompt] == "" and updates[0][station.stop].interactive
-    assert updates[-1][station.send].interactive and not updates[-1][station.stop].interactive
+    assert not last_of(updates, station.send).interactive, "what is pressed before gradio is through, it drops"
+    freed = freed_after(station, updates)
+    assert freed[station.send].interactive and not freed[station.stop].interactive
     conversation = last_of(updates, station.conversation)
     assert len(conversation.turns) == 1 and "at the same time" in last_of(updates, station.note)
     origins = [conversation.answer(id).origin for id in "ABC"]
@@ -223,10 +231,11 @@ def test_an_empty_question_is_not_asked(sources: ChatSources, station: ChatStati
 def test_a_setting_out_of_range_is_named_and_the_question_kept(
     sources: ChatSources, station: ChatStation, wrong: dict[str, Any]
 ) -> None:
-    final = send(sources, station, empty(*BOTH), **wrong)[-1]
+    updates = send(sources, station, empty(*BOTH), **wrong)
+    final = updates[-1]
     named = getattr(station.settings, next(iter(wrong))).label
     assert f"“{named}” cannot be" in final[station.problem].value and final[station.prompt] == "Hello"
-    assert final[station.conversation].turns == () and final[station.send].interactive
+    assert final[station.conversation].turns == () and freed_after(station, updates)[station.send].interactive
 
 
 def test_a_candidate_that_is_gone_is_named_in_its_column_and_the_others_answer(

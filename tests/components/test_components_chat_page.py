@@ -272,6 +272,29 @@ def test_a_question_is_changed_in_place_and_the_conversation_is_saved(station: S
     assert "> Good morning" in files["md"] and "### pruned" in files["md"]
 
 
+AT_ONCE = """(asked) => {
+  const send = document.querySelector('#send'), box = document.querySelector('#prompt textarea');
+  new MutationObserver(() => {
+    if (send.disabled || !asked.length) return;
+    box.value = asked.shift();
+    box.dispatchEvent(new Event('input', { bubbles: true }));
+    send.click();
+  }).observe(send, { attributeFilter: ['disabled'] });
+}"""
+"""Asks the next question in the very moment in which Send can be pressed again."""
+
+
+@pytest.mark.parametrize("station", [(None, WIDE)], indirect=True)
+def test_no_question_is_lost_however_soon_it_is_asked_after_an_answer(station: Station) -> None:
+    page = station.page
+    page.evaluate(AT_ONCE, ["One", "Two", "Three", "Four"])
+    ask(page, "Zero")
+    page.wait_for_function("document.querySelectorAll('#chat-A .bot').length === 5")
+    wait_for_answers(page)
+    asked = [said.strip() for said in page.locator("#chat-A .user").all_inner_texts()]
+    assert asked == ["Zero", "One", "Two", "Three", "Four"] and page.input_value("#prompt textarea") == ""
+
+
 @pytest.mark.parametrize("station", [(None, WIDE)], indirect=True)
 def test_a_server_killed_in_the_middle_of_an_answer_says_so_and_the_other_column_goes_on(station: Station) -> None:
     page = station.page
