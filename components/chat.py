@@ -50,6 +50,11 @@ __all__ = ["ChatModel", "ChatSources", "ChatStation", "chat_station"]
 
 _QUICK: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
+_TAKE = """(text) => document.querySelector('#send').disabled || !text?.trim()
+  ? [undefined, '', undefined]
+  : ['', text, { __type__: 'update', interactive: false }]"""
+"""Takes the question out of its box in the browser, at once: whatever is typed from then on is the next one."""
+
 _SAVE = """(text) => {
   if (!text) return;
   const [name, ...lines] = text.split('\\n');
@@ -86,7 +91,15 @@ def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
         handled = partial(handler, sources, station, *more)
         then_free(gr.on(events, handled, station.inputs, station.changing, **streaming))
 
-    on([station.send.click, station.prompt.submit], _send)
+    taken = gr.on(
+        [station.send.click, station.prompt.submit],
+        None,
+        station.prompt,
+        [station.prompt, station.asked, station.send],
+        js=_TAKE,
+        **_QUICK,
+    )
+    then_free(taken.then(partial(_send, sources, station), station.inputs, station.changing, **streaming))
     on(station.same.click, _again, 0)
     on(station.other.click, _again, 1)
     for id, parts in station.columns.items():
@@ -162,7 +175,7 @@ def _askable(conversation: Conversation) -> list[str]:
 
 def _send(sources: ChatSources, station: ChatStation, values: Values) -> Iterator[Updates]:
     """Ask all columns; a question that cannot be asked goes back into its box."""
-    prompt = values[station.prompt]
+    prompt = values[station.asked]
     if not prompt.strip():
         yield gr.skip()
         return

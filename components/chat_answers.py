@@ -83,11 +83,10 @@ def answered(
 ) -> Iterator[Updates]:
     """The page while a question is asked and answered, up to its end or to why it cannot be asked.
 
-    `prompt` is what stood in the box: it goes back there when it cannot be asked.
+    `prompt` is what left its box: it goes back there when it cannot be asked.
     """
     question = replace(question, conversation=seated(question.conversation))
-    emptied = {station.prompt: ""} if prompt else {}
-    yield {**begun(station, question.conversation, question.columns), **emptied}
+    yield begun(station, question.conversation, question.columns)
     try:
         with ANSWERS.one() as turn:
             yield from _converse(sources, station, question, turn, restart=restart)

@@ -144,6 +144,8 @@ class ChatStation:
     tally: gr.HTML
     columns: Mapping[str, ColumnParts]
     prompt: gr.Textbox
+    asked: gr.Textbox
+    """The question that left its box, for the handler that asks it."""
     send: gr.Button
     stop: gr.Button
     same: gr.Button
@@ -170,7 +172,7 @@ class ChatStation:
     def inputs(self) -> set[Any]:
         """What every handler of the station is given."""
         chosen = [part for parts in self.columns.values() for part in (parts.model, parts.system)]
-        own = [self.conversation, self.running, self.known, self.prompt, self.blind]
+        own = [self.conversation, self.running, self.known, self.asked, self.blind]
         return {*own, *chosen, *self.settings.inputs, *self.loading.inputs, *self.states}
 
     @property
@@ -221,6 +223,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
             max_lines=8,
             elem_id="prompt",
         )
+        asked = gr.Textbox(visible="hidden")
         with gr.Row(elem_classes="chips"):
             chips = {klass: gr.Button(klass.capitalize(), size="sm", min_width=60) for klass in sources.examples}
         with gr.Row(elem_classes="chat-buttons"):
@@ -249,6 +252,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
         tally=tally,
         columns=columns,
         prompt=prompt,
+        asked=asked,
         send=send,
         stop=stop,
         same=same,

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import gradio as gr
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from components.chat import ChatModel, ChatSources, chat_station
 from components.chat_parts import REFERENCE
@@ -293,6 +293,23 @@ def test_no_question_is_lost_however_soon_it_is_asked_after_an_answer(station: S
     wait_for_answers(page)
     asked = [said.strip() for said in page.locator("#chat-A .user").all_inner_texts()]
     assert asked == ["Zero", "One", "Two", "Three", "Four"] and page.input_value("#prompt textarea") == ""
+
+
+@pytest.mark.parametrize("station", [(None, WIDE)], indirect=True)
+def test_what_is_typed_while_a_question_is_on_its_way_stays_in_the_box(station: Station) -> None:
+    page = station.page
+    page.route("**/queue/join*", lambda route: (page.wait_for_timeout(500), route.continue_()))
+    box = page.locator("#prompt textarea")
+    box.fill("The first")
+    box.press("Enter")
+    expect(box).to_have_value("")
+    expect(page.locator("#send")).to_be_disabled()
+    box.press_sequentially("The second")
+    box.press("Enter")  # too soon: it stays
+    wait_for_answers(page)
+    assert box.input_value() == "The second" and page.locator("#chat-A .user").count() == 1
+    box.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#chat-A .bot').length === 2")
 
 
 @pytest.mark.parametrize("station", [(None, WIDE)], indirect=True)

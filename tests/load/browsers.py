@@ -31,12 +31,13 @@ _MOVE = """async ([value, patience]) => {
 
 _FIRST_TOKEN = """async ([asked, patience]) => {
   const start = performance.now();
+  const all = () => [...document.querySelectorAll('#chat-A .user')].filter((one) => one.innerText.includes(asked));
+  const before = all().length;
   document.querySelector('#send').click();
   const answered = () => {
-    const questions = [...document.querySelectorAll('#chat-A .user')].filter((one) => one.innerText.includes(asked));
-    const answers = [...document.querySelectorAll('#chat-A .bot')];
+    const questions = all(), answers = [...document.querySelectorAll('#chat-A .bot')];
     const last = answers.at(-1), question = questions.at(-1);
-    return last && question && last.innerText.trim()
+    return questions.length > before && last && last.innerText.trim()
       && (question.compareDocumentPosition(last) & Node.DOCUMENT_POSITION_FOLLOWING);
   };
   while (!answered() && performance.now() - start < patience)
