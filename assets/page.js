@@ -3,7 +3,7 @@
 // What is done before the page shows what its person chose last would be done to another choice, and written over it.
 const page = element.closest('.gradio-container');
 page.inert = true; // until _OPENED in components/journey.py
-setTimeout(() => { page.inert = false; }, 60_000); // where no answer comes, the page says so itself
+setTimeout(() => { page.inert = false; }, 60_000); // where no answer comes at all
 
 // What the door asks a new visitor by (components/door.py) would turn them away when they reload after their visit.
 const address = new URL(location.href);

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from components.chat_answers import Question, Running, answered, remember, states_of
+from components.chat_answers import Question, Running, answered, remember
 from components.chat_kept import ROUTING, SETTINGS, keep_value, kept_value, settings_again
 from components.chat_loading import loading_of
 from components.chat_parts import (
@@ -55,6 +55,11 @@ _TAKE = """(text) => document.querySelector('#send').disabled || !text?.trim()
   : ['', text, { __type__: 'update', interactive: false }]"""
 """Takes the question out of its box in the browser, at once: whatever is typed from then on is the next one."""
 
+_GIVE_BACK = """(box, asked) => asked ? [[asked, box].filter(Boolean).join('\\n'), ''] : [undefined, undefined]"""
+"""Puts a question that could not be asked back into its box, before what was typed since; needs no server."""
+
+_FREE_SEND = "() => ({ __type__: 'update', interactive: true })"
+
 _SAVE = """(text) => {
   if (!text) return;
   const [name, ...lines] = text.split('\\n');
@@ -83,9 +88,11 @@ def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
         "concurrency_id": "chat",
     }
 
-    def then_free(asked: gr.events.Dependency) -> None:
+    def then_free(event: gr.events.Dependency, *, in_box: bool = False) -> None:
+        """Have what can be pressed freed after `event`; gradio follows one that failed with `failure` alone."""
         states = {station.running, station.conversation}
-        asked.then(partial(_free, station), states, station.changing, trigger_mode="multiple", **_QUICK)
+        event.then(partial(_free, station), states, station.changing, trigger_mode="multiple", **_QUICK)
+        event.failure(partial(_broken, station, in_box), states, station.changing, trigger_mode="multiple", **_QUICK)
 
     def on(events: Any, handler: Callable[..., Iterator[Updates]], *more: Any) -> None:
         handled = partial(handler, sources, station, *more)
@@ -99,7 +106,18 @@ def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
         js=_TAKE,
         **_QUICK,
     )
-    then_free(taken.then(partial(_send, sources, station), station.inputs, station.changing, **streaming))
+    sent = taken.then(
+        partial(_send, sources, station),
+        station.inputs,
+        station.changing,
+        trigger_mode="multiple",  # gradio would drop what has left its box already
+        **streaming,
+    )
+    boxes = [station.prompt, station.asked]
+    for follow in (sent.then, sent.failure):
+        follow(None, boxes, boxes, js=_GIVE_BACK, trigger_mode="multiple", **_QUICK)
+    sent.failure(None, None, station.send, js=_FREE_SEND, **_QUICK)
+    then_free(sent, in_box=True)
     on(station.same.click, _again, 0)
     on(station.other.click, _again, 1)
     for id, parts in station.columns.items():
@@ -108,7 +126,7 @@ def _wire_questions(sources: ChatSources, station: ChatStation) -> None:
         def on_edit(values: Values, event: gr.EditData, id: str = id) -> Iterator[Updates]:
             yield from _edit(sources, station, id, values, event)
 
-        then_free(parts.chat.edit(on_edit, station.inputs, station.changing, **streaming))
+        then_free(parts.chat.edit(on_edit, station.inputs, station.changing, trigger_mode="multiple", **streaming))
 
 
 def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
@@ -164,8 +182,23 @@ def _wire_columns(sources: ChatSources, station: ChatStation) -> None:
 
 def _free(station: ChatStation, values: Values) -> Updates:
     """What can be pressed when answers are over, unless the next ones are under way."""
-    busy = values[station.running] is not None
-    return {station.send: gr.skip()} if busy else freed(station, values[station.conversation])
+    return {station.send: gr.skip()} if _is_busy(station, values) else freed(station, values[station.conversation])
+
+
+def _broken(station: ChatStation, in_box: bool, values: Values) -> Updates:
+    """The page after a question that failed in a way nobody foresaw, or got lost on its way; `in_box`: it is in its box
+    again, and so not in the chat unless an answer began."""
+    _stop(values[station.running])
+    conversation = values[station.conversation].cut_off()
+    if in_box and conversation.turns and not any(one.text for one in conversation.turns[-1].answers.values()):
+        conversation = replace(conversation, turns=conversation.turns[:-1])
+    return {**ended(station, conversation), **freed(station, conversation)}
+
+
+def _is_busy(station: ChatStation, values: Values) -> bool:
+    """Whether answers are coming."""
+    running = values[station.running]
+    return running is not None and not running.over
 
 
 def _askable(conversation: Conversation) -> list[str]:
@@ -176,10 +209,14 @@ def _askable(conversation: Conversation) -> list[str]:
 def _send(sources: ChatSources, station: ChatStation, values: Values) -> Iterator[Updates]:
     """Ask all columns; a question that cannot be asked goes back into its box."""
     prompt = values[station.asked]
-    if not prompt.strip():
+    if not prompt.strip():  # nothing left the box, see `_TAKE`
         yield gr.skip()
         return
     before = now(station, values)
+    if _is_busy(station, values):
+        error = InputError("Answers are coming.", "Stop them, or wait for them, then ask.")
+        yield {station.problem: gr.HTML(failure(error), visible=True)}
+        return
     columns = _askable(before)
     question = Question(before, before.asked(prompt.strip(), columns), columns, values)
     yield from answered(sources, station, question, prompt=prompt)
@@ -206,7 +243,7 @@ def _edit(
     before, prompt = now(station, values), str(event.value)
     try:
         turn = turn_of_message(seen(before), column, event.index if isinstance(event.index, int) else event.index[0])
-        if values[station.running] is not None:
+        if _is_busy(station, values):
             raise InputError("Answers are coming.", "Stop them, then change the question.")
         if not prompt.strip():
             raise InputError("An empty question cannot be asked.", "Clear the chat to begin anew.")
@@ -230,7 +267,7 @@ def _kept(sources: ChatSources, station: ChatStation, values: Values) -> Any:
     if values[station.running] is not None:
         return gr.skip()
     conversation = now(station, values)
-    remember(sources, states_of(station, values), conversation)
+    remember(sources, station.states_in(values), conversation)
     return conversation
 
 
@@ -253,14 +290,14 @@ def _clear(sources: ChatSources, station: ChatStation, values: Values) -> Update
     before = now(station, values)
     empty = replace(before, turns=(), blind=before.blind and Blind())
     updates = _shown_instead(station, values, empty, forget=True)
-    remember(sources, states_of(station, values), empty)
+    remember(sources, station.states_in(values), empty)
     return {**updates, station.problem: gr.HTML(visible=False), station.routing: ""}
 
 
 def _changed(sources: ChatSources, station: ChatStation, values: Values, conversation: Conversation) -> Updates:
     """The page with other columns."""
     updates = {**_shown_instead(station, values, conversation, forget=True), station.routing: ""}
-    remember(sources, states_of(station, values), conversation)
+    remember(sources, station.states_in(values), conversation)
     try:
         return {**updates, **settled(station, conversation, sources, values)}
     except EspalierError as error:
@@ -271,7 +308,7 @@ def _add(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
     """One more column, with a model that none has yet."""
     conversation = now(station, values)
     try:
-        conversation = with_a_column(conversation, list(sources.models(*states_of(station, values))))
+        conversation = with_a_column(conversation, list(sources.models(*station.states_in(values))))
     except EspalierError as error:
         return {station.problem: gr.HTML(failure(error), visible=True)}
     return _changed(sources, station, values, conversation)
@@ -291,7 +328,7 @@ def _blind(sources: ChatSources, station: ChatStation, values: Values) -> Update
         told = replace(conversation, blind=None)
         return _changed(sources, station, values, told)
     try:
-        if values[station.running] is not None:
+        if _is_busy(station, values):
             raise InputError("Answers are coming.", "Stop them, then compare blind.")
         conversation = begun_blind(conversation)
     except EspalierError as error:
@@ -302,7 +339,7 @@ def _blind(sources: ChatSources, station: ChatStation, values: Values) -> Update
 
 def _vote(sources: ChatSources, station: ChatStation, choice: str, values: Values) -> Updates:
     """Write a vote down, and tell who was who."""
-    conversation, states = now(station, values), states_of(station, values)
+    conversation, states = now(station, values), station.states_in(values)
     if sources.ballots is None:
         return {station.problem: gr.skip()}
     try:
@@ -320,7 +357,7 @@ def _tallied(sources: ChatSources, station: ChatStation, values: Values) -> Upda
     """What this person's votes come to so far."""
     if sources.ballots is None:
         return {}
-    votes, _ = sources.ballots.store.read(sources.ballots.voter(*states_of(station, values)))
+    votes, _ = sources.ballots.store.read(sources.ballots.voter(*station.states_in(values)))
     return {station.tally: tally_html(tallies(votes))}
 
 
@@ -336,7 +373,7 @@ def _another_model(sources: ChatSources, station: ChatStation, column: str, valu
 def _sampler(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
     """The values of the way to sample that was chosen."""
     settings = station.settings
-    family = sources.family(*states_of(station, values))
+    family = sources.family(*station.states_in(values))
     updates = sampled(settings, values[settings.how], family, bool(values[settings.thinking]))
     return updates or {station.problem: gr.skip()}
 
@@ -344,7 +381,7 @@ def _sampler(sources: ChatSources, station: ChatStation, values: Values) -> Upda
 def _keep_settings(sources: ChatSources, station: ChatStation, values: Values) -> None:
     """How models are asked and loaded, for after a reload."""
     settings = {name: values[part] for name, part in station.kept.items()}
-    keep_value(sources, SETTINGS, states_of(station, values), settings)
+    keep_value(sources, SETTINGS, station.states_in(values), settings)
 
 
 def _foretold(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
@@ -352,7 +389,7 @@ def _foretold(sources: ChatSources, station: ChatStation, values: Values) -> Upd
     conversation = now(station, values)
     try:
         loading_of(station.loading, values)
-        models = sources.models(*states_of(station, values))
+        models = sources.models(*station.states_in(values))
     except EspalierError as error:
         return {station.problem: gr.HTML(failure(error), visible=True)}
     columns = columns_of(station, conversation, sources, models, values)
@@ -368,7 +405,7 @@ def _file(written: Callable[[Conversation], str], ending: str, conversation: Con
 
 def _refreshed(sources: ChatSources, station: ChatStation, values: Values) -> Updates:
     """The models there are now; a choice that is still possible stays, and the chat with it."""
-    states = states_of(station, values)
+    states = station.states_in(values)
     try:
         return _fresh(sources, station, values, states)
     except EspalierError as error:

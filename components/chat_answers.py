@@ -37,7 +37,7 @@ KEEP_S = 3.0
 
 
 @dataclass
-class _Waiting:
+class Waiting:
     """What can be stopped before any answer comes."""
 
     stopped: bool = False
@@ -50,7 +50,7 @@ class _Waiting:
 class Running:
     """Answers that are coming in a tab, and what another handler of that tab wants of them."""
 
-    stream: ColumnsStream | _Waiting
+    stream: ColumnsStream | Waiting
     instead: Conversation | None = None
     forgotten: bool = False
     """Whether what they belong to is no longer to be remembered, because another handler remembered something else."""
@@ -74,10 +74,6 @@ class Question:
     values: Values
 
 
-def states_of(station: ChatStation, values: Values) -> list[Any]:
-    return [values[state] for state in station.states]
-
-
 def answered(
     sources: ChatSources, station: ChatStation, question: Question, *, prompt: str = "", restart: bool = False
 ) -> Iterator[Updates]:
@@ -86,27 +82,29 @@ def answered(
     `prompt` is what left its box: it goes back there when it cannot be asked.
     """
     question = replace(question, conversation=seated(question.conversation))
-    yield begun(station, question.conversation, question.columns)
+    running = Running(Waiting())
+    yield {**begun(station, question.conversation, question.columns), station.running: running}
     try:
         with ANSWERS.one() as turn:
-            yield from _converse(sources, station, question, turn, restart=restart)
+            yield from _converse(sources, station, question, running, turn, restart=restart)
     except EspalierError as error:
-        given_back = {station.prompt: prompt} if prompt else {}
-        yield {**refused(station, question.before, error), **given_back}
+        yield {**refused(station, question.before, error), station.asked: prompt}
+    finally:
+        running.stream.stop()  # also when the tab was closed in the middle
+        running.over = True
 
 
 def _converse(
-    sources: ChatSources, station: ChatStation, question: Question, turn: Turn, *, restart: bool
+    sources: ChatSources, station: ChatStation, question: Question, running: Running, turn: Turn, *, restart: bool
 ) -> Iterator[Updates]:
     """The answers to a question as they come, from its `turn` on. Raises `EspalierError` when it cannot be asked."""
     asked = sources.bounded(asked_with(station.settings, question.values))
     loading = loading_of(station.loading, question.values)
-    states = states_of(station, question.values)
+    states = station.states_in(question.values)
     if not question.columns:
         raise InputError("No column has a model.", "Open one in the first station, or choose one above.")
-    waiting = _Waiting()
-    running = Running(waiting)
-    yield {station.running: running}
+    waiting = running.stream
+    assert isinstance(waiting, Waiting), "nothing is streamed before"
     models = sources.models(*states)
     conversation = question.conversation
     served: dict[str, Served] = {}
@@ -128,6 +126,8 @@ def _converse(
         for id in served:
             columns.restart(id)
     running.stream = columns.stream(requests)
+    if waiting.stopped:  # a moment ago
+        running.stream.stop()
     routed = Routed(served)
 
     def keep(so_far: Conversation) -> None:
@@ -147,7 +147,7 @@ def _converse(
         if running.instead is not None:  # also when that was asked for a moment ago
             yield ended(station, running.instead)
     finally:
-        running.stream.stop()  # also when the tab was closed in the middle
+        running.stream.stop()
         running.over = True
         keep(conversation)
 
@@ -254,4 +254,5 @@ def _longest(conversation: Conversation) -> int:
 
 
 def remember(sources: ChatSources, states: Sequence[Any], conversation: Conversation) -> None:
+    """Keep `conversation` for a reload, what is still coming as if it were cut off."""
     sources.keep(conversation.cut_off(), *states)

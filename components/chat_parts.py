@@ -175,12 +175,16 @@ class ChatStation:
         own = [self.conversation, self.running, self.known, self.asked, self.blind]
         return {*own, *chosen, *self.settings.inputs, *self.loading.inputs, *self.states}
 
+    def states_in(self, values: Values) -> list[Any]:
+        """What `sources` want to know of whose page it is."""
+        return [values[state] for state in self.states]
+
     @property
     def changing(self) -> list[Any]:
         """What handlers of the station change."""
         columns = [part for parts in self.columns.values() for part in vars(parts).values()]
         buttons = [self.send, self.stop, self.same, self.other, self.add]
-        own = [self.conversation, self.running, self.known, self.problem, self.note, self.prompt, self.parting]
+        own = [self.conversation, self.running, self.known, self.problem, self.note, self.asked, self.parting]
         blind = [self.blind, self.ballot, self.tally]
         return [
             *own,
@@ -223,7 +227,7 @@ def laid_out(sources: ChatSources, refresh: Callable[[ChatStation, Values], Upda
             max_lines=8,
             elem_id="prompt",
         )
-        asked = gr.Textbox(visible="hidden")
+        asked = gr.Textbox(visible="hidden", elem_id="asked")
         with gr.Row(elem_classes="chips"):
             chips = {klass: gr.Button(klass.capitalize(), size="sm", min_width=60) for klass in sources.examples}
         with gr.Row(elem_classes="chat-buttons"):

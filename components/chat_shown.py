@@ -112,23 +112,26 @@ def begun(station: ChatStation, conversation: Conversation, columns: Sequence[st
 
 
 def ended(station: ChatStation, conversation: Conversation) -> Updates:
-    """Nothing more comes: all columns, and where they part. What can be pressed then is `freed`."""
+    """Nothing more comes: all columns, where they part, and no question on its way. What can be pressed is `freed`."""
     updates = of_columns(station, conversation)
     shown = seen(conversation)
     for id, parts in station.columns.items():
         answer = shown.answer(id)
         updates[parts.stop] = gr.Button(visible=False)
-        can_restart = answer is not None and answer.can_restart and conversation.blind is None
-        updates[parts.restart] = gr.Button(visible=can_restart)
         if answer is None or answer.error is None:
             updates[parts.problem] = gr.HTML(visible=False)
-    return {**updates, station.running: None, station.parting: parting_html(shown)}
+    return {**updates, station.running: None, station.asked: "", station.parting: parting_html(shown)}
 
 
 def freed(station: ChatStation, conversation: Conversation) -> Updates:
     """What can be pressed when nothing comes; only after the event that showed the answers: until gradio is through
     with that, it drops, without a word, what is pressed to ask again."""
-    return _buttons(station, conversation, busy=False)
+    updates = _buttons(station, conversation, busy=False)
+    for id, parts in station.columns.items():
+        answer = conversation.answer(id)
+        can_restart = answer is not None and answer.can_restart and conversation.blind is None
+        updates[parts.restart] = gr.Button(visible=can_restart)
+    return updates
 
 
 def refused(station: ChatStation, before: Conversation, error: EspalierError) -> Updates:

@@ -60,6 +60,9 @@ _OPENED = """() => {{
 }}"""
 """Lets the page be used, which assets/page.js keeps from that until it shows what its person chose last."""
 
+_USABLE = "() => { document.querySelector('.gradio-container').inert = false; }"
+"""The same, where opening it failed, and what should have followed does not."""
+
 _WITHOUT_LINK = """() => {
   const address = new URL(location.href);
   if (!address.searchParams.has('recipe')) return;
@@ -154,6 +157,7 @@ def journey(studio: Studio, page: gr.Blocks) -> None:
     events = [opened_page, opened_talk, opened_quality, opened_publish]
     for event in events:
         event.then(None, js=_OPENED.format(events=len(events)))
+        event.failure(None, js=_USABLE)
 
 
 def _keep_talk_fresh(opened_page: gr.events.Dependency, talk: ChatStation, stations: Stations) -> gr.events.Dependency:

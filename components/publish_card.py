@@ -27,8 +27,8 @@ from studio.publish.card_kept import (
     read_card,
     set_card_aside,
 )
+from studio.publish.front_matter import is_repository
 from studio.publish.licence import HUB_LICENSES
-from studio.publish.repository import is_repository
 from studio.workspace import Workspace
 
 Updates = dict[Any, Any]
@@ -68,7 +68,17 @@ class CardPart:
     def changing(self) -> list[Any]:
         """What follows from another artifact."""
         shown = [self.text, self.pictures, self.place]
-        return [*shown, self.status, self.again, self.back, self.sure, self.difference, self.ask, self.ask_base]
+        return [
+            *shown,
+            self.status,
+            self.again,
+            self.back,
+            self.sure,
+            self.difference,
+            self.ask,
+            self.ask_base,
+            self.base,
+        ]
 
 
 def card_part() -> CardPart:
@@ -184,6 +194,7 @@ def filled(part: CardPart, workspace: Workspace, artifact: Artifact, chosen: str
         part.place: place_json(artifact.folder.name, chosen, repository, card),
         part.difference: "",
         part.sure: gr.Column(visible=False),
+        part.base: "",
         **_followed(part, artifact, chosen, card),
     }
 

@@ -179,7 +179,7 @@ def wire_trial(studio: Studio, state: gr.State, part: TrialPart, changed: Sequen
 
     def on_tick(now: StudioState, watched: Any, other: int, status: str) -> Updates:
         if watched is None:  # it was cancelled while this look was on its way
-            return {part.status: gr.skip()}
+            return {**rendered(now, None, other), part.status: gr.skip()}
         trial = trials.look(watched.key)
         if trial is not None and not trial.is_over:
             said = progress_html(trial)

@@ -190,16 +190,16 @@ def _builds(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:
     for path in _entries(workspace.artifacts):
         try:
             name = Manifest.read(path / manifest.FILE_NAME).reference.name
-            base = next(references_called(workspace, name))
-            places = " --out ".join(
-                shlex.quote(str(one)) for one in (kept_story(workspace, _key(workspace, path)), path)
-            )
-            kept = f"Its measures, card and Modelfiles stay, and `{workspace.discreet(f'replay {places}')}`"
-            yield path, BUILD, "when asked", f"{kept} builds it again from {base}, with them."
         except (EspalierError, OSError):
             yield path, "Folder without a manifest", "never", "Nothing says how it was made."
-        except StopIteration:
+            continue
+        base = next(iter(references_called(workspace, name)), None)
+        if base is None:
             yield path, BUILD, "never", f"Its reference {name} cannot be opened here any more."
+            continue
+        places = " --out ".join(shlex.quote(str(one)) for one in (kept_story(workspace, _key(workspace, path)), path))
+        kept = f"Its measures, card and Modelfiles stay, and `{workspace.discreet(f'replay {places}')}`"
+        yield path, BUILD, "when asked", f"{kept} builds it again from {base}, with them."
 
 
 def _analyses(workspace: Workspace) -> Iterator[tuple[Path, str, Again, str]]:

@@ -216,7 +216,10 @@ def found_sources(told: Manifest, workspace: Workspace, reference: Path | None, 
 def _reference_called(name: str, workspace: Workspace) -> Path:
     for key in references_called(workspace, name):
         return reference_path(workspace, key)
-    raise InputError(f"The reference {name} is not in {workspace.references}.", "Say where it lies: --reference PATH.")
+    raise InputError(
+        f"The reference {name} is neither in {workspace.references} nor in another folder of models.",
+        "Say where it lies: --reference PATH.",
+    )
 
 
 def _imatrix_of(sha256: str, workspace: Workspace) -> Path:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
@@ -77,19 +78,29 @@ def reference_path(workspace: Workspace, text: str) -> Path:
 
 def reference_names(workspace: Workspace) -> list[str]:
     """What `reference_path` takes by name alone: the demo, and the models in folders that may be opened."""
-    entries = {entry.name for folder in workspace.model_folders() if folder.is_dir() for entry in folder.iterdir()}
+    entries: set[str] = set()
+    for folder in workspace.model_folders():
+        with suppress(OSError):  # not there, or closed to us
+            entries |= {entry.name for entry in folder.iterdir()}
     found = sorted(name for name in entries if not name.startswith(".") and name != DEMO)
     found = [name for name in found if workspace.model(name) is not None]
     return [*([DEMO] if reference_path(workspace, DEMO).exists() else []), *found]
 
 
-def references_called(workspace: Workspace, name: str) -> Iterator[str]:
-    """Those of `reference_names` that may be what a manifest calls `name`: by their own name, or their folder's."""
+def references_called(workspace: Workspace, name: str) -> list[str]:
+    """Those of `reference_names` that may be what a manifest calls `name`, the likeliest first.
+
+    That is, by the whole name or else its last part; of the model itself, or else of the folder that it is a link to.
+    """
     tail = name.rpartition("/")[2]
+    found = []
     for key in reference_names(workspace):
-        path = reference_path(workspace, key)
-        if tail in (key, path.name, path.resolve().name):
-            yield key
+        path = ASSETS / "demo-model" if key == DEMO else workspace.model(key)
+        names = [key, path.name, path.resolve().name] if path else []
+        matches = [name in names[:2], tail in names[:2], tail in names]
+        if any(matches):
+            found.append((matches.index(True), key))
+    return [key for _, key in sorted(found)]
 
 
 def check_new(folder: Path, name: str, overwrite: bool, suffix: str = "") -> None:

@@ -38,7 +38,7 @@ def base_in(text: str) -> str:
 
 
 def _fields(text: str) -> dict[str, Any]:
-    with suppress(yaml.YAMLError):
+    with suppress(yaml.YAMLError, ValueError):  # the latter for a date that is none
         found = yaml.safe_load(head_of(text))
         return found if isinstance(found, dict) else {}
     return {}
@@ -51,7 +51,7 @@ def head_problem(text: str) -> str:
         return "The card does not begin with the block between two lines of dashes from which the Hub reads what it is."
     try:
         fields = yaml.safe_load(head)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 2}" if mark else ""
         return f"The block at the head of the card is not YAML{line}: {getattr(error, 'problem', None) or error}."
@@ -85,14 +85,25 @@ def with_base(text: str, name: str, formats: Collection[str]) -> str:
 
 
 def _parted(text: str, without: Collection[str], told: Mapping[str, Any]) -> tuple[str, str]:
-    """(the head of `text` without the fields `without` and with those of `told`, the rest)."""
+    """(the head of `text` without the fields `without` and with those of `told`, the rest).
+
+    Lines stay as they were written. Raises `InputError` for a head that cannot be read, or whose fields cannot be told
+    apart by their lines.
+    """
     if problem := head_problem(text):
         raise InputError(problem, "Mend it first.")
     lines, goes = [], False
     for line in head_of(text).splitlines():
-        if not line.startswith((" ", "-")):  # else it goes on with the field above
-            goes = line.partition(":")[0] in without
+        if line.strip() and not line.startswith((" ", "-", "#")):  # else it goes on with the field above
+            goes = line.partition(":")[0].strip().strip("\"'") in without
         lines += [] if goes else [line]
     lines += yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True).splitlines()
+    wanted = {**{key: value for key, value in _fields(text).items() if key not in without}, **told}
+    head = "---\n" + "\n".join(lines) + "\n---\n"
+    if _fields(head) != wanted:
+        raise InputError(
+            "The head of this card is written in a way that cannot be changed line by line.",
+            f"Write it there yourself: {'; '.join(f'{key}: {value}' for key, value in told.items())}.",
+        )
     body = text[_HEAD.match(text).end() :]  # type: ignore[union-attr]
-    return "---\n" + "\n".join(lines) + "\n---\n", body
+    return head, body

@@ -10,7 +10,7 @@ from studio.errors import InputError
 from studio.publish.artifact import Artifact
 from studio.publish.licence import HUB_LICENSES, OTHER, UNKNOWN, legal_names, strictest
 
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 def front_matter(
@@ -27,7 +27,7 @@ def front_matter(
     manifest = artifact.manifest
     name = base_model or manifest.reference.name
     fields: dict[str, Any] = {"tags": _tags(artifact, formats, has_conversation=has_conversation)}
-    if base_model or _HUB_NAME.fullmatch(name):
+    if base_model or is_repository(name):
         fields |= base_fields(name, formats)
     license_name = strictest(manifest.reference.licenses)
     if license_name in HUB_LICENSES:
@@ -41,9 +41,14 @@ def front_matter(
     return f"---\n{ModelCardData(**fields).to_yaml()}\n---"
 
 
+def is_repository(name: str) -> bool:
+    """Whether the Hub takes `name` for a repository."""
+    return _NAME.fullmatch(name) is not None and "--" not in name and ".." not in name and not name.endswith(".git")
+
+
 def base_fields(name: str, formats: Collection[str]) -> dict[str, Any]:
     """What a head says of the base `name` of files in `formats`. Raises `InputError` for what is no name on the Hub."""
-    if not _HUB_NAME.fullmatch(name):
+    if not is_repository(name):
         raise InputError(f"{name!r} cannot be the name of a model on the Hub.", "Write OWNER/NAME.")
     return {"base_model": [name], "base_model_relation": "quantized" if "gguf" in formats else "finetune"}
 

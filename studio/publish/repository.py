@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from studio.publish.artifact import Artifact, Format
 from studio.publish.card import make_card
 from studio.publish.card_head import head_of, head_problem, licence_in
 from studio.publish.card_kept import CARD, own_card, pictures_in
+from studio.publish.front_matter import is_repository
 from studio.publish.manifest import FILE_NAME, FileRecord
 from studio.publish.measures import Comparison
 from studio.publish.ollama import ollama_model
@@ -28,7 +28,6 @@ from studio.publish.verify import inside
 WEIGHTS = (".gguf", ".safetensors")
 REPLACED = {CARD, BASE_CARD, FILE_NAME}
 """Files of a pruned checkpoint that the repository has of its own: its base's card, and a part of the story."""
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 
 @dataclass(frozen=True)
@@ -104,11 +103,6 @@ def plan_upload(
     files += [card, *pictures]
     order = sorted(files, key=lambda file: (not file.name.endswith(WEIGHTS), file.name))
     return Upload(repository, not public, tuple(order), card_remarks(card))
-
-
-def is_repository(name: str) -> bool:
-    """Whether the Hub takes `name` for a repository."""
-    return _NAME.fullmatch(name) is not None and "--" not in name and ".." not in name and not name.endswith(".git")
 
 
 def chosen_format(artifact: Artifact, chosen: Format | None) -> Format:

@@ -16,6 +16,7 @@ import pytest
 
 from components import chat
 from components.chat import ChatModel, ChatSources, ChatStation, chat_station
+from components.chat_answers import Running, Waiting
 from components.chat_parts import REFERENCE
 from components.chat_settings import GREEDY, OFFICIAL, asked_with, how_choices, sampling_values
 from components.chat_view import NO_MODEL, STOPPED_WAITING
@@ -160,7 +161,7 @@ def test_waiting_for_a_conversion_can_be_stopped(sources: ChatSources, station: 
     running = next(update[station.running] for update in talking if update.get(station.running))
     running.stream.stop()
     updates = list(talking)
-    assert updates[-1][station.prompt] == "Hello"
+    assert updates[-1][station.asked] == "Hello"
     assert STOPPED_WAITING in updates[-1][station.problem].value
 
 
@@ -181,7 +182,7 @@ def test_all_pages_together_have_as_many_chats_at_once_as_the_limit_says(
     third = send(sources, station, empty(*ALONE), prompt="Me, too?")
     refused = last_of(third, station.problem).value
     assert "1 chat is being answered, and as many wait" in refused and CHATS.variable in refused
-    assert last_of(third, station.prompt) == "Me, too?"
+    assert last_of(third, station.asked) == "Me, too?"
     assert ANSWERED in str(list(first))
     answered = list(second)
     assert ANSWERED in str(answered) and "yours is the next" not in str(answered[-1])
@@ -219,7 +220,7 @@ def test_a_column_without_a_model_is_not_asked(sources: ChatSources, station: Ch
     assert ANSWERED in last_of(updates, station.columns["A"].stats)
     assert last_of(updates, station.columns["B"].chat) == []
     refused = send(sources, station, empty(Column("A")))[-1]
-    assert "No column has a model" in refused[station.problem].value and refused[station.prompt] == "Hello"
+    assert "No column has a model" in refused[station.problem].value and refused[station.asked] == "Hello"
 
 
 def test_an_empty_question_is_not_asked(sources: ChatSources, station: ChatStation) -> None:
@@ -235,7 +236,7 @@ def test_a_setting_out_of_range_is_named_and_the_question_kept(
     updates = send(sources, station, empty(*BOTH), **wrong)
     final = updates[-1]
     named = getattr(station.settings, next(iter(wrong))).label
-    assert f"“{named}” cannot be" in final[station.problem].value and final[station.prompt] == "Hello"
+    assert f"“{named}” cannot be" in final[station.problem].value and final[station.asked] == "Hello"
     assert final[station.conversation].turns == () and freed_after(station, updates)[station.send].interactive
 
 
@@ -302,10 +303,11 @@ def test_a_server_that_died_is_shown_with_its_log_and_restarts_at_the_press_of_a
         chat._stop(last_of(updates, station.running))
     problem = last_of(updates, parts.problem).value
     assert "was killed" in problem and "<pre class='log'" in problem
-    assert updates[-1][parts.restart].visible and not updates[-1][station.columns["A"].restart].visible
+    freed = freed_after(station, updates)
+    assert freed[parts.restart].visible and not freed[station.columns["A"].restart].visible
     conversation = last_of(updates, station.conversation)
     again = list(chat._restart(sources, station, "B", values_of(station, conversation)))
-    assert ANSWERED in last_of(again, parts.stats) and not again[-1][parts.restart].visible
+    assert ANSWERED in last_of(again, parts.stats) and not freed_after(station, again)[parts.restart].visible
     assert last_of(again, station.conversation).answer("A") == conversation.answer("A")
 
 
@@ -346,7 +348,7 @@ def test_a_changed_question_is_asked_and_the_conversation_goes_on_from_there(
     edited = last_of(updates, station.conversation)
     assert [turn.prompt for turn in edited.turns] == ["Good morning"]
     assert all(edited.answer(id).timing.tokens == 24 for id in "AB")
-    busy = values_of(station, conversation) | {station.running: object()}
+    busy = values_of(station, conversation) | {station.running: Running(Waiting())}
     (refused,) = chat._edit(sources, station, "A", busy, event)
     assert "Answers are coming" in refused[station.problem].value and len(refused[station.conversation].turns) == 2
 

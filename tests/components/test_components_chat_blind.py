@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -15,6 +14,7 @@ import pytest
 
 from components import chat
 from components.chat import ChatModel, ChatSources, ChatStation, chat_station
+from components.chat_answers import Running, Waiting
 from components.chat_parts import REFERENCE, Ballots
 from studio.checkpoints.digests import digest_file
 from studio.evaluate.votes import VoteStore
@@ -23,7 +23,7 @@ from studio.serve import blind
 from studio.serve.conversation import Column, Conversation
 from studio.serve.pool import ServerPool
 from studio.serve.served import GgufModel
-from tests.components.test_components_chat import last_of, values_of
+from tests.components.test_components_chat import freed_after, last_of, values_of
 from tests.serve.serve_models import tiny_gguf_once
 
 BOTH = (Column("A", REFERENCE), Column("B", "pruned"))
@@ -161,14 +161,14 @@ def test_a_model_that_fails_is_named_and_cannot_be_voted_on(
     updates = list(chat._send(sources, station, valued(station, conversation)))
     assert "no vote any more" in last_of(updates, station.ballot)
     headings = "".join(last_of(updates, station.columns[id].heading) for id in "AB")
-    assert "pear" in headings and not updates[-1][station.columns["A"].restart].visible
+    assert "pear" in headings and not freed_after(station, updates)[station.columns["A"].restart].visible
 
 
 def test_three_columns_are_not_compared_blind(sources: ChatSources, station: ChatStation) -> None:
     values = valued(station, Conversation(columns=(*BOTH, Column("C", "pruned"))))
     refused = chat._blind(sources, station, {**values, station.blind: True})
     assert refused[station.blind] is False and "between two models" in refused[station.problem].value
-    busy = chat._blind(sources, station, {**values, station.blind: True, station.running: SimpleNamespace()})
+    busy = chat._blind(sources, station, {**values, station.blind: True, station.running: Running(Waiting())})
     assert "Answers are coming" in busy[station.problem].value
 
 

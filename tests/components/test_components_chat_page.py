@@ -76,6 +76,8 @@ class Station:
     page: Page
     pool: ServerPool
     candidate: Path
+    broken: threading.Event
+    """While it is set, asking fails in a way that nobody foresaw."""
 
 
 @pytest.fixture
@@ -86,7 +88,11 @@ def station(tmp_path: Path, browser: Browser, request: pytest.FixtureRequest) ->
     tiny = tiny_gguf_once()
     candidate = Path(shutil.copy(tiny, tmp_path / "pruned.gguf"))
 
+    broken = threading.Event()
+
     def models() -> dict[str, ChatModel]:
+        if broken.is_set():
+            raise RuntimeError("nobody foresaw this")
         files = {REFERENCE: ("tiny", "Reference", tiny), "pruned": ("pruned", "Candidate", candidate)}
         return {
             key: ChatModel(name, role, path, partial(iter, [GgufModel(path)]))
@@ -110,7 +116,7 @@ def station(tmp_path: Path, browser: Browser, request: pytest.FixtureRequest) ->
     page.set_default_timeout(60_000)
     page.goto(address)
     page.wait_for_function("document.querySelector('#model-A input')?.value.includes('tiny')")
-    yield Station(page, pool, candidate)
+    yield Station(page, pool, candidate, broken)
     page.close()
     blocks.close()
     pool.close()
@@ -310,6 +316,29 @@ def test_what_is_typed_while_a_question_is_on_its_way_stays_in_the_box(station: 
     assert box.input_value() == "The second" and page.locator("#chat-A .user").count() == 1
     box.press("Enter")
     page.wait_for_function("document.querySelectorAll('#chat-A .bot').length === 2")
+
+
+@pytest.mark.parametrize("station", [(None, WIDE)], indirect=True)
+@pytest.mark.parametrize("how", ["a mistake of ours", "a proxy"])
+def test_a_question_that_fails_on_its_way_is_in_its_box_again_and_can_be_sent(station: Station, how: str) -> None:
+    page = station.page
+    box = page.locator("#prompt textarea")
+    if how == "a proxy":
+        page.route("**/queue/join*", lambda route: route.fulfill(status=502, body="<h1>Bad gateway</h1>"))
+    else:
+        station.broken.set()
+    box.fill("Hello?")
+    box.press("Enter")
+    page.wait_for_function("document.querySelector('#send').disabled")
+    page.wait_for_function("!document.querySelector('#send').disabled")
+    expect(box).to_have_value("Hello?")
+    page.unroute("**/queue/join*")
+    station.broken.clear()
+    box.press("Enter")
+    wait_for_answers(page)
+    expect(page.locator("#chat-A .user")).to_have_text("Hello?")
+    expect(box).to_have_value("")
+    assert page.locator("#stop").is_disabled()
 
 
 @pytest.mark.parametrize("station", [(None, WIDE)], indirect=True)

@@ -40,7 +40,11 @@ class Tab:
         ]
         self.functions: dict[tuple[int | None, str], list[dict[str, Any]]] = {}
         self.followers: dict[int, list[dict[str, Any]]] = {}
-        for function in config["dependencies"]:
+        calling = [one for one in config["dependencies"] if not one["trigger_only_on_failure"]]
+        taken = next(one["id"] for one in calling if [self.ids["send"], "click"] in one["targets"])
+        self.asking = next(one for one in calling if one["trigger_after"] == taken)
+        """What asks a question that the browser has taken out of its box."""
+        for function in calling:
             if not function["backend_fn"] or function.get("js"):  # panels that are folded ask nothing
                 continue
             if function["trigger_after"] is not None:
@@ -84,10 +88,14 @@ class Tab:
                     if first is None and _answered(self.values[watched]):
                         first = time.monotonic() - began
                 if message["msg"] == "process_completed":
-                    if first is None:
-                        raise Refused("it ended without an answer")
-                    return first
-        raise Refused("it was broken off")
+                    break
+            else:
+                raise Refused("it was broken off")
+        for follower in self.followers.get(function["id"], []):
+            await self.send(follower)
+        if first is None:
+            raise Refused("it ended without an answer")
+        return first
 
     def _body(self, function: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -175,9 +183,8 @@ class Person:
     async def _act(self, tab: Tab, action: Action) -> None:
         ids = tab.ids
         if action.kind == "chat":
-            tab.values[ids["prompt"]] = action.value
-            (function,) = tab.functions[ids["send"], "click"]
-            self.record.took("first token", await tab.stream(function, ids["chat-A"]))
+            tab.values[ids["asked"]] = action.value
+            self.record.took("first token", await tab.stream(tab.asking, ids["chat-A"]))
             return
         control = ids[action.kind]
         tab.values[control] = int(action.value) if action.kind == "drop" else action.value

@@ -93,9 +93,36 @@ def test_a_base_that_somebody_names_goes_into_the_head(artifact: Path) -> None:
     again = yaml.safe_load(with_base(told, "acme/other", ["safetensors"]).split("---")[1])
     assert (again["base_model"], again["base_model_relation"]) == (["acme/other"], "finetune")
     assert again["tags"] == yaml.safe_load(made.split("---")[1])["tags"], "the rest stays"
-    for wrong in ("", "acme", "../x/y", "acme/big moe"):
+    for wrong in ("", "acme", "../x/y", "acme/big moe", "acme/big--moe", "acme/.."):
         with pytest.raises(InputError, match="OWNER/NAME"):
             with_base(made, wrong, ["gguf"])
+
+
+@pytest.mark.parametrize(
+    ("head", "lines"),
+    [
+        ("tags:\n- x\nbase_model:\n# orig\n- a/b\n", ["tags:", "- x"]),
+        ("'base_model' : ''\n\nlicense: mit\n", ["license: mit"]),
+        ("license_link: |\n  one\n\n  two\nbase_model: a/b\n", ["license_link: |", "  one", "", "  two"]),
+    ],
+)
+def test_only_the_lines_of_a_field_are_changed(head: str, lines: list[str]) -> None:
+    told = with_base(f"---\n{head}---\n# x\n", "acme/Big-MoE", ["gguf"])
+    assert told.splitlines() == [
+        "---", *lines, "base_model:", "- acme/Big-MoE", "base_model_relation: quantized", "---", "# x",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["{tags: [x]}", "  tags: [x]\n  license: mit", "tags: [x]\n..."])
+def test_a_head_that_has_no_line_for_each_field_is_left_as_it_is(head: str) -> None:
+    for change in (lambda text: with_base(text, "a/b", ["gguf"]), lambda text: with_licence(text, "mit")):
+        with pytest.raises(InputError, match="line by line"):
+            change(f"---\n{head}\n---\n# x\n")
+
+
+def test_a_date_that_is_none_is_no_yaml() -> None:
+    text = "---\ndate: 2024-13-45\n---\n"
+    assert "month must be in" in head_problem(text) and licence_in(text) == base_in(text) == ""
 
 
 @pytest.mark.parametrize(
