@@ -25,7 +25,7 @@ from studio.jobs.task import parse
 from studio.jobs.tasks import TASKS
 from studio.locks import keep
 from studio.publish.hub import acting_with
-from studio.staging import allowed, witnessed
+from studio.staging import allowed, sweep_process, witnessed
 from studio.workspace import Workspace
 
 OVERDUE_S = 5.0
@@ -63,6 +63,8 @@ def main(arguments: Sequence[str]) -> int:
         if status == "cancelled" and overdue.is_set():
             status, outcome = "failed", {"error": job.too_long}
             kill_descendants()  # as `runner.cancel` does
+        if status == "cancelled":  # whoever reads that it is finds nothing half written
+            sweep_process(store.workspace.whole or store.workspace.root, os.getpid(), resumables=True)
         if status == "queued":  # paused
             store.closing = True
             store.requeue(job)
