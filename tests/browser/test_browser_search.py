@@ -37,6 +37,7 @@ def test_a_search_from_its_start_to_a_recipe_of_it(open_page: OpenPage) -> None:
     expect(page.locator("#search-status")).to_contain_text("Cancelled after", timeout=LONG)
     page.click("#search-again")
     page.wait_for_selector("#search-status .job-line")
+    page.wait_for_timeout(1500)  # gradio complains where the answer to a click is broken off by leaving the page
     page.reload()
     page.wait_for_selector(".plot[data-drawn]")
     open_panel(page)
