@@ -189,9 +189,10 @@ def _broken(station: ChatStation, in_box: bool, values: Values) -> Updates:
     """The page after a question that failed in a way nobody foresaw, or got lost on its way; `in_box`: it is in its box
     again, and so not in the chat unless an answer began."""
     _stop(values[station.running])
-    conversation = values[station.conversation].cut_off()
-    if in_box and conversation.turns and not any(one.text for one in conversation.turns[-1].answers.values()):
-        conversation = replace(conversation, turns=conversation.turns[:-1])
+    before = values[station.conversation]
+    last = before.turns[-1].answers.values() if before.turns else ()
+    nothing_came = all(not (one.over or one.text or one.reasoning) for one in last)  # an older one is over
+    conversation = replace(before, turns=before.turns[:-1]) if in_box and nothing_came else before.cut_off()
     return {**ended(station, conversation), **freed(station, conversation)}
 
 
