@@ -13,7 +13,7 @@ from playwright.async_api import Browser, Error, Page, async_playwright
 
 from tests.chromium import SWITCHES
 from tests.load.app import PASSWORD, login
-from tests.load.plan import Action, actions, mark
+from tests.load.plan import Action, Stay, actions, mark, paced
 from tests.load.record import LOST_S, Record
 
 _MOVE = """async ([value, patience]) => {
@@ -58,13 +58,13 @@ _CHAT_STATE = """() => JSON.stringify({
 
 
 class Person:
-    """Somebody with a browser, who acts until the time is over."""
+    """Somebody with a browser, who acts until their stay is over."""
 
     def __init__(self, number: int, url: str, record: Record) -> None:
         self.number, self.url, self.record = number, url, record
         self.leaving = False
 
-    async def live(self, browser: Browser, seed: int, until: float) -> None:
+    async def live(self, browser: Browser, seed: int, stay: Stay) -> None:
         """Log in, then act as `plan.actions` says. What fails is a complaint, and the person goes on."""
         context = await browser.new_context(viewport={"width": 1440, "height": 900})
         page = await context.new_page()
@@ -76,10 +76,7 @@ class Person:
             if not answer.ok:
                 self.record.complain(self.number, f"the login was answered with {answer.status}")
             await self._open(page.goto, page, self.url)
-            for action in actions(seed, self.number):
-                await asyncio.sleep(min(action.pause_s, max(0.0, until - time.monotonic())))
-                if time.monotonic() >= until:
-                    break
+            async for action in paced(actions(seed, self.number), stay):
                 await self._act(page, action)
             await self._look(page)
         except Error as error:
@@ -153,15 +150,13 @@ class Person:
             self.record.complain(self.number, f"the page says: {problem!r}")
 
 
-async def live(url: str, people: int, seed: int, until: float, record: Record, *, processes: int) -> None:
-    """All people until `until` (of `time.monotonic`), spread over a few Chromium processes."""
+async def live(url: str, people: int, seed: int, stay: Stay, record: Record, *, processes: int) -> None:
+    """All people, each for their stay, spread over a few Chromium processes."""
     program = shutil.which(os.environ.get("ESPALIER_CHROMIUM", "chromium"))
     async with async_playwright() as playwright:
         launch = playwright.chromium.launch
         browsers = [await launch(executable_path=program, args=SWITCHES) for _ in range(processes)]
-        lives = (
-            Person(number, url, record).live(browsers[number % processes], seed, until) for number in range(people)
-        )
+        lives = (Person(number, url, record).live(browsers[number % processes], seed, stay) for number in range(people))
         await asyncio.gather(*lives)
         for browser in browsers:
             await browser.close()

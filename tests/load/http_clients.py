@@ -13,7 +13,7 @@ import httpx
 from gradio_client.utils import apply_diff
 
 from tests.load.app import PASSWORD, login
-from tests.load.plan import Action, actions, mark
+from tests.load.plan import Action, Stay, actions, mark, paced
 from tests.load.record import LOST_S, Record
 
 _API = "gradio_api/"
@@ -120,21 +120,18 @@ def _answered(messages: Any) -> bool:
 
 
 class Person:
-    """Somebody who acts until the time is over, with one tab after the other."""
+    """Somebody who acts until their stay is over, with one tab after the other."""
 
     def __init__(self, number: int, url: str, record: Record) -> None:
         self.number, self.url, self.record = number, url, record
 
-    async def live(self, seed: int, until: float) -> None:
+    async def live(self, seed: int, stay: Stay) -> None:
         """Log in, then act as `plan.actions` says. What fails is a complaint, and the person goes on."""
         limits = httpx.Limits(keepalive_expiry=_KEEP_S)
         async with httpx.AsyncClient(base_url=self.url, timeout=LOST_S, limits=limits) as client:
             await client.post("login", data={"username": login(self.number), "password": PASSWORD})
             tab, open_for = await self._opened(client)
-            for action in actions(seed, self.number):
-                await asyncio.sleep(min(action.pause_s, max(0.0, until - time.monotonic())))
-                if time.monotonic() >= until:
-                    break
+            async for action in paced(actions(seed, self.number), stay):
                 try:
                     if action.kind == "reload":
                         await self._close(open_for)
@@ -202,6 +199,6 @@ class Person:
                 self.record.complain(self.number, f"sees a conversation of person {other}")
 
 
-async def live(url: str, people: int, seed: int, until: float, record: Record) -> None:
-    """All people until `until` (of `time.monotonic`)."""
-    await asyncio.gather(*(Person(number, url, record).live(seed, until) for number in range(people)))
+async def live(url: str, people: int, seed: int, stay: Stay, record: Record) -> None:
+    """All people, each for their stay."""
+    await asyncio.gather(*(Person(number, url, record).live(seed, stay) for number in range(people)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Iterator
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 
 DROPS = range(1, 25)
@@ -22,6 +24,23 @@ class Action:
     value: str
     pause_s: float
     """How long they look at the page before."""
+
+
+@dataclass(frozen=True)
+class Stay:
+    """How long a person stays: until a time (of `time.monotonic`), and until so many things were done."""
+
+    until: float
+    actions: int
+
+
+async def paced(actions: Iterable[Action], stay: Stay) -> AsyncIterator[Action]:
+    """Each action when its pause before is over; nobody rests when the time is."""
+    for done, action in enumerate(actions):
+        await asyncio.sleep(min(action.pause_s, max(0.0, stay.until - time.monotonic())))
+        if time.monotonic() >= stay.until and done >= stay.actions:
+            return
+        yield action
 
 
 def actions(seed: int, person: int) -> Iterator[Action]:

@@ -30,6 +30,7 @@ from studio.recipes.presets import preset
 from studio.workspace import Workspace
 from tests.load import browsers, http_clients
 from tests.load.app import Gauge, login, studio
+from tests.load.plan import Stay
 from tests.load.record import Record, table
 
 LOOK_S = 2.0
@@ -42,6 +43,7 @@ def flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load.run", description="Many people on one studio.")
     parser.add_argument("--browsers", type=int, default=20, help="people, each with a login of their own")
     parser.add_argument("--seconds", type=float, default=600.0, help="for so long")
+    parser.add_argument("--actions", type=int, default=0, help="and until each of them has done so many things")
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same actions of each person")
     parser.add_argument("--builds", type=int, default=2, help="models that are built meanwhile")
     parser.add_argument("--clients", choices=("browsers", "http"), default="browsers", help="what the people have")
@@ -62,9 +64,9 @@ def measured(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         building.start()
         record.began = time.monotonic()
         people = partial(http_clients.live if given.clients == "http" else browsers.live, url, given.browsers)
-        until = record.began + given.seconds
+        stay = Stay(record.began + given.seconds, given.actions)
         more = {} if given.clients == "http" else {"processes": given.processes}
-        asyncio.run(people(given.seed, until, record, **more))
+        asyncio.run(people(given.seed, stay, record, **more))
         jobs = _ended_jobs(workspace)
         over.set()
         watching.join()
