@@ -22,9 +22,9 @@ import pytest
 
 from studio.jobs.store import JobStore
 from studio.workspace import Workspace
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent
-PATIENCE_S = 240
 NOBODY = 65534
 SECRET = "_".join(("hf", "thisOpensNothingButMustNeverBeToldToAnybody"))  # in two parts: no token lies in the tree
 RUN = 'mount -o remount,ro,bind / && exec setpriv --reuid={0} --regid={0} --clear-groups "$@"'

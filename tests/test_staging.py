@@ -26,6 +26,7 @@ from studio.staging import (
     sweep_process,
     used_bytes,
 )
+from tests.patience import eventually
 
 
 def test_a_result_appears_only_when_complete(tmp_path: Path) -> None:
@@ -72,14 +73,11 @@ def test_what_a_killed_process_left_is_swept_by_the_next_one(tmp_path: Path) -> 
                 from studio.staging import staged
                 with staged(Path({str(final)!r})) as partial:
                     partial.write_bytes(b"half")
-                    time.sleep(60)
+                    time.sleep(600)
             """),
         ],
     )
-    deadline = time.monotonic() + 30
-    while not list(tmp_path.glob(".*partial*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert eventually(lambda: list(tmp_path.glob(".*partial*")))
     child.send_signal(signal.SIGKILL)
     child.wait()
     assert not final.exists()
@@ -196,9 +194,7 @@ def test_counting_and_sweeping_go_on_while_somebody_else_removes_folders(tmp_pat
     """)
     with subprocess.Popen([sys.executable, "-c", script]) as other:
         try:
-            until = time.monotonic() + 30
-            while not (tmp_path / "busy").exists() and time.monotonic() < until:
-                time.sleep(0.02)
+            assert eventually((tmp_path / "busy").exists)
             for _ in range(600):
                 assert used_bytes(tmp_path) >= 8192
                 sweep_process(tmp_path, 99_999_999, resumables=True)

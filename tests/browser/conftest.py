@@ -24,10 +24,9 @@ import pytest
 from playwright.sync_api import Browser, Page, TimeoutError, expect
 
 from tests.chromium import Person
+from tests.patience import PATIENCE_S
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 240
-"""For one thing to happen on the page; generous, because a build shares the machine with it."""
 expect.set_options(timeout=PATIENCE_S * 1000)
 
 

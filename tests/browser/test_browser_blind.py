@@ -118,7 +118,7 @@ def test_the_current_map_answers_and_shows_which_experts_fired(open_page: OpenPa
     dropped = page.get_by_label("number input for Experts to drop in every layer")
     dropped.fill("0")
     dropped.press("Tab")
-    page.wait_for_timeout(500)
+    page.locator("#meaning").get_by_text("32 of 32").first.wait_for()
     page.click("#again-same")
     page.locator("#routing").get_by_text("the map drops no expert").wait_for()
     page.wait_for_function("!document.querySelector('#send').disabled")

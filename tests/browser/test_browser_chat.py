@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.browser.conftest import PATIENCE_S, App, running_app
+from tests.browser.conftest import App, running_app
+from tests.patience import PATIENCE_S
 
 OpenPage = Callable[..., Page]
 PEOPLE = {"ann": "one", "bob": "two"}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE_S
+from tests.patience import PATIENCE_S
 
 LONG = PATIENCE_S * 1000
 

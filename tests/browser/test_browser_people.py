@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from studio.workspace import Workspace
 from tests.browser.conftest import App, running_app
 from tests.browser.direct import called, downloaded, uploaded
 from tests.browser.test_browser_chat import PEOPLE, page_of
+from tests.patience import job_once
 
 SECRET = "ann's own recipe"
 
@@ -67,10 +67,7 @@ def built(hers: JobStore) -> Job:
 
 
 def over(store: JobStore, job: Job) -> Job:
-    deadline = time.monotonic() + 120
-    while not (job := store.get(job.id)).is_finished and time.monotonic() < deadline:
-        time.sleep(0.1)
-        runner.refresh(store)
+    job = job_once(store, job.id, lambda job: job.is_finished)
     assert job.status == "done", job
     return job
 

@@ -10,8 +10,9 @@ from playwright.sync_api import Browser, Page
 
 from studio.access import VISITOR
 from studio.workspace import Workspace
-from tests.browser.conftest import PATIENCE_S, App, running_app
+from tests.browser.conftest import App, running_app
 from tests.browser.direct import called, downloaded, uploaded
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from studio.jobs.task import reference_path
 from studio.jobs.tasks import check
 from studio.progress import silent
 from studio.workspace import Workspace
-from tests.browser.conftest import PATIENCE_S, App, running_app
+from tests.browser.conftest import App, running_app
+from tests.patience import PATIENCE_S
 
 OpenPage = Callable[..., Page]
 LONG = PATIENCE_S * 1000

@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,8 @@ from playwright.sync_api import Browser
 
 from studio.jobs.store import JobStore
 from studio.workspace import Workspace
-from tests.browser.conftest import PATIENCE_S, ROOT, running_process
+from tests.browser.conftest import ROOT, running_process
+from tests.patience import PATIENCE_S, eventually
 
 SOON_S = 10.0
 """Containers kill everything after that."""
@@ -29,13 +30,6 @@ SEARCH = {
     "drops": [8],
     "budget": 300,
 }
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def living(processes: Sequence[psutil.Process]) -> list[str]:
@@ -81,15 +75,15 @@ def test_an_app_that_is_told_to_end_leaves_no_process_and_its_job_goes_on_with_t
         page.locator("ul[role=listbox] li", has_text="The current map (virtual)").click()
         page.locator("#prompt textarea").fill("Count from one to a thousand.")
         page.click("#send")
-        wait_until(lambda: any("virtual_worker" in line for line in living(children_of(process.pid))))
-        wait_until(lambda: store.get(job.id).done > 0)
+        assert eventually(lambda: any("virtual_worker" in line for line in living(children_of(process.pid))))
+        assert eventually(lambda: store.get(job.id).done > 0)
         assert any(job.id in line for line in living(children_of(process.pid)))
         require_end(process, signal.SIGTERM)
         page.close()
     paused = store.get(job.id)
     assert paused.status == "queued" and (workspace.searches / "found" / "journal.jsonl").exists()
     with running_process(workspace.root) as (process, url):
-        wait_until(lambda: store.get(job.id).status == "running" and store.get(job.id).done >= paused.done)
+        assert eventually(lambda: store.get(job.id).status == "running" and store.get(job.id).done >= paused.done)
         assert answer_of(f"{url}health") == (200, "ok\n")
         with sqlite3.connect(workspace.jobs / "store" / "cache.db") as connection:
             connection.execute("ALTER TABLE Cache RENAME TO Lost")

@@ -59,7 +59,7 @@ def test_closed_panels_ask_nothing_of_the_server(open_page: OpenPage) -> None:
     for key in ("ArrowDown", "k"):
         page.keyboard.press(key)
     page.wait_for_selector("#see .by-hand:has-text('1 kept')")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(500)  # a panel would ask after the map
     assert len([one for one in asked if one not in timers]) == 1, "the map itself, and no panel"
 
 

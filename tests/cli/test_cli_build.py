@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from studio.jobs.store import JobStore
 from studio.publish.manifest import Manifest
 from studio.workspace import Workspace
 from tests.cli.tiny_gemma import LAYERS
+from tests.patience import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]
@@ -97,11 +97,9 @@ def test_ctrl_c_cancels_the_job_and_sigterm_pauses_it(
         text=True,
     )
     store = JobStore(Workspace.open(own_workspace))
-    deadline = time.monotonic() + 60
-    while not any(job.status == "running" and job.total for job in store.list()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert eventually(lambda: any(job.status == "running" and job.total for job in store.list()))
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (130, "Cancelled.\n")
     (job,) = store.list()
     assert job.status == status and not (own_workspace / "artifacts" / "small").exists()

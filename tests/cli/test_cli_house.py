@@ -16,6 +16,7 @@ import pytest
 
 from studio.cli import app
 from tests.cli.tiny_gemma import LAYERS
+from tests.patience import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., Any]
@@ -133,12 +134,10 @@ def test_an_interrupted_verb_exits_with_130_and_leaves_nothing(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert eventually(lambda: list(tmp_path.iterdir()))
     time.sleep(0.3)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, err) == (130, "", "Cancelled.\n")
     assert not list(tmp_path.iterdir())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from studio.evaluate.trials import Question, Trial, Trials, require_virtual
 from studio.evaluate.virtual_server import Prompts
 from studio.recipes.apply import make_map
 from studio.recipes.presets import preset
+from tests.patience import eventually
 
 ASSETS = Path(__file__).parents[2] / "assets"
 DEMO = ASSETS / "demo-model"
@@ -38,15 +38,8 @@ def trials(tmp_path: Path) -> Trials:
     return Trials(tmp_path / "logs", tmp_path / "logits", idle_s=1.0, threads=1)
 
 
-def until(told: Callable[[], object], patience_s: float = 60) -> None:
-    deadline = time.monotonic() + patience_s
-    while not told():
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.02)
-
-
 def over(trials: Trials, key: str) -> Trial:
-    until(lambda: (trials.look(key) or Trial()).is_over)
+    assert eventually(lambda: (trials.look(key) or Trial()).is_over)
     found = trials.look(key)
     assert found is not None
     return found
@@ -69,14 +62,14 @@ def test_the_whole_life_of_a_child(trials: Trials, question: Callable[[int], Que
     again = over(trials, second)
     assert again.result is not None and again.result.kl > done.result.kl and trials.pid == pid
 
-    until(lambda: trials.pid is None)  # idle
+    assert eventually(lambda: trials.pid is None)  # idle
 
 
 def test_a_child_that_dies_is_told_and_the_next_trial_starts_another(
     trials: Trials, question: Callable[[int], Question]
 ) -> None:
     key = trials.ask("ann", question(8))
-    until(lambda: trials.pid is not None)
+    assert eventually(lambda: trials.pid is not None)
     os.kill(trials.pid or 0, signal.SIGSTOP)
     os.kill(trials.pid or 0, signal.SIGKILL)
     error = over(trials, key).error

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.presets import preset
 from studio.serve.client import Sampler
+from tests.patience import eventually
 
 ASSETS = Path(__file__).parents[2] / "assets"
 DEMO = ASSETS / "demo-model"
@@ -262,7 +262,4 @@ def test_the_child_goes_with_its_parent(tmp_path: Path) -> None:
         assert parent.stdout
         pid = int(parent.stdout.readline())
         parent.kill()
-    until = time.monotonic() + 10
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    assert eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

@@ -27,6 +27,7 @@ from studio.jobs.tasks import check
 from studio.progress import silent
 from studio.recipes.dropmap import DropMap
 from studio.workspace import Workspace
+from tests.patience import job_once
 from tests.publish.hub_stand_in import TOKEN, Hub, start
 from tests.quantize.quantize_source import EXPERTS, LAYERS, build_source
 
@@ -74,16 +75,6 @@ def build(workspace: Workspace, progress: Any = silent, **changes: Any) -> dict[
     check("build", {**BUILD, **changes}, workspace).run(workspace, progress)
     folder = workspace.artifacts / "made"
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def until(store: JobStore, job: Job, wanted: Callable[[Job], bool], seconds: float = 60.0) -> Job:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        runner.refresh(store)
-        if wanted(seen := store.get(job.id)):
-            return seen
-        time.sleep(0.05)
-    raise AssertionError(f"still {seen.status}: {seen.message} {seen.error}\n{store.log_tail(job.id)}")
 
 
 # --- disks
@@ -240,7 +231,7 @@ def test_an_upload_to_a_hub_that_does_not_answer_is_cancelled_within_two_seconds
     try:
         build(store.workspace)
         job = runner.start(store, "publish", {"artifact": "artifacts/made", "repository": "me/made"})
-        until(store, job, lambda _: any(one.startswith("PUT") for one in hub.requests))
+        job_once(store, job.id, lambda _: any(one.startswith("PUT") for one in hub.requests))
         begin = time.monotonic()
         assert runner.cancel(store, job.id).status == "cancelled"
         assert time.monotonic() - begin < 2
@@ -269,7 +260,7 @@ def test_two_apps_see_one_store_and_neither_takes_the_others_job_for_dead(store:
     command = [sys.executable, "-c", script, str(store.workspace.root)]
     other = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True)
     jobs = [runner.start(store, "build", {**BUILD, "name": f"made-{number}"}) for number in range(4)]
-    ended = [until(store, job, lambda job: job.is_finished, 120) for job in jobs]
+    ended = [job_once(store, job.id, lambda job: job.is_finished) for job in jobs]
     said = other.communicate(timeout=120)[0]
     assert [job.status for job in ended] == ["done"] * 4, [job.error for job in ended]
     for job in ended:

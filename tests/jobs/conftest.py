@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from studio.jobs import processes, runner
 from studio.jobs.store import Job, JobStore
 from studio.jobs.tasks import TASKS
 from studio.workspace import Workspace
+from tests.patience import job_once
 
 
 @pytest.fixture
@@ -42,21 +42,9 @@ def partials(workspace: Workspace) -> Callable[[], list[Path]]:
     return lambda: list(workspace.root.rglob(".*.partial-*"))
 
 
-def wait_for(store: JobStore, job_id: str, wanted: Callable[[Job], bool], seconds: float = 60.0) -> Job:
-    """The job once it is as `wanted`, looked at the way the page does."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        runner.refresh(store)
-        job = store.get(job_id)
-        if wanted(job):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"still {job.status}: {job.done}/{job.total} {job.error}\n{store.log_tail(job_id)}")
-
-
 @pytest.fixture
 def until() -> Callable[..., Job]:
-    return wait_for
+    return job_once
 
 
 def is_gone(pid: int) -> bool:

@@ -17,6 +17,7 @@ from studio.jobs import runner
 from studio.jobs.store import Job, JobStore
 from studio.jobs.tasks import TASKS
 from studio.workspace import Workspace
+from tests.patience import eventually
 
 Until = Callable[..., Job]
 PRETENDING = replace(VISITOR, kinds=cast("frozenset[str]", VISITOR.kinds) | {"pretend"})
@@ -54,10 +55,7 @@ def test_a_job_ends_when_it_has_run_as_long_as_it_may(
     ended = until(theirs, job.id, lambda job: job.is_finished, 30.0)
     assert (ended.status, ended.error) == ("failed", "It took longer than the 1 s that a job may take here.")
     assert time.monotonic() - begin < 20.0
-    deadline = time.monotonic() + 10
-    while not gone(job.pid or 0):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert eventually(lambda: gone(job.pid or 0))
     assert not partials()
     if mood == "children":
         child, loner = map(int, (theirs.workspace.artifacts / "children.txt").read_text().split())

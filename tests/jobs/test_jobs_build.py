@@ -31,6 +31,7 @@ from studio.recipes.dropmap import DropMap
 from studio.recipes.presets import preset
 from studio.workspace import Workspace
 from tests.cli.tiny_gemma import EXPERTS, LAYERS, write_checkpoint
+from tests.patience import eventually
 
 MAP = json.dumps({str(layer): [0, layer + 1] for layer in range(LAYERS)})
 
@@ -281,10 +282,12 @@ def test_a_quantized_reference_is_quantized_again_only_when_asked(quick: Workspa
 
 def started_quantizing(store: Any, workspace: Workspace, parameters: dict[str, Any]) -> Any:
     """A job that has just begun to quantize: its journal lies there long before a page looks at its message."""
-    job, deadline = runner.start(store, "build", parameters), time.monotonic() + 60
-    while not any(path.stat().st_size for path in workspace.artifacts.rglob("journal.jsonl")):
-        assert time.monotonic() < deadline, store.log_tail(job.id)
-        time.sleep(0.002)
+    job = runner.start(store, "build", parameters)
+
+    def begun() -> bool:
+        return any(path.stat().st_size for path in workspace.artifacts.rglob("journal.jsonl"))
+
+    assert eventually(begun, step_s=0.002), store.log_tail(job.id)
     return store.get(job.id)
 
 

@@ -16,6 +16,7 @@ from studio.errors import InputError
 from studio.jobs import runner
 from studio.jobs.store import Job, JobStore
 from studio.workspace import Workspace
+from tests.patience import eventually
 
 Until = Callable[..., Job]
 
@@ -100,10 +101,7 @@ def test_the_children_of_a_killed_job_die_too(store: JobStore, until: Until, gon
     child, loner = map(int, (store.workspace.artifacts / "children.txt").read_text().split())
     os.kill(job.pid, signal.SIGKILL)
     assert until(store, job.id, finished).status == "failed"
-    deadline = time.monotonic() + 5
-    while not gone(child) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert gone(child)
+    assert eventually(lambda: gone(child), 30)  # it would have stayed for a minute
     os.kill(loner, signal.SIGKILL)  # it left the group on purpose, and its parent is no longer there to name it
 
 
@@ -143,10 +141,13 @@ def test_one_job_runs_at_a_time_and_the_rest_follow_in_order_with_nobody_watchin
     jobs = [runner.start(store, "pretend", {"name": name, "seconds": 0.5}) for name in ("a", "b", "c")]
     assert [job.status for job in jobs] == ["running", "queued", "queued"]
     order = workspace.artifacts / "order.txt"
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and not (order.exists() and len(order.read_text().split()) == 3):
-        assert sum(job.status == "running" for job in store.list()) <= 1
-        time.sleep(0.05)
+    seen = set()
+
+    def through() -> bool:
+        seen.add(sum(job.status == "running" for job in store.list()))
+        return order.exists() and len(order.read_text().split()) == 3
+
+    assert eventually(through) and seen <= {0, 1}
     assert order.read_text().split() == ["a", "b", "c"]
 
 

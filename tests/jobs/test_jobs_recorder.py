@@ -15,6 +15,7 @@ from studio.errors import Cancelled
 from studio.jobs.interrupt import Interrupt
 from studio.jobs.recorder import Estimate, Recorder
 from studio.jobs.store import Job, JobStore
+from tests.patience import eventually
 
 
 class CountingStore(JobStore):
@@ -46,9 +47,7 @@ def test_the_last_word_before_a_long_silence_is_seen(store: JobStore, running: J
     with Recorder(store, running.id, Interrupt()) as recorder:
         recorder(1, 10, "steps", "first")
         recorder(2, 10, "steps", "now something long")
-        deadline = time.monotonic() + 20
-        while store.get(running.id).message != "now something long" and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert eventually(lambda: store.get(running.id).message == "now something long")
     assert store.get(running.id).done == 2
 
 

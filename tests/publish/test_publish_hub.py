@@ -6,8 +6,7 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from studio.publish.manifest import FILE_NAME, Manifest
 from studio.publish.repository import plan_upload
 from studio.publish.verify import verify
 from studio.workspace import Workspace
+from tests.patience import eventually, job_once
 from tests.publish.conftest import NAME
 from tests.publish.hub_stand_in import TOKEN, Hub, Repository, start
 
@@ -59,18 +59,8 @@ def store(artifact: Path) -> Iterator[JobStore]:
     store.close()
 
 
-def until(store: JobStore, job_id: str, wanted: Callable[[Job], bool], seconds: float = 60.0) -> Job:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        runner.refresh(store)
-        if wanted(job := store.get(job_id)):
-            return job
-        time.sleep(0.05)
-    raise AssertionError(f"still {job.status}: {job.message} {job.error}\n{store.log_tail(job_id)}")
-
-
 def finished(store: JobStore, parameters: dict[str, Any]) -> Job:
-    return until(store, runner.start(store, "publish", parameters).id, lambda job: job.is_finished)
+    return job_once(store, runner.start(store, "publish", parameters).id, lambda job: job.is_finished)
 
 
 def downloaded(repository: Repository, folder: Path) -> Path:
@@ -180,17 +170,17 @@ def test_the_token_of_a_login_reaches_the_one_job_it_is_for_and_no_file(
     persons_hub.hold_after = 0
     first = runner.start(store, "publish", PARAMETERS, token=PERSONS)
     next_one = runner.start(store, "publish", {**PARAMETERS, "repository": "me/studios"})
-    until(store, first.id, lambda job: any(one.startswith("PUT") for one in persons_hub.requests))
+    job_once(store, first.id, lambda job: any(one.startswith("PUT") for one in persons_hub.requests))
     process = psutil.Process(store.get(first.id).pid or 0)
     assert PERSONS not in " ".join([*process.cmdline(), *process.environ().values()])
     assert not tokens._HELD, "the app has handed it over"
     assert not tellers(store, PERSONS)
     persons_hub.hold_after = None
     persons_hub.released.set()
-    done = until(store, first.id, lambda job: job.is_finished)
+    done = job_once(store, first.id, lambda job: job.is_finished)
     assert done.status == "done", done.error
     assert persons_hub.repositories["me/small"].private and done.login
-    failed = until(store, next_one.id, lambda job: job.is_finished)
+    failed = job_once(store, next_one.id, lambda job: job.is_finished)
     assert failed.status == "failed" and "(401)" in failed.error, "it was started by the process that had the token"
     assert not failed.login and "Is HF_TOKEN a token" in failed.error
     assert tellers(store, "me/small"), "what is there is found"
@@ -200,7 +190,7 @@ def test_the_token_of_a_login_reaches_the_one_job_it_is_for_and_no_file(
 def test_a_job_with_a_login_that_waited_starts_with_nobody_watching(store: JobStore, persons_hub: Hub) -> None:
     persons_hub.hold_after = 0
     before = runner.start(store, "publish", {**PARAMETERS, "repository": "me/before"}, token=PERSONS)
-    until(store, before.id, lambda job: any(one.startswith("PUT") for one in persons_hub.requests))
+    job_once(store, before.id, lambda job: any(one.startswith("PUT") for one in persons_hub.requests))
     job = runner.start(store, "publish", PARAMETERS, token=PERSONS)
     assert job.status == "queued" and tokens.is_held(job)
     other = JobStore(store.workspace)  # of another app: it sees that the token is still there
@@ -212,10 +202,7 @@ def test_a_job_with_a_login_that_waited_starts_with_nobody_watching(store: JobSt
     assert told.stdout.split() == ["queued", "running"]
     persons_hub.hold_after = None
     persons_hub.released.set()
-    deadline = time.monotonic() + 60
-    while not other.get(job.id).is_finished:  # without `refresh`, as pages that are closed
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert eventually(lambda: other.get(job.id).is_finished)  # without `refresh`, as pages that are closed
     assert other.get(job.id).status == "done"
 
 
@@ -223,7 +210,7 @@ def test_a_job_whose_login_is_gone_asks_for_it_again(store: JobStore, persons_hu
     persons_hub.hold_after = 0
     store.owner = "app with logins"
     job = runner.start(store, "publish", PARAMETERS, token=PERSONS)
-    until(store, job.id, lambda job: any(one.startswith("PUT") for one in persons_hub.requests))
+    job_once(store, job.id, lambda job: any(one.startswith("PUT") for one in persons_hub.requests))
     waiting = store.add("publish", "one that waits", PARAMETERS, login=True)
     tokens.hold(store, waiting, PERSONS)
     runner.pause_own(store, 3.0)
@@ -238,7 +225,7 @@ def test_a_job_whose_login_is_gone_asks_for_it_again(store: JobStore, persons_hu
     persons_hub.hold_after = None
     persons_hub.released.set()
     following.owner = ""
-    again = until(following, runner.retry(following, job.id, token=PERSONS).id, lambda job: job.is_finished)
+    again = job_once(following, runner.retry(following, job.id, token=PERSONS).id, lambda job: job.is_finished)
     assert again.status == "done" and again.login, again.error
     assert not tellers(store, PERSONS)
 
@@ -254,12 +241,12 @@ def test_a_connection_that_breaks_in_the_middle_goes_on(store: JobStore, hub: Hu
 def test_an_upload_that_was_killed_does_not_send_again_what_arrived(store: JobStore, hub: Hub) -> None:
     hub.hold_after = 1
     job = runner.start(store, "publish", PARAMETERS)
-    until(store, job.id, lambda job: len([one for one in hub.requests if one.startswith("PUT")]) == 2)
+    job_once(store, job.id, lambda job: len([one for one in hub.requests if one.startswith("PUT")]) == 2)
     os.kill(store.get(job.id).pid or 0, 9)
-    assert until(store, job.id, lambda job: job.is_finished).status == "failed"
+    assert job_once(store, job.id, lambda job: job.is_finished).status == "failed"
     hub.hold_after = None
     hub.released.set()
-    again = until(store, runner.retry(store, job.id).id, lambda job: job.is_finished)
+    again = job_once(store, runner.retry(store, job.id).id, lambda job: job.is_finished)
     assert again.status == "done", again.error
     assert hub.received[next(iter(hub.objects))] == 1 and len(hub.repositories["me/small"].files) == 8
     assert not list(store.workspace.root.rglob(".*upload*"))

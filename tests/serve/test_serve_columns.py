@@ -29,6 +29,7 @@ from studio.serve.memory import MEMORY_VARIABLE, model_need
 from studio.serve.pool import ServerPool
 from studio.serve.served import GgufModel, Request
 from studio.serve.server import ModelServer
+from tests.patience import eventually
 from tests.serve.serve_models import ENDLESS, is_model_server
 
 SIDES = ("reference", "candidate")
@@ -287,8 +288,7 @@ def test_a_server_that_nobody_asks_gives_its_memory_back(tiny_gguf: Path, tmp_pa
         with pool.lease(tiny_gguf, 1):
             time.sleep(1)  # idle is who has no user, however long it takes
             assert pool.loaded(tiny_gguf)
-        time.sleep(2)
-        assert not pool.loaded(tiny_gguf) and not children()
+        assert eventually(lambda: not pool.loaded(tiny_gguf) and not children())
     finally:
         pool.close()
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,6 +19,7 @@ import pytest
 from studio.errors import InputError, ProcessError
 from studio.serve.client import TOP, ChatStream, Delta, Sampler, request_body, sampler_of
 from studio.serve.server import ModelServer
+from tests.patience import PATIENCE_S, eventually
 from tests.serve.serve_models import ENDLESS, is_model_server
 
 ROOT = Path(__file__).parents[2]
@@ -33,17 +33,8 @@ def collected(stream: ChatStream) -> tuple[str, str, Delta]:
     return "".join(d.text for d in deltas), "".join(d.reasoning for d in deltas), deltas[-1]
 
 
-def eventually(claim: Callable[[], bool], seconds: float = 10.0) -> bool:
-    until = time.monotonic() + seconds
-    while not claim():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.05)
-    return True
-
-
 def get(server: ModelServer, path: str, key: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
     connection.request("GET", path, headers={"Authorization": f"Bearer {key}"})
     response = connection.getresponse()
     return response.status, response.read()
@@ -95,7 +86,7 @@ def test_stop_ends_the_answer_here_and_on_the_server(server: ModelServer) -> Non
     stream.stop()
     last = list(stream)[-1]
     assert last.done and last.finish == "stopped" and last.timing is not None and last.timing.tokens < ENDLESS
-    assert eventually(lambda: not busy(server), 5)
+    assert eventually(lambda: not busy(server), 20)
 
 
 def test_stop_before_the_first_token_needs_no_token_to_take_effect(server: ModelServer) -> None:
@@ -108,9 +99,9 @@ def test_stop_before_the_first_token_needs_no_token_to_take_effect(server: Model
     for stream in waiting:
         stream.stop()
     for thread in threads:
-        thread.join(timeout=5)
+        thread.join(timeout=20)
         assert not thread.is_alive()
-    assert eventually(lambda: not busy(server), 5)
+    assert eventually(lambda: not busy(server), 20)
     waiting[0].stop()  # once more does no harm
 
 
@@ -234,6 +225,7 @@ import sys, threading
 from pathlib import Path
 import psutil
 from studio.serve.server import ModelServer
+from tests.patience import PATIENCE_S, eventually
 model, log, moment = sys.argv[1:]
 threading.Thread(target=lambda: ModelServer.start(Path(model), log=Path(log), threads=1), daemon=True).start()
 awaited = b"listening" if moment == "loaded" else b"loading model"
@@ -274,7 +266,7 @@ def test_a_child_ends_with_its_stdin_where_the_kernel_gives_no_help(tiny_gguf: P
     child.stdin.flush()
     assert json.loads(child.stdout.readline())["port"] > 0
     child.stdin.close()
-    assert child.wait(timeout=10) == 1
+    assert child.wait(timeout=PATIENCE_S) == 1
 
 
 def test_no_child_outlives_an_app_that_ends(tiny_gguf: Path, tmp_path: Path) -> None:
