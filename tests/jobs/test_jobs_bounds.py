@@ -59,7 +59,7 @@ def test_a_job_ends_when_it_has_run_as_long_as_it_may(
     assert not partials()
     if mood == "children":
         child, loner = map(int, (theirs.workspace.artifacts / "children.txt").read_text().split())
-        assert gone(child) and gone(loner)
+        assert eventually(lambda: gone(child) and gone(loner))
 
 
 def test_a_job_that_keeps_to_its_time_is_left_alone(visits: Callable[[Access], JobStore], until: Until) -> None:

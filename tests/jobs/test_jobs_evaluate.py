@@ -19,6 +19,7 @@ from studio.jobs import runner
 from studio.jobs.store import Job, JobStore
 from studio.jobs.tasks import check
 from studio.workspace import Workspace
+from tests.patience import eventually
 from tests.serve.serve_models import is_model_server, tiny_gguf_once
 
 
@@ -100,7 +101,7 @@ def test_a_cancelled_job_leaves_no_server_and_no_answers(
     assert len(servers) == 1
     assert runner.cancel(store, started.id).status == "cancelled"
     assert not partials() and not list(store.workspace.measures.iterdir())
-    assert not any(is_model_server(server) for server in servers)
+    assert eventually(lambda: not any(is_model_server(server) for server in servers))
 
 
 def test_a_job_that_was_killed_goes_on_with_the_next_question(
