@@ -111,7 +111,7 @@ def _clicks(url: str, shape: MoeShape) -> list[float]:
     """Milliseconds of each click, after some to warm up."""
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.set_default_timeout(120_000)
+        page.context.set_default_timeout(120_000)
         page.goto(url)
         page.wait_for_selector(".plot[data-drawn]")
         page.wait_for_timeout(2000)
@@ -125,7 +125,7 @@ def _moves(url: str, most: int) -> list[float]:
     """Milliseconds of each move, after some to warm up."""
     with chromium() as browser:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.set_default_timeout(120_000)
+        page.context.set_default_timeout(120_000)
         page.goto(url)
         page.wait_for_selector(".plot[data-drawn]")
         page.wait_for_timeout(2000)

@@ -109,7 +109,7 @@ def open_page(app: App, browser: Browser, visitor: Person) -> Iterator[Callable[
             page = browser.new_page(viewport={"width": width, "height": height}, **media)
         else:
             page = visitor.new_page(width, height, **media)
-        page.set_default_timeout(PATIENCE_S * 1000)
+        page.context.set_default_timeout(PATIENCE_S * 1000)
         listen(page)
         pages.append(page)
         page.goto(app.url + query)

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import APIResponse, Page
 
+from tests.patience import PATIENCE_S
+
 
 def called(page: Page, url: str, elem_id: str, event: str, data: list[Any]) -> str:
     """What the handler of `event` at an element answers to `data`, as text; the cookies are those of `page`."""
@@ -21,7 +23,7 @@ def called(page: Page, url: str, elem_id: str, event: str, data: list[Any]) -> s
 def downloaded(page: Page, url: str, path: str) -> tuple[int, str]:
     """Status and text of a download of `path`, which is sent letter by letter: a browser would tidy it up."""
     cookies = "; ".join(f"{one['name']}={one['value']}" for one in page.context.cookies())
-    server = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    server = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE_S)
     server.request("GET", f"/gradio_api/file={path}", headers={"Cookie": cookies})
     answer = server.getresponse()
     text = answer.read(1 << 16).decode("utf-8", "replace")

@@ -29,7 +29,7 @@ def app_for_two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 def page_of(browser: Browser, app: App, user: str) -> Page:
     """The page in a browser of `user`'s own, logged in."""
     page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
-    page.set_default_timeout(PATIENCE_S * 1000)
+    page.context.set_default_timeout(PATIENCE_S * 1000)
     page.goto(app.url)
     page.locator("input[type=text], textarea, input:not([type])").first.fill(user)
     page.locator("input[type=password]").fill(PEOPLE[user])

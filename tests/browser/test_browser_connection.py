@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import running_app
 from tests.browser.test_browser_chat import PEOPLE, page_of
+from tests.patience import PATIENCE_S
 
 
 def test_a_lost_connection_and_an_ended_login_are_said_with_a_button_that_mends_them(
@@ -36,13 +37,14 @@ def test_a_lost_connection_and_an_ended_login_are_said_with_a_button_that_mends_
 def test_a_visit_that_has_ended_begins_anew(browser: Browser, tmp_path: Path) -> None:
     with running_app(tmp_path / "workspace", "--public") as app:
         page = browser.new_context(viewport={"width": 390, "height": 800}).new_page()
+        page.context.set_default_timeout(PATIENCE_S * 1000)
         page.goto(app.url)
-        page.wait_for_selector(".gradio-container:not([inert]) .plot[data-drawn]", timeout=60_000)
+        page.wait_for_selector(".gradio-container:not([inert]) .plot[data-drawn]")
         page.context.clear_cookies()
         said = page.locator(".cut-off")
         expect(said).to_contain_text("This visit has ended.")
         box = said.bounding_box()
         assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390
         said.get_by_role("button").click()
-        page.wait_for_selector(".gradio-container:not([inert]) .plot[data-drawn]", timeout=60_000)
+        page.wait_for_selector(".gradio-container:not([inert]) .plot[data-drawn]")
         page.context.close()

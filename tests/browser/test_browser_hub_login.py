@@ -110,7 +110,7 @@ def test_whoever_logged_in_publishes_with_their_login_and_it_is_written_nowhere(
     name, _, value = cookie.partition("=")
     context.add_cookies([{"name": name, "value": value, "url": space.url}])
     page = context.new_page()
-    page.set_default_timeout(PATIENCE_S * 1000)
+    page.context.set_default_timeout(PATIENCE_S * 1000)
     page.goto(space.url)
     page.wait_for_selector("#card-preview img")
     expect(page.locator("#publish-missing")).to_contain_text("your own login at the Hub")

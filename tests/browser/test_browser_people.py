@@ -20,7 +20,7 @@ from studio.workspace import Workspace
 from tests.browser.conftest import App, running_app
 from tests.browser.direct import called, downloaded, uploaded
 from tests.browser.test_browser_chat import PEOPLE, page_of
-from tests.patience import job_once
+from tests.patience import PATIENCE_S, job_once
 
 SECRET = "ann's own recipe"
 
@@ -159,6 +159,7 @@ def test_downloads_are_files_of_finished_artifacts_and_nothing_else(
 
 def test_who_has_not_entered_gets_the_form_and_nothing_behind_it(browser: Browser, app_for_two: App) -> None:
     page = browser.new_context().new_page()
+    page.context.set_default_timeout(PATIENCE_S * 1000)
     page.goto(app_for_two.url)
     page.get_by_role("button", name="Log in").wait_for()
     for path in ("config", "gradio_api/info", "gradio_api/file=/etc/passwd", "gradio_api/queue/data?session_hash=a"):

@@ -23,7 +23,7 @@ def public_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
 
 def visitor(browser: Browser, app: App) -> Page:
     page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
-    page.set_default_timeout(PATIENCE_S * 1000)
+    page.context.set_default_timeout(PATIENCE_S * 1000)
     page.goto(app.url)
     page.wait_for_selector(".plot[data-drawn]")
     return page

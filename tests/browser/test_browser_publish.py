@@ -61,7 +61,7 @@ def opened(published_app: App, browser: Browser) -> Iterator[OpenPage]:
 
     def open_one(width: int = 1440) -> Page:
         page = browser.new_page(viewport={"width": width, "height": 900})
-        page.set_default_timeout(LONG)
+        page.context.set_default_timeout(LONG)
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         pages.append(page)
@@ -199,7 +199,7 @@ def test_without_a_token_it_is_said_once_and_no_name_of_a_field_lies_over_the_he
         environment.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
         with running_app(published_app.workspace) as started:
             page = browser.new_page(viewport={"width": 390, "height": 900})
-            page.set_default_timeout(LONG)
+            page.context.set_default_timeout(LONG)
             page.goto(started.url)
             page.wait_for_selector("#card-preview img")
             expect(page.locator("#publish-missing .notice.warning")).to_contain_text("HF_TOKEN is not set")

@@ -48,7 +48,7 @@ def opened(built_app: App, browser: Browser) -> Iterator[OpenPage]:
 
     def open_one(width: int = 1440, scheme: str = "light") -> Page:
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-        page.set_default_timeout(LONG)
+        page.context.set_default_timeout(LONG)
         page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
         pages.append(page)

@@ -68,7 +68,7 @@ def test_an_app_that_is_told_to_end_leaves_no_process_and_its_job_goes_on_with_t
     job = store.add("search", "Search", SEARCH)  # it waits, as a job that was paused does
     with running_process(workspace.root) as (process, url):
         page = browser.new_page()
-        page.set_default_timeout(PATIENCE_S * 1000)
+        page.context.set_default_timeout(PATIENCE_S * 1000)
         page.goto(url)
         page.wait_for_selector(".plot[data-drawn]")
         page.locator("#model-A input").click()

@@ -30,6 +30,7 @@ from studio.serve.conversation import Column, Conversation
 from studio.serve.pool import ServerPool
 from studio.serve.saved import conversation_from_json
 from studio.serve.served import GgufModel
+from tests.patience import PATIENCE_S
 from tests.serve.serve_models import tiny_gguf_once
 
 with socket.socket() as probe:
@@ -113,7 +114,7 @@ def station(tmp_path: Path, browser: Browser, request: pytest.FixtureRequest) ->
         blocks.load(laid_out.refresh, laid_out.inputs, laid_out.changing)
     _, address, _ = blocks.launch(prevent_thread_lock=True, quiet=True, head=head(), theme=theme())
     page = browser.new_page(viewport={"width": width, "height": height})
-    page.set_default_timeout(60_000)
+    page.context.set_default_timeout(PATIENCE_S * 1000)
     page.goto(address)
     page.wait_for_function("document.querySelector('#model-A input')?.value.includes('tiny')")
     yield Station(page, pool, candidate, broken)

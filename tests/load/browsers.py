@@ -68,7 +68,7 @@ class Person:
         """Log in, then act as `plan.actions` says. What fails is a complaint, and the person goes on."""
         context = await browser.new_context(viewport={"width": 1440, "height": 900})
         page = await context.new_page()
-        page.set_default_timeout(LOST_S * 1000)
+        page.context.set_default_timeout(LOST_S * 1000)
         self._listen(page)
         try:
             form = {"username": login(self.number), "password": PASSWORD}
