@@ -15,45 +15,35 @@ import pytest
 
 from studio.checkpoints.convert import convert_to_gguf
 from studio.recipes.dropmap import DropMap
+from tests.gemma4 import gemma4_config, gemma4_tokenizer, spread_routers
 
 LAYERS, EXPERTS, TOP_K = 4, 8, 2
-SPECIAL_TOKENS = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|turn>", "<turn|>", "<|channel>", "<channel|>"]
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of 4 layers × 8 experts in fp32, one weight file, with its tokenizer."""
     import torch
-    from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+    from transformers import Gemma4ForCausalLM
 
     folder = tmp_path_factory.mktemp("tiny") / "tiny-model"
-    tokenizer = _tokenizer()
-    config = Gemma4TextConfig(
-        vocab_size=len(tokenizer),
+    tokenizer = gemma4_tokenizer([("t", "h"), ("th", "e"), ("a", "n")])
+    config = gemma4_config(
+        len(tokenizer),
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=LAYERS,
         layer_types=["sliding_attention", "full_attention"] * (LAYERS // 2),
         num_attention_heads=2,
-        num_key_value_heads=2,
-        num_global_key_value_heads=1,
-        attention_k_eq_v=True,
-        head_dim=32,
-        global_head_dim=64,
-        hidden_size_per_layer_input=0,
-        enable_moe_block=True,
         num_experts=EXPERTS,
         top_k_experts=TOP_K,
         moe_intermediate_size=40,
         sliding_window=16,
         max_position_embeddings=512,
-        final_logit_softcapping=30.0,
     )
     torch.manual_seed(0)
     model = Gemma4ForCausalLM(config)
-    for layer in model.model.layers:  # experts that differ in everything that pruning has to carry along
-        torch.nn.init.normal_(layer.router.proj.weight, std=0.5)
-        torch.nn.init.uniform_(layer.router.per_expert_scale, 0.5, 1.5)
+    spread_routers(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").write_text("A tiny model.\n")
@@ -89,18 +79,6 @@ def drop_map() -> Callable[..., DropMap]:
         return DropMap("gemma4", experts, dropped, tuple(range(layers)))
 
     return make
-
-
-def _tokenizer() -> Any:
-    from transformers import GemmaTokenizer
-
-    tokens = SPECIAL_TOKENS + [f"<0x{byte:02X}>" for byte in range(256)]
-    tokens += [chr(code) for code in range(33, 127)] + ["▁", "\n", "th", "the", "an"]
-    return GemmaTokenizer(
-        vocab={token: index for index, token in enumerate(tokens)},
-        merges=[("t", "h"), ("th", "e"), ("a", "n")],
-        extra_special_tokens=SPECIAL_TOKENS[5:],
-    )
 
 
 GgufBuilder = Callable[..., bytes]

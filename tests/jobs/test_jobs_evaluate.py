@@ -20,7 +20,7 @@ from studio.jobs.store import Job, JobStore
 from studio.jobs.tasks import check
 from studio.workspace import Workspace
 from tests.patience import eventually
-from tests.serve.serve_models import is_model_server, tiny_gguf_once
+from tests.serve.serve_models import is_model_server, limit_context, tiny_gguf_once
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def test_without_a_task_it_is_the_demos(asked: tuple[Workspace, dict[str, Any]])
 
 @pytest.fixture
 def long_work(store: JobStore) -> dict[str, Any]:
-    """Parameters of a job of some seconds: the questions fill the context but for some four hundred tokens."""
-    shutil.copy(tiny_gguf_once(), store.workspace.references / "tiny.gguf")
-    rows = [{"id": str(n), "question": f"{n} {'word ' * 1550}", "answer": "x"} for n in range(7)]
+    """Parameters of a job of some seconds: the questions fill the context but for some two hundred tokens."""
+    limit_context(Path(shutil.copy(tiny_gguf_once(), store.workspace.references / "tiny.gguf")), 2048)
+    rows = [{"id": str(n), "question": f"{n} {'word ' * 350}", "answer": "x"} for n in range(7)]
     task = store.workspace.prompts / "long.jsonl"
     task.write_text("".join(json.dumps(row) + "\n" for row in rows))
     parameters = {"model": "tiny.gguf", "task": "prompts/long.jsonl", "per_category": None, "slots": 2}

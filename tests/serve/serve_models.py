@@ -10,13 +10,15 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import gguf
 import psutil
 
-SPECIAL_TOKENS = [
-    "<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>",
-    "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>',
-]  # fmt: skip
-MERGES = ["t h", "th e", "a n", "i n", "e r", "▁ the", "o u", "r e"]
+from tests.gemma4 import SPECIAL_TOKENS, gemma4_config, gemma4_tokenizer
+
+SPECIAL = (
+    *SPECIAL_TOKENS, "<|think|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>',
+)  # fmt: skip
+MERGES = [("t", "h"), ("th", "e"), ("a", "n"), ("i", "n"), ("e", "r"), ("▁", "the"), ("o", "u"), ("r", "e")]
 
 # Gemma 4's turn format. llama.cpp picks its Gemma 4 parser when it finds the tool call literal and the comment.
 # A random model never thinks by itself, so where thinking is asked for, the prompt opens the thought for it.
@@ -62,54 +64,38 @@ def build_tiny_gguf(folder: Path, seed: int = 0) -> Path:
     return target
 
 
+def limit_context(path: Path, tokens: int) -> None:
+    """Have the model at `path` say that it was trained for conversations of so many tokens."""
+    field = gguf.GGUFReader(path, "r+").get_field("gemma4.context_length")
+    assert field is not None
+    field.parts[field.data[0]][0] = tokens
+
+
 def _write_checkpoint(folder: Path, seed: int) -> None:
     import torch
-    from transformers import Gemma4ForCausalLM, Gemma4TextConfig
+    from transformers import Gemma4ForCausalLM
 
-    tokenizer = _tokenizer()
-    config = Gemma4TextConfig(
-        vocab_size=len(tokenizer),
+    tokenizer = gemma4_tokenizer(MERGES, special=SPECIAL, characters="é→", chat_template=CHAT_TEMPLATE)
+    config = gemma4_config(
+        len(tokenizer),
         hidden_size=256,
         intermediate_size=256,
         num_hidden_layers=6,
         num_attention_heads=4,
-        num_key_value_heads=2,
-        num_global_key_value_heads=1,
-        attention_k_eq_v=True,
-        head_dim=32,
-        global_head_dim=64,
-        hidden_size_per_layer_input=0,
-        enable_moe_block=True,
         num_experts=8,
         top_k_experts=2,
         moe_intermediate_size=96,
         sliding_window=64,
         max_position_embeddings=ROOMY,
-        final_logit_softcapping=30.0,
     )
     torch.manual_seed(seed)
     model = Gemma4ForCausalLM(config).to(torch.float16)
     with torch.no_grad():
         weights = model.get_input_embeddings().weight
         weights.normal_(0, 0.05)
-        weights[: len(SPECIAL_TOKENS) + 256] = 0  # such a token is never the best one: answers are text, and long
+        weights[: len(SPECIAL) + 256] = 0  # such a token is never the best one: answers are text, and long
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _tokenizer():  # type: ignore[no-untyped-def]
-    from transformers import GemmaTokenizer
-
-    alphabet = [chr(code) for code in range(33, 127)] + ["▁", "\n", "é", "→"]
-    merged = [pair.replace(" ", "") for pair in MERGES]
-    tokens = SPECIAL_TOKENS + [f"<0x{byte:02X}>" for byte in range(256)] + alphabet + merged
-    tokenizer = GemmaTokenizer(
-        vocab={token: index for index, token in enumerate(tokens)},
-        merges=[tuple(pair.split(" ")) for pair in MERGES],
-        extra_special_tokens=SPECIAL_TOKENS[5:],
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
 
 
 def is_model_server(process: psutil.Process) -> bool:
