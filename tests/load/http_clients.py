@@ -13,7 +13,7 @@ import httpx
 from gradio_client.utils import apply_diff
 
 from tests.load.app import PASSWORD, login
-from tests.load.plan import Action, Stay, actions, mark, paced
+from tests.load.plan import Action, Stay, actions, mark, one_after_the_other, paced
 from tests.load.record import LOST_S, Record
 
 _API = "gradio_api/"
@@ -201,4 +201,4 @@ class Person:
 
 async def live(url: str, people: int, seed: int, stay: Stay, record: Record) -> None:
     """All people, each for their stay."""
-    await asyncio.gather(*(Person(number, url, record).live(seed, stay) for number in range(people)))
+    await one_after_the_other((Person(number, url, record).live(seed, stay) for number in range(people)), stay.apart_s)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 DROPS = range(1, 25)
 """Experts that leave every layer of the demo model; it has 32, and uses 4."""
@@ -28,10 +29,12 @@ class Action:
 
 @dataclass(frozen=True)
 class Stay:
-    """How long a person stays: until a time (of `time.monotonic`), and until so many things were done."""
+    """How long people stay: until a time (of `time.monotonic`), and until each has done so many things; they come
+    `apart_s` after each other."""
 
     until: float
     actions: int
+    apart_s: float
 
 
 async def paced(actions: Iterable[Action], stay: Stay) -> AsyncIterator[Action]:
@@ -41,6 +44,16 @@ async def paced(actions: Iterable[Action], stay: Stay) -> AsyncIterator[Action]:
         if time.monotonic() >= stay.until and done >= stay.actions:
             return
         yield action
+
+
+async def one_after_the_other(lives: Iterable[Coroutine[Any, Any, None]], apart_s: float) -> None:
+    """All `lives`, each of which begins `apart_s` after the one before."""
+
+    async def begun(wait_s: float, life: Coroutine[Any, Any, None]) -> None:
+        await asyncio.sleep(wait_s)
+        await life
+
+    await asyncio.gather(*(begun(number * apart_s, life) for number, life in enumerate(lives)))
 
 
 def actions(seed: int, person: int) -> Iterator[Action]:

@@ -44,6 +44,7 @@ def flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--browsers", type=int, default=20, help="people, each with a login of their own")
     parser.add_argument("--seconds", type=float, default=600.0, help="for so long")
     parser.add_argument("--actions", type=int, default=0, help="and until each of them has done so many things")
+    parser.add_argument("--apart", type=float, default=6.0, help="seconds between two who come, as in life")
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same actions of each person")
     parser.add_argument("--builds", type=int, default=2, help="models that are built meanwhile")
     parser.add_argument("--clients", choices=("browsers", "http"), default="browsers", help="what the people have")
@@ -64,7 +65,7 @@ def measured(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         building.start()
         record.began = time.monotonic()
         people = partial(http_clients.live if given.clients == "http" else browsers.live, url, given.browsers)
-        stay = Stay(record.began + given.seconds, given.actions)
+        stay = Stay(record.began + given.seconds, given.actions, given.apart)
         more = {} if given.clients == "http" else {"processes": given.processes}
         asyncio.run(people(given.seed, stay, record, **more))
         jobs = _ended_jobs(workspace)

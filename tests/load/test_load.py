@@ -18,7 +18,9 @@ def test_a_seed_says_what_each_person_does() -> None:
 
 
 def test_two_people_wait_for_their_previews_and_nothing_is_lost(tmp_path: Path) -> None:
-    asked = flags(["--clients", "http", "--browsers", "2", "--seconds", "4", "--actions", "6", "--builds", "0"])
+    asked = flags(
+        ["--clients", "http", "--browsers", "2", "--seconds", "4", "--actions", "6", "--apart", "0", "--builds", "0"]
+    )
     with ThreadPoolExecutor(1) as thread:  # one without a loop: the browser of other tests has left its own in this one
         result = thread.submit(measured, asked, tmp_path).result()
     assert result["complaints"] == []
