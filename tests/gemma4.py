@@ -1,5 +1,5 @@
-"""What the tiny Gemma 4 models of the tests have in common: the shape of the real one, and a tokenizer that needs no
-download. Each test folder chooses its own sizes and weights."""
+"""What the tiny Gemma 4 models that go all the way to llama.cpp have in common: the shape of the real one, and a
+tokenizer that needs no download. Each folder of tests chooses its own sizes and weights."""
 
 from __future__ import annotations
 

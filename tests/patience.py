@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import psutil
+
 from studio.jobs import runner
 from studio.jobs.store import Job, JobStore
 
@@ -22,12 +24,22 @@ def eventually(happened: Callable[[], object], seconds: float = PATIENCE_S, step
     return True
 
 
+def is_gone(pid: int) -> bool:
+    """Whether no process has the number `pid`, or only what nobody has waited for."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def job_once(store: JobStore, job_id: str, wanted: Callable[[Job], bool], seconds: float = PATIENCE_S) -> Job:
     """The job once it is as `wanted`, looked at the way the page does."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while True:
         runner.refresh(store)
         if wanted(job := store.get(job_id)):
             return job
+        if time.monotonic() > deadline:
+            told = f"still {job.status}: {job.done}/{job.total} {job.error}"
+            raise AssertionError(f"{told}\n{store.log_tail(job_id)}")
         time.sleep(0.05)
-    raise AssertionError(f"still {job.status}: {job.done}/{job.total} {job.error}\n{store.log_tail(job_id)}")

@@ -97,7 +97,11 @@ def test_ctrl_c_cancels_the_job_and_sigterm_pauses_it(
         text=True,
     )
     store = JobStore(Workspace.open(own_workspace))
-    assert eventually(lambda: any(job.status == "running" and job.total for job in store.list()))
+
+    def begun() -> bool:
+        return process.poll() is not None or any(job.status == "running" and job.total for job in store.list())
+
+    assert eventually(begun)
     process.send_signal(number)
     _, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (130, "Cancelled.\n")

@@ -134,7 +134,7 @@ def test_an_interrupted_verb_exits_with_130_and_leaves_nothing(
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert eventually(lambda: list(tmp_path.iterdir()))
+    assert eventually(lambda: process.poll() is not None or list(tmp_path.iterdir()))
     time.sleep(0.3)
     process.send_signal(number)
     out, err = process.communicate(timeout=PATIENCE_S)

@@ -39,7 +39,7 @@ def trials(tmp_path: Path) -> Trials:
 
 
 def over(trials: Trials, key: str) -> Trial:
-    assert eventually(lambda: (trials.look(key) or Trial()).is_over)
+    assert eventually(lambda: (trials.look(key) or Trial()).is_over), trials.look(key)
     found = trials.look(key)
     assert found is not None
     return found

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from studio.checkpoints.prune_safetensors import prune_safetensors
@@ -24,7 +23,7 @@ from studio.recipes.apply import make_map
 from studio.recipes.dropmap import DropMap
 from studio.recipes.presets import preset
 from studio.serve.client import Sampler
-from tests.patience import eventually
+from tests.patience import eventually, is_gone
 
 ASSETS = Path(__file__).parents[2] / "assets"
 DEMO = ASSETS / "demo-model"
@@ -262,4 +261,4 @@ def test_the_child_goes_with_its_parent(tmp_path: Path) -> None:
         assert parent.stdout
         pid = int(parent.stdout.readline())
         parent.kill()
-    assert eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    assert eventually(lambda: is_gone(pid))

@@ -6,14 +6,13 @@ import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from studio.jobs import processes, runner
 from studio.jobs.store import Job, JobStore
 from studio.jobs.tasks import TASKS
 from studio.workspace import Workspace
-from tests.patience import job_once
+from tests.patience import is_gone, job_once
 
 
 @pytest.fixture
@@ -45,13 +44,6 @@ def partials(workspace: Workspace) -> Callable[[], list[Path]]:
 @pytest.fixture
 def until() -> Callable[..., Job]:
     return job_once
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 @pytest.fixture

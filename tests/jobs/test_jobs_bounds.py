@@ -55,11 +55,11 @@ def test_a_job_ends_when_it_has_run_as_long_as_it_may(
     ended = until(theirs, job.id, lambda job: job.is_finished, 30.0)
     assert (ended.status, ended.error) == ("failed", "It took longer than the 1 s that a job may take here.")
     assert time.monotonic() - begin < 20.0
-    assert eventually(lambda: gone(job.pid or 0))
+    assert eventually(lambda: gone(job.pid or 0), 30)
     assert not partials()
     if mood == "children":
         child, loner = map(int, (theirs.workspace.artifacts / "children.txt").read_text().split())
-        assert eventually(lambda: gone(child) and gone(loner))
+        assert eventually(lambda: gone(child) and gone(loner), 30)
 
 
 def test_a_job_that_keeps_to_its_time_is_left_alone(visits: Callable[[Access], JobStore], until: Until) -> None:

@@ -305,7 +305,7 @@ def test_a_build_killed_while_it_quantizes_goes_on_where_it_was(
     assert finished and [path.name for path in prepared.artifacts.iterdir() if not path.name.startswith(".")] == [
         "whole"
     ]
-    again = until(store, runner.retry(store, job.id).id, lambda job: job.is_finished, 120)
+    again = until(store, runner.retry(store, job.id).id, lambda job: job.is_finished)
     assert again.status == "done", again.log_tail
     assert not partials()
     made = {Path(file["path"]).name.replace("mine", "whole"): file["bytes"] for file in again.result["files"]}
@@ -334,6 +334,6 @@ def test_a_build_killed_in_the_middle_leaves_nothing_and_can_be_tried_again(
     failed = until(store, job.id, lambda job: job.is_finished)
     assert failed.status == "failed"
     assert not partials() and not list(prepared.artifacts.iterdir())
-    again = until(store, runner.retry(store, job.id).id, lambda job: job.is_finished, 120)
+    again = until(store, runner.retry(store, job.id).id, lambda job: job.is_finished)
     assert again.status == "done", again.log_tail
     assert again.result["folder"] == "artifacts/mine"

@@ -100,8 +100,8 @@ def test_a_cancelled_job_leaves_no_server_and_no_answers(
     servers = [child for child in psutil.Process(job.pid).children() if is_model_server(child)]
     assert len(servers) == 1
     assert runner.cancel(store, started.id).status == "cancelled"
+    assert eventually(lambda: not any(is_model_server(server) for server in servers), 5)
     assert not partials() and not list(store.workspace.measures.iterdir())
-    assert eventually(lambda: not any(is_model_server(server) for server in servers))
 
 
 def test_a_job_that_was_killed_goes_on_with_the_next_question(

@@ -31,7 +31,7 @@ def test_a_paused_job_waits_and_goes_on_in_the_next_app(
     assert process is not None
     (paused,) = runner.pause_own(store, 0.5)
     assert (paused.status, paused.message, paused.pid) == ("queued", PAUSED, None)
-    assert process.wait(PATIENCE_S) and not partials()
+    assert process.wait(PATIENCE_S) and not partials() and not (store.workspace.artifacts / "one").exists()
     assert runner.refresh(store)[0].status == "queued"  # not in the app that ends
     following = JobStore(store.workspace)
     assert until(following, job.id, lambda job: job.is_finished).status == "done"

@@ -47,7 +47,7 @@ def test_the_last_word_before_a_long_silence_is_seen(store: JobStore, running: J
     with Recorder(store, running.id, Interrupt()) as recorder:
         recorder(1, 10, "steps", "first")
         recorder(2, 10, "steps", "now something long")
-        assert eventually(lambda: store.get(running.id).message == "now something long")
+        assert eventually(lambda: store.get(running.id).message == "now something long"), store.get(running.id)
     assert store.get(running.id).done == 2
 
 

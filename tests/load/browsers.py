@@ -22,6 +22,7 @@ window.requestAnimationFrame = (draw) => new Error().stack.includes('/statustrac
 """
 """Gradio's indicator that a page loads goes on asking for sixty frames a second when it is gone, on every page of every
 app: up to a tenth of a core each, which people on machines of their own do not take from each other."""
+_HAS_INDICATOR = "performance.getEntriesByType('resource').some((one) => one.name.includes('/statustracker-'))"
 _MOVE = """async ([value, patience]) => {
   const slider = document.querySelector('#drop input[type=range]');
   const plot = document.querySelector('.plot');
@@ -73,9 +74,9 @@ class Person:
     async def live(self, browser: Browser, seed: int, stay: Stay) -> None:
         """Log in, then act as `plan.actions` says. What fails is a complaint, and the person goes on."""
         context = await browser.new_context(viewport={"width": 1440, "height": 900})
+        context.set_default_timeout(LOST_S * 1000)
         await context.add_init_script(_FRAMES)
         page = await context.new_page()
-        page.context.set_default_timeout(LOST_S * 1000)
         self._listen(page)
         try:
             form = {"username": login(self.number), "password": PASSWORD}
@@ -83,6 +84,8 @@ class Person:
             if not answer.ok:
                 self.record.complain(self.number, f"the login was answered with {answer.status}")
             await self._open(page.goto, page, self.url)
+            if not await page.evaluate(_HAS_INDICATOR):
+                self.record.complain(self.number, "gradio's indicator is not where _FRAMES looks for it")
             async for action in paced(actions(seed, self.number), stay):
                 await self._act(page, action)
             await self._look(page)

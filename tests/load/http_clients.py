@@ -7,6 +7,7 @@ import contextlib
 import json
 import secrets
 import time
+from functools import partial
 from typing import Any
 
 import httpx
@@ -201,4 +202,5 @@ class Person:
 
 async def live(url: str, people: int, seed: int, stay: Stay, record: Record) -> None:
     """All people, each for their stay."""
-    await one_after_the_other((Person(number, url, record).live(seed, stay) for number in range(people)), stay.apart_s)
+    lives = (partial(Person(number, url, record).live, seed, stay) for number in range(people))
+    await one_after_the_other(lives, stay.apart_s)

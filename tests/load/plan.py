@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 DROPS = range(1, 25)
 """Experts that leave every layer of the demo model; it has 32, and uses 4."""
@@ -46,12 +45,12 @@ async def paced(actions: Iterable[Action], stay: Stay) -> AsyncIterator[Action]:
         yield action
 
 
-async def one_after_the_other(lives: Iterable[Coroutine[Any, Any, None]], apart_s: float) -> None:
+async def one_after_the_other(lives: Iterable[Callable[[], Awaitable[None]]], apart_s: float) -> None:
     """All `lives`, each of which begins `apart_s` after the one before."""
 
-    async def begun(wait_s: float, life: Coroutine[Any, Any, None]) -> None:
+    async def begun(wait_s: float, life: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(wait_s)
-        await life
+        await life()
 
     await asyncio.gather(*(begun(number * apart_s, life) for number, life in enumerate(lives)))
 

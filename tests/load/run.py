@@ -42,7 +42,7 @@ _JOB_S = 300
 def flags(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.load.run", description="Many people on one studio.")
     parser.add_argument("--browsers", type=int, default=20, help="people, each with a login of their own")
-    parser.add_argument("--seconds", type=float, default=600.0, help="for so long")
+    parser.add_argument("--seconds", type=float, default=600.0, help="for so long after the last has come")
     parser.add_argument("--actions", type=int, default=0, help="and until each of them has done so many things")
     parser.add_argument("--apart", type=float, default=6.0, help="seconds between two who come, as in life")
     parser.add_argument("--seed", type=int, default=0, help="the same seed, the same actions of each person")
@@ -65,7 +65,7 @@ def measured(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         building.start()
         record.began = time.monotonic()
         people = partial(http_clients.live if given.clients == "http" else browsers.live, url, given.browsers)
-        stay = Stay(record.began + given.seconds, given.actions, given.apart)
+        stay = Stay(record.began + _arriving_s(given) + given.seconds, given.actions, given.apart)
         more = {} if given.clients == "http" else {"processes": given.processes}
         asyncio.run(people(given.seed, stay, record, **more))
         jobs = _ended_jobs(workspace)
@@ -90,6 +90,10 @@ def measured(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
+def _arriving_s(given: argparse.Namespace) -> float:
+    return float((given.browsers - 1) * given.apart)
+
+
 def _watch(gauge: Gauge, over: threading.Event) -> None:
     while True:
         gauge.look()
@@ -106,11 +110,12 @@ def _convert(workspace: Path) -> None:
 
 
 def _build(workspace: Path, given: argparse.Namespace, over: threading.Event) -> None:
-    """Builds of the first person that start one after the other, the first after a fifth of the time."""
+    """Builds of the first person that start one after the other, the first a fifth of the time after all have come."""
     store = JobStore(Workspace.open(workspace).of(login(0)))
     contributions = file.load(ASSETS / "demo-contributions.safetensors")
     for number in range(given.builds):
-        if over.wait(given.seconds * (0.2 if number == 0 else 0.6 / given.builds)):
+        before = _arriving_s(given) + given.seconds * 0.2
+        if over.wait(before if number == 0 else given.seconds * 0.6 / given.builds):
             break
         drop = make_map(contributions, preset("98e-v4", 8 + number))
         parameters = {"reference": DEMO, "map": drop.to_json(), "name": f"load-{number}"}
