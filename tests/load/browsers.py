@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from playwright.async_api import Browser, Error, Page, async_playwright
@@ -166,7 +167,10 @@ async def live(url: str, people: int, seed: int, stay: Stay, record: Record, *, 
     async with async_playwright() as playwright:
         launch = playwright.chromium.launch
         browsers = [await launch(executable_path=program, args=SWITCHES) for _ in range(processes)]
-        lives = (Person(number, url, record).live(browsers[number % processes], seed, stay) for number in range(people))
+        lives = (
+            partial(Person(number, url, record).live, browsers[number % processes], seed, stay)
+            for number in range(people)
+        )
         await one_after_the_other(lives, stay.apart_s)
         for browser in browsers:
             await browser.close()
